@@ -1,0 +1,80 @@
+"""What a dataset plugin is: a frozen dataclass of options that can yield its clients one by one.
+
+A complete toy dataset (one file in ``datasets/``; the file's name is the name on the command line)::
+
+    @dataclass(frozen=True)
+    class Coins:
+        '''Two clients who throw biased coins.'''
+
+        throws: int = 100
+        spec: ClassVar[Spec] = Spec(version="1.0.0", x_shape=(1,), x_dtype="float32", classes=2,
+                                    model="logistic", licence="CC0", homepage="", citation="")
+
+        def clients(self, raw: RawFiles) -> Iterator[Client]:
+            for name, bias in ("fair", 0.5), ("bent", 0.8):
+                y = (np.random.default_rng(0).random(self.throws) < bias).astype(np.uint8)
+                yield Client(name, "mint", np.zeros((self.throws, 1), np.float32), y)
+
+`metaleaf.prepare` turns a plugin into a tensorflow-datasets builder (one record per client) and flattens that
+into a `metaleaf.client_store.ClientStore`; training only ever sees the store. A plugin imports neither
+tensorflow-datasets nor torch, so that opening prepared data stays a matter of milliseconds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from metaleaf.raw import RawFiles
+
+
+class Client(NamedTuple):
+    """One client's examples: x [n, *x_shape], y [n]; rows in the client's own order (time, text) where it has one."""
+
+    id: str
+    environment: str
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures that the data's authors published, to print beside ours."""
+
+    clients: int
+    samples: int
+    mean: float
+    sd: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What does not depend on the options: shapes, the default model, provenance.
+
+    ``window`` > 0 says that examples are overlapping windows of that many positions in the client's own order,
+    so that support and query have to be contiguous and ``window`` examples apart.
+    """
+
+    version: str
+    x_shape: tuple[int, ...]
+    x_dtype: str
+    classes: int
+    model: str
+    licence: str
+    homepage: str
+    citation: str
+    window: int = 0
+    published: Published | None = None
+
+
+class Dataset(Protocol):
+    """A dataset plugin. Options are its dataclass fields; they decide where the prepared data lies."""
+
+    spec: ClassVar[Spec]
+
+    def clients(self, raw: "RawFiles") -> Iterator[Client]:
+        """Yield every client once, in a fixed order, holding about one client in memory at a time."""
+        ...

@@ -1,0 +1,26 @@
+"""Errors that a user can act on: one sentence naming the thing, the value and the remedy."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something the user gave is wrong or missing; the command line prints it and exits with code 2."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """Raw or prepared data is missing, damaged or unsafe."""
+
+
+class ConfigError(UserError):
+    """A suite, an option or a name is wrong."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that does not exist, with the nearest names that do."""
+    options = sorted(known)
+    near = get_close_matches(name, options, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(options)}."
+    return ConfigError(f"unknown {kind} {name!r}: {hint}")
