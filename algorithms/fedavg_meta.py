@@ -1,0 +1,31 @@
+"""FedAvg(Meta): FedAvg whose clients fine-tune the global model on their support set before they use it.
+
+Chen, Luo, Dong, Li, He (2018), arXiv 1802.07876, baseline "FedAvg(Meta)"; the same idea as Wang et al. (2019),
+arXiv 1910.10252. Chen et al. do not state the fine-tuning's steps; here it is gradient descent on the whole support
+set, whose rate and number of steps are tuned.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metaleaf.algorithm import Space
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.learning import descend
+from metaleaf.shots import Shots
+from metaleaf.task import Params, Task
+
+
+@dataclass(frozen=True)
+class FedAvgMeta(FedAvg):
+    """FedAvg, then `adapt_steps` steps on the support set."""
+
+    title: ClassVar[str] = "FedAvg(Meta)"
+    space: ClassVar[Space] = {**FedAvg.space, "adapt_lr": (0.003, 0.01, 0.03, 0.1)}
+
+    adapt_lr: float = 0.03
+    adapt_steps: int = 5
+
+    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
+        """Gradient descent on the support set."""
+        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

@@ -1,0 +1,18 @@
+"""FedMeta with first-order MAML: the query loss's gradient at the adapted parameters, as if adapting were a constant shift.
+
+Finn, Abbeel, Levine (2017), arXiv 1703.03400, section 5.2; federated by Chen et al. (2018), arXiv 1802.07876.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metaleaf.algorithms.maml import MAML
+
+
+@dataclass(frozen=True)
+class FOMAML(MAML):
+    """MAML without the second-order terms."""
+
+    title: ClassVar[str] = "FOMAML"
+
+    first_order: bool = True

@@ -1,0 +1,157 @@
+"""Run an algorithm over a cohort: one client at a time, or all at once with torch.func.vmap.
+
+Both engines compute the same thing, up to the rounding of float sums in another order.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vmap
+
+from metaleaf import trees
+from metaleaf.algorithm import Algorithm
+from metaleaf.gradient import vectorising
+from metaleaf.shots import Episode, Shots
+from metaleaf.task import Task
+from metaleaf.trees import Tree
+
+Mode = Literal["auto", "sequential", "vectorised"]
+
+SMALL_MODEL = 100_000
+"""Parameters up to which vectorising pays on a CPU: below, Python's overhead per operation dominates; above, copies
+of the parameters per client fall out of the cache (measured: benchmarks/bench_engine.py)."""
+MEMORY = 2 << 30
+"""Bytes that the copies of parameters and gradients of clients run at once may take."""
+
+
+class Engine(Protocol):
+    """Runs a plugin's `client` and `adapt` for many clients."""
+
+    mode: str
+
+    def mean_update(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Tree:
+        """The weighted sum of what the clients send (the mean, for weights that sum to 1)."""
+        ...
+
+    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]]) -> list[Tensor]:
+        """For each (support, query): [steps + 1, 3] of query examples, correct, summed loss; row 0 is before adapting."""
+        ...
+
+
+def engine(task: Task, algorithm: Algorithm, mode: Mode = "auto", device: str = "cpu") -> Engine:
+    """The engine of that mode; ``auto`` vectorises on a GPU and small models on a CPU."""
+    place = torch.device(device)
+    small = trees.nbytes(task.params()) <= 4 * SMALL_MODEL
+    if mode == "vectorised" or (mode == "auto" and (small or place.type == "cuda")):
+        return Vectorised(task, algorithm, place)
+    return Sequential(task, algorithm, place)
+
+
+class Sequential:
+    """One client after the other: the reference, and the faster one for large models on a CPU."""
+
+    mode = "sequential"
+
+    def __init__(self, task: Task, algorithm: Algorithm, device: torch.device) -> None:
+        self.task, self.algorithm, self.device = task, algorithm, device
+
+    def mean_update(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Tree:
+        """See `Engine`."""
+        total: Tree = None
+        for episode, weight in zip(episodes, weights, strict=True):
+            with torch.no_grad():
+                update = self.algorithm.client(self.task, broadcast, _place(episode, self.device))
+            weighted = trees.tree_map(lambda leaf, w=weight: w * leaf, update)
+            total = weighted if total is None else trees.add(total, weighted)
+        return total
+
+    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]]) -> list[Tensor]:
+        """See `Engine`."""
+        with torch.no_grad():
+            return [_score(self.task, self.algorithm, broadcast, *_place(c, self.device)).cpu() for c in clients]
+
+
+class Vectorised:
+    """Clients side by side: padded to the longest and masked, in chunks that fit the memory."""
+
+    mode = "vectorised"
+
+    def __init__(self, task: Task, algorithm: Algorithm, device: torch.device) -> None:
+        self.task, self.algorithm, self.device = task, algorithm, device
+        # Eight: parameters, gradient, two moments and the temporaries of a step.
+        self.chunk = max(1, MEMORY // (8 * trees.nbytes(task.params())))
+
+    def mean_update(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Tree:
+        """See `Engine`."""
+        run = _vmapped(lambda episode: self.algorithm.client(self.task, broadcast, episode))
+        sizes = [len(episode.data.y) for episode in episodes]
+        total: Tree = None
+        for chosen in _chunks(sizes, self.chunk):
+            update = run(_place(_batch([episodes[i] for i in chosen]), self.device))
+            share = torch.tensor([weights[i] for i in chosen], dtype=torch.float64, device=self.device)
+            part = trees.weighted_sum(update, share)
+            total = part if total is None else trees.add(total, part)
+        return total
+
+    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]]) -> list[Tensor]:
+        """See `Engine`."""
+        run = _vmapped(lambda client: _score(self.task, self.algorithm, broadcast, *client))
+        sizes = [len(support.y) + len(query.y) for support, query in clients]
+        found: dict[int, Tensor] = {}
+        for chosen in _chunks(sizes, self.chunk):
+            scores = run(_place(_batch([clients[i] for i in chosen]), self.device)).cpu()
+            found.update(zip(chosen, scores, strict=True))
+        return [found[i] for i in range(len(clients))]
+
+
+def _vmapped(f: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
+    """f over the first dimension of its argument's leaves."""
+
+    def decomposed(argument: Tree) -> Tree:
+        # Some operators (a whole LSTM) have no batching rule; inside a gradient, here one by a number that nobody
+        # uses, torch takes them apart into operators that have one.
+        _, result = torch.func.grad(lambda unused: (unused, f(argument)), has_aux=True)(torch.zeros(()))
+        return result
+
+    def run(arguments: Tree) -> Tree:
+        with vectorising(), torch.no_grad():
+            return vmap(decomposed)(arguments)
+
+    return run
+
+
+def _score(task: Task, algorithm: Algorithm, broadcast: Tree, support: Shots, query: Shots) -> Tensor:
+    return torch.stack([task.score(params, query) for params in algorithm.adapt(task, broadcast, support)])
+
+
+def _chunks(sizes: Sequence[int], chunk: int) -> Iterator[list[int]]:
+    """Positions in groups of at most `chunk`, of similar size so that little is padded."""
+    order = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
+    for start in range(0, len(order), chunk):
+        yield order[start : start + chunk]
+
+
+def _batch(clients: Sequence[Tree]) -> Tree:
+    """Trees of Shots and scalars, stacked along a new first dimension; Shots are padded to the longest and masked."""
+    first = clients[0]
+    if isinstance(first, Shots):
+        rows = max(len(shots.y) for shots in clients)
+        return trees.stack([_pad(shots, rows) for shots in clients])
+    if isinstance(first, tuple):
+        parts = [_batch(part) for part in zip(*clients, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    return torch.stack(list(clients))
+
+
+def _pad(shots: Shots, rows: int) -> Shots:
+    missing = rows - len(shots.y)
+    mask = torch.arange(rows) < len(shots.y)
+    x = F.pad(shots.x, [0, 0] * (shots.x.dim() - 1) + [0, missing])
+    return Shots(x, F.pad(shots.y, [0, missing]), shots.seed, mask)
+
+
+def _place(tree: Tree, device: torch.device) -> Tree:
+    return trees.tree_map(lambda leaf: leaf if leaf is None else leaf.to(device), tree)

@@ -1,0 +1,68 @@
+"""What clients do with their examples: the primitives that algorithms are written from."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from metaleaf.gradient import grad
+
+from metaleaf import trees
+from metaleaf.optimizers import Optimizer
+from metaleaf.shots import Shots, minibatches
+from metaleaf.task import Params, Task
+from metaleaf.trees import Tree
+
+
+def fit(
+    task: Task,
+    params: Params,
+    shots: Shots,
+    optimizer: Optimizer,
+    *,
+    epochs: int = 1,
+    batch_size: int = 10,
+    rate: float | Tensor = 1.0,
+) -> Params:
+    """Train on the examples by minibatches from a fresh optimizer state; the parameters after the last epoch."""
+    return last(fit_epochs(task, params, shots, optimizer, epochs=epochs, batch_size=batch_size, rate=rate))
+
+
+def fit_epochs(
+    task: Task,
+    params: Params,
+    shots: Shots,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    rate: float | Tensor = 1.0,
+) -> Iterator[Params]:
+    """Like `fit`, yielding the parameters before training and after every epoch."""
+    state = optimizer.init(params)
+    yield params
+    for epoch in range(epochs):
+        for batch in minibatches(shots, batch_size, stream=epoch):
+            stepped = optimizer.step(params, grad(task.loss)(params, batch), state, rate)
+            # A batch of padding only must leave momentum and step counts alone, not just the parameters.
+            params, state = stepped if batch.mask is None else trees.where(batch.mask.any(), stepped, (params, state))
+        yield params
+
+
+def descend(task: Task, params: Params, shots: Shots, rates: float | Tree, steps: int) -> Iterator[Params]:
+    """Gradient descent on all examples at once: yields the parameters before, and after each of the steps.
+
+    rates: one number, or a tree like the parameters (Meta-SGD). Differentiable through every step.
+    """
+    yield params
+    for _ in range(steps):
+        gradient = grad(task.loss)(params, shots)
+        if isinstance(rates, dict):
+            params = trees.tree_map(lambda p, r, g: p - r * g, params, rates, gradient)
+        else:
+            params = trees.add(params, gradient, -rates)
+        yield params
+
+
+def last(params: Iterator[Params]) -> Params:
+    """The parameters at the end of an adaptation."""
+    *_, final = params
+    return final

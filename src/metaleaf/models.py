@@ -1,0 +1,116 @@
+"""The models of LEAF, as torch modules, initialised as TensorFlow 1 initialises them (Glorot uniform, zero biases).
+
+Source of the architectures: LEAF's ``models/{femnist,shakespeare,synthetic}``.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metaleaf.errors import ConfigError, unknown
+
+
+class CNN(nn.Module):
+    """LEAF's FEMNIST network: two 5x5 convolutions (32, 64), each with a 2x2 pool, then 2,048 hidden units.
+
+    6,603,710 parameters for 28x28 images of 62 classes. Takes uint8 images [n, 28, 28], 255 = white paper.
+    """
+
+    def __init__(self, classes: int, side: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
+        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
+        self.hidden = nn.Linear(64 * (side // 4) ** 2, 2048)
+        self.out = nn.Linear(2048, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, classes]."""
+        h = x.to(self.out.weight.dtype).unsqueeze(1) / 255
+        h = F.max_pool2d(F.relu(self.conv1(h)), 2)
+        h = F.max_pool2d(F.relu(self.conv2(h)), 2)
+        logits: Tensor = self.out(F.relu(self.hidden(h.flatten(1))))
+        return logits
+
+
+class LSTM(nn.Module):
+    """LEAF's Shakespeare network: 8-dimensional embedding, two LSTM layers of 256, the last state to the next character.
+
+    817,872 parameters for 80 characters, as in TensorFlow: torch's second bias vector is not trained but holds
+    TensorFlow's constant forget bias of 1. Takes uint8 character numbers [n, 80].
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, 8)
+        self.lstm = nn.LSTM(8, 256, num_layers=2, batch_first=True)
+        self.out = nn.Linear(256, classes)
+        for name, bias in self.lstm.named_parameters():
+            if name.startswith("bias_hh"):
+                bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, classes]."""
+        embedded = self.embedding(x.long())
+        # Zeros made from the input, not by the module: vmap has to see one initial state per client.
+        zeros = torch.zeros_like(embedded[:, 0, :1]).expand(self.lstm.num_layers, -1, self.lstm.hidden_size)
+        states, _ = self.lstm(embedded, (zeros.contiguous(), zeros.contiguous()))
+        logits: Tensor = self.out(states[:, -1])
+        return logits
+
+
+class Logistic(nn.Module):
+    """Multinomial logistic regression on the flattened input: LEAF's model for Synthetic."""
+
+    def __init__(self, classes: int, features: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [n, classes]."""
+        logits: Tensor = self.out(x.to(self.out.weight.dtype).flatten(1))
+        return logits
+
+
+def _features(shape: tuple[int, ...]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+MODELS: dict[str, Callable[[int, tuple[int, ...]], nn.Module]] = {
+    "cnn": lambda classes, shape: CNN(classes, shape[0]),
+    "lstm": lambda classes, shape: LSTM(classes),
+    "logistic": lambda classes, shape: Logistic(classes, _features(shape)),
+}
+"""Model by the name that a suite uses; each takes (classes, x_shape)."""
+
+
+def build(name: str, spec: Mapping[str, Any], seed: int) -> nn.Module:
+    """The model `name` for a prepared dataset's spec, with initial parameters that depend on the seed only."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = MODELS[name](spec["classes"], tuple(spec["x_shape"]))
+        except (IndexError, ValueError) as error:
+            raise ConfigError(f"model {name!r} cannot read examples of shape {tuple(spec['x_shape'])}: {error}") from error
+        initialise(model)
+    return model
+
+
+def initialise(model: nn.Module) -> None:
+    """TensorFlow 1's defaults in place: Glorot-uniform weights, zero biases, LSTM forget bias 1, embeddings +-sqrt(3)/sqrt(n)."""
+    for name, p in model.named_parameters():
+        with torch.no_grad():
+            if "bias" not in name:
+                nn.init.xavier_uniform_(p)
+            else:
+                p.zero_()
+            if "bias_hh" in name:
+                size = len(p) // 4
+                p[size : 2 * size] = 1.0  # torch orders the gates input, forget, cell, output

@@ -1,0 +1,69 @@
+"""Optimizers as pure functions on trees, used alike on a client and on the server."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor
+
+from metaleaf.trees import Tree, add, leaves, tree_map, zeros_like
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient descent, with momentum as in torch.optim.SGD: v = momentum * v + g, p = p - lr * v."""
+
+    lr: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    name: Literal["sgd"] = "sgd"
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def init(self, params: Tree) -> Tree:
+        """The state before the first step."""
+        return zeros_like(params) if self.momentum else ()
+
+    def step(self, params: Tree, gradient: Tree, state: Tree, rate: float | Tensor = 1.0) -> tuple[Tree, Tree]:
+        """(new parameters, new state); `rate` multiplies the learning rate (a schedule)."""
+        if self.weight_decay:
+            gradient = add(gradient, params, self.weight_decay)
+        if self.momentum:
+            state = gradient = tree_map(lambda v, g: self.momentum * v + g, state, gradient)
+        return add(params, gradient, -self.lr * rate), state
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980), with bias correction; eps outside the root."""
+
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    name: Literal["adam"] = "adam"
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def init(self, params: Tree) -> Tree:
+        """First and second moments, and the number of steps taken."""
+        steps = torch.zeros((), dtype=torch.int64, device=leaves(params)[0].device)
+        return {"m": zeros_like(params), "v": zeros_like(params), "steps": steps}
+
+    def step(self, params: Tree, gradient: Tree, state: Tree, rate: float | Tensor = 1.0) -> tuple[Tree, Tree]:
+        """(new parameters, new state); `rate` multiplies the learning rate (a schedule)."""
+        steps = state["steps"] + 1
+        m = tree_map(lambda a, g: self.beta1 * a + (1 - self.beta1) * g, state["m"], gradient)
+        v = tree_map(lambda a, g: self.beta2 * a + (1 - self.beta2) * g * g, state["v"], gradient)
+        t = steps.double()
+        scale, correction = self.lr * rate / (1 - self.beta1**t), 1 - self.beta2**t
+
+        def move(p: Tensor, a: Tensor, b: Tensor) -> Tensor:
+            return p - (scale * a / ((b / correction).sqrt() + self.eps)).to(p.dtype)
+
+        return tree_map(move, params, m, v), {"m": m, "v": v, "steps": steps}
+
+
+Optimizer = SGD | Adam
+"""Either optimizer; in a suite ``{name = "adam", lr = 0.001}``."""

@@ -1,0 +1,87 @@
+"""A client's examples as algorithms see them, and passes over them in random order."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_FAR = torch.iinfo(torch.int64).max
+
+
+class Shots(NamedTuple):
+    """Examples of one client.
+
+    x: [n, *x_shape] in the store's dtype; y: int64 [n]; seed: int64 scalar that orders passes over them;
+    mask: bool [n], False on rows that only pad the client to its cohort's length, or None where every row is real.
+    """
+
+    x: Tensor
+    y: Tensor
+    seed: Tensor
+    mask: Tensor | None = None
+
+    def count(self) -> Tensor:
+        """The number of real examples, a float scalar."""
+        if self.mask is None:
+            return torch.tensor(float(len(self.y)), device=self.y.device)
+        return self.mask.sum().float()
+
+    def take(self, rows: Tensor) -> "Shots":
+        """The examples at those row numbers (int64 [k])."""
+        return Shots(self.x[rows], self.y[rows], self.seed, None if self.mask is None else self.mask[rows])
+
+
+class Episode(NamedTuple):
+    """What one client works with in one round.
+
+    support and query are disjoint; data is everything the client has (for windows of text also the gap between
+    support and query). round counts from 0 and is a float scalar, for schedules.
+    """
+
+    support: Shots
+    query: Shots
+    data: Shots
+    round: Tensor
+
+
+def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0) -> Iterator[Shots]:
+    """Batches of `epochs` passes, each pass in a fresh random order; the last batch of a pass may be smaller.
+
+    Padding rows come last in every pass, so a padded client sees the same batches as an unpadded one, followed
+    by batches without a real example. Different `stream` numbers give independent orders.
+    """
+    for epoch in range(epochs):
+        order = permutation(shots, stream * 1_000_003 + epoch)
+        for start in range(0, len(shots.y), batch_size):
+            yield shots.take(order[start : start + batch_size])
+
+
+def permutation(shots: Shots, stream: int) -> Tensor:
+    """A random order of the rows, int64 [n], real rows before padding.
+
+    Sorting by hashed keys instead of drawing from a generator: a pure function of (seed, stream, row), so it is the
+    same on every device, in a vectorised cohort and after a resume.
+    """
+    rows = torch.arange(len(shots.y), device=shots.y.device)
+    keys = _shift(_mix(_mix(shots.seed + stream) + rows), 1)
+    if shots.mask is not None:
+        keys = torch.where(shots.mask, keys, _FAR)
+    return torch.argsort(keys)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014) on int64 tensors, whose arithmetic wraps around."""
+    z = z + _signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """A right shift that moves in zeros; torch's own repeats the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >= 1 << 63 else word

@@ -1,0 +1,91 @@
+"""Arithmetic on trees: nested dicts, tuples and NamedTuples whose leaves are tensors.
+
+Parameters, server states and client updates are all trees, so averaging, counting bytes, checkpoints and
+vectorising are written once, here and in the engine, and never in an algorithm.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree  # the same trees that torch.func.vmap and grad see
+
+Tree = Any
+"""A tensor, or a dict / list / tuple / NamedTuple of trees. ``()`` is the empty tree."""
+
+
+def tree_map(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """Apply f leaf by leaf to trees of the same shape."""
+    return _pytree.tree_map(f, tree, *others)
+
+
+def leaves(tree: Tree) -> list[Any]:
+    """The leaves in a fixed order."""
+    return _pytree.tree_leaves(tree)
+
+
+def named_leaves(tree: Tree) -> dict[str, Tensor]:
+    """Leaves by their path, e.g. ``broadcast.params.conv1.weight``: what a checkpoint stores."""
+    found, _ = _pytree.tree_flatten_with_path(tree)
+    return {".".join(_step(key) for key in path): leaf for path, leaf in found}
+
+
+def with_named_leaves(tree: Tree, named: dict[str, Tensor]) -> Tree:
+    """A tree of the same shape with its leaves taken from `named`; KeyError if one is missing."""
+    _, shape = _pytree.tree_flatten(tree)
+    return _pytree.tree_unflatten([named[name] for name in named_leaves(tree)], shape)
+
+
+def _step(key: Any) -> str:
+    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+
+
+def add(a: Tree, b: Tree, scale: float | Tensor = 1.0) -> Tree:
+    """A + scale * b."""
+    return tree_map(lambda x, y: x + scale * y, a, b)
+
+
+def subtract(a: Tree, b: Tree) -> Tree:
+    """A - b."""
+    return tree_map(torch.sub, a, b)
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Zeros in the tree's shape."""
+    return tree_map(torch.zeros_like, tree)
+
+
+def detach(tree: Tree) -> Tree:
+    """The same values, cut from the graph."""
+    return tree_map(torch.Tensor.detach, tree)
+
+
+def where(condition: Tensor, a: Tree, b: Tree) -> Tree:
+    """A where the scalar condition holds, else b (a branch that torch.func.vmap can take per client)."""
+    return tree_map(lambda x, y: torch.where(condition, x, y), a, b)
+
+
+def stack(trees: Sequence[Tree]) -> Tree:
+    """Trees of equal shapes stacked along a new first dimension."""
+    return tree_map(lambda *xs: torch.stack(xs), *trees)
+
+
+def weighted_sum(stacked: Tree, weights: Tensor) -> Tree:
+    """Sum over the first dimension, row i counted weights[i] times."""
+    return tree_map(lambda x: torch.tensordot(weights.to(x.dtype), x, dims=1), stacked)
+
+
+def nbytes(tree: Tree) -> int:
+    """Bytes of all leaves: what sending the tree costs."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves(tree))
+
+
+def norm(tree: Tree) -> float:
+    """Euclidean norm over all leaves, in float64; NaN or infinite exactly if a leaf is not finite."""
+    return float(sum((leaf.double().square().sum() for leaf in leaves(tree)), start=torch.zeros(()).double()).sqrt())
+
+
+def to(tree: Tree, device: torch.device) -> Tree:
+    """The tree on a device."""
+    return tree_map(lambda leaf: leaf.to(device), tree)
