@@ -25,6 +25,11 @@ class Task:
         """A copy of the model's initial parameters."""
         return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return next(self.model.parameters()).device
+
     def logits(self, params: Params, x: Tensor) -> Tensor:
         """Class scores [n, classes] for x [n, *x_shape]."""
         out: Tensor = functional_call(self.model, {**self._fixed, **params}, (x,))

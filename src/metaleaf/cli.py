@@ -1,0 +1,313 @@
+"""The command line: ``metaleaf run | suite | tune | report | data | list``. Exit codes: 0 done, 2 a user error, 130 interrupted."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from metaleaf import __version__, registry
+from metaleaf.errors import ConfigError, UserError
+
+# Everything that imports torch or matplotlib is imported by the command that needs it: help answers at once.
+if TYPE_CHECKING:
+    from metaleaf.config import RunConfig
+    from metaleaf.execute import Settings
+    from metaleaf.suite import Suite
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How to compute; none of it decides the numbers, beyond rounding."""
+
+    results: Path = Path("results")
+    """Folder of the result store."""
+    workers: int = 1
+    """Runs computed at the same time, each in a process of its own."""
+    threads: int | None = None
+    """Threads of each process (default: the machine's, shared out)."""
+    engine: Literal["auto", "sequential", "vectorised"] = "auto"
+    """One client at a time, all at once, or whichever suits model and device."""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    raw: Path | None = None
+    """Folder with the publisher's raw files, if data has to be prepared."""
+
+    def settings(self) -> "Settings":
+        """The same, checked."""
+        import torch
+
+        from metaleaf.execute import Settings
+
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"--compute.device {self.device}: this machine has no CUDA device; use cpu.")
+        if self.workers < 1 or (self.threads is not None and self.threads < 1):
+            raise ConfigError(f"workers and threads must be at least 1, got {self.workers} and {self.threads}.")
+        return Settings(self.results, self.engine, self.device, self.workers, self.threads, self.raw)
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Run one algorithm on one dataset and print how its test clients fare."""
+
+    dataset: str = "synthetic"
+    algorithm: str = "maml"
+    seed: int = 1
+    name: str = "runs"
+    """The suite's name under which the record is stored."""
+    model: str | None = None
+    """Default: the dataset's."""
+    options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An option of the dataset, ``--options clusters=4``; repeatable."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A hyper-parameter, ``--set inner_lr=0.1`` or ``--set server_optimizer.lr=0.01``; repeatable."""
+    protocol: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A protocol setting, ``--protocol rounds=50``; repeatable."""
+    compute: Compute = field(default_factory=Compute)
+
+    def main(self) -> None:
+        """Run it."""
+        from metaleaf.suite import AlgorithmEntry, DatasetEntry, Suite
+
+        suite = Suite(
+            name=self.name,
+            title=f"{self.algorithm} on {self.dataset}",
+            seeds=(self.seed,),
+            protocol=_assignments(self.protocol),
+            datasets={self.dataset: DatasetEntry(model=self.model, options=_assignments(self.options))},
+            algorithms={self.algorithm: AlgorithmEntry()},
+        )
+        config = suite.config(self.dataset, self.algorithm, self.seed, changes=_assignments(self.set))
+        _run_configs([config], self.compute)
+        print(_record_path(self.compute.results, config))
+
+
+@dataclass(frozen=True)
+class SuiteCommand:
+    """Run every cell of a suite that has no record yet, then write its report."""
+
+    suite: tyro.conf.Positional[str]
+    """A TOML file, or the name of a suite that comes with metaleaf."""
+    algorithms: tuple[str, ...] = ()
+    """Only these (labels)."""
+    seeds: tuple[int, ...] = ()
+    """Only these."""
+    report: bool = True
+    compute: Compute = field(default_factory=Compute)
+
+    def main(self) -> None:
+        """Run it."""
+        from metaleaf.suite import load_suite
+
+        suite = load_suite(self.suite)
+        _only(self.algorithms, suite.algorithms, "algorithm of the suite")
+        _run_configs(_cells(suite, self.compute.results, self.algorithms, self.seeds), self.compute)
+        if self.report:
+            _report(self.compute.results / suite.name, self.compute.results / suite.name / "report")
+
+
+@dataclass(frozen=True)
+class TuneCommand:
+    """Search hyper-parameters on validation clients, the same number of trials for every algorithm of a suite."""
+
+    suite: tyro.conf.Positional[str]
+    """A TOML file with a [tuning] table, or the name of a suite that comes with metaleaf."""
+    algorithms: tuple[str, ...] = ()
+    """Only these (labels)."""
+    compute: Compute = field(default_factory=Compute)
+
+    def main(self) -> None:
+        """Run it."""
+        from metaleaf import tune
+        from metaleaf.display import Display
+        from metaleaf.execute import run_all
+        from metaleaf.suite import load_suite
+
+        suite = load_suite(self.suite)
+        _only(self.algorithms, suite.algorithms, "algorithm of the suite")
+        pairs = [pair for pair in suite.grid() if not self.algorithms or pair[1] in self.algorithms]
+        jobs = []
+        for dataset, algorithm in pairs:
+            for changes in tune.trials(suite, algorithm):
+                values = ", ".join(f"{key.split('.')[0]} {value:g}" for key, value in changes.items())
+                jobs.append((f"{dataset} {algorithm} ({values})", tune.trial_config(suite, dataset, algorithm, changes)))
+        with Display(len(jobs), "trials") as display:
+            run_all(jobs, tune.attempt, self.compute.settings(), display)
+        for dataset, algorithm in pairs:
+            best = tune.chosen(self.compute.results, suite, dataset, algorithm)
+            print(f"{dataset} {algorithm}: {best['chosen']} (validation {best['score']:.1%})")
+
+
+@dataclass(frozen=True)
+class ReportCommand:
+    """Write table, figures and page from the records below a folder."""
+
+    folder: tyro.conf.Positional[Path]
+    """A suite's folder in the result store, e.g. results/synthetic."""
+    output: Path | None = None
+    """Default: `report` in that folder."""
+
+    def main(self) -> None:
+        """Write it."""
+        _report(self.folder, self.output or self.folder / "report")
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """Prepare, list, describe or verify datasets."""
+
+    action: tyro.conf.Positional[Literal["prepare", "list", "stats", "verify"]]
+    dataset: tyro.conf.Positional[str] = ""
+    options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An option of the dataset, ``--options source=leaf``; repeatable."""
+    raw: Path | None = None
+    """Folder with the publisher's raw files (else $METALEAF_RAW/<dataset>, else the publisher's URL)."""
+    again: bool = False
+    """Prepare anew what is there already."""
+
+    def main(self) -> None:
+        """Do it."""
+        from metaleaf import prepare
+        from metaleaf.config import build
+
+        if self.action == "list":
+            for name in registry.names("datasets"):
+                directory = prepare.prepared_directory(name, build("datasets", name, {}))
+                print(f"{name:<14}{directory if prepare.is_prepared(directory) else 'not prepared'}")
+            return
+        if not self.dataset:
+            raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
+        dataset = build("datasets", self.dataset, _assignments(self.options))
+        if self.action == "prepare":
+            print(prepare.prepare(self.dataset, dataset, raw=self.raw, again=self.again))
+        elif self.action == "stats":
+            print(prepare.stats_table(prepare.load(self.dataset, dataset, raw=self.raw)))
+        else:
+            directory = prepare.prepared_directory(self.dataset, dataset)
+            prepare.verify(directory)
+            print(f"{directory} is whole")
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """List algorithms, datasets, models or suites."""
+
+    what: tyro.conf.Positional[Literal["algorithms", "datasets", "models", "suites"]]
+
+    def main(self) -> None:
+        """Print one a line."""
+        from metaleaf.models import MODELS
+        from metaleaf.suite import SUITES
+
+        if self.what in registry.METHOD:
+            for name in registry.names(self.what):
+                doc = registry.plugin(self.what, name).__doc__ or ""
+                print(f"{name:<14}{doc.strip().splitlines()[0]}")
+            return
+        for name in sorted(MODELS) if self.what == "models" else sorted(p.stem for p in SUITES.glob("*.toml")):
+            print(name)
+
+
+Command = (
+    Annotated[RunCommand, tyro.conf.subcommand("run")]
+    | Annotated[SuiteCommand, tyro.conf.subcommand("suite")]
+    | Annotated[TuneCommand, tyro.conf.subcommand("tune")]
+    | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+    | Annotated[DataCommand, tyro.conf.subcommand("data")]
+    | Annotated[ListCommand, tyro.conf.subcommand("list")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        print(f"metaleaf {__version__}")
+        return 0
+    config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    command: Any = tyro.cli(Command, prog="metaleaf", description=__doc__, args=words, config=config)  # type: ignore[arg-type]
+    try:
+        command.main()
+    except UserError as error:
+        print(f"metaleaf: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"metaleaf: {error.filename or 'input/output'}: {error.strerror or error}; finished runs are kept.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("metaleaf: interrupted; finished runs are kept, the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _cells(suite: "Suite", results: Path, algorithms: Sequence[str], seeds: Sequence[int]) -> "list[RunConfig]":
+    """The suite's cells, seed by seed so that a table is comparable as early as possible."""
+    from metaleaf import tune
+
+    cells = []
+    for dataset, algorithm in suite.grid():
+        if algorithms and algorithm not in algorithms:
+            continue
+        tuning = tune.chosen(results, suite, dataset, algorithm) if suite.tuning else None
+        for seed in suite.seeds_for(algorithm):
+            if not seeds or seed in seeds:
+                changes = tuning["chosen"] if tuning else None
+                cells.append(suite.config(dataset, algorithm, seed, changes=changes, tuning=tuning))
+    return sorted(cells, key=lambda config: config.seed)
+
+
+def _run_configs(configs: "Sequence[RunConfig]", compute: Compute) -> None:
+    from metaleaf.display import Display
+    from metaleaf.execute import compute as job
+    from metaleaf.execute import run_all
+
+    jobs = [(f"{c.dataset_label} {c.algorithm_label} seed {c.seed}", c) for c in configs]
+    with Display(len(jobs)) as display:
+        run_all(jobs, job, compute.settings(), display)
+
+
+def _record_path(results: Path, config: "RunConfig") -> Path:
+    from metaleaf.store import Cell
+
+    return Cell(results, config).record_path
+
+
+def _report(folder: Path, output: Path) -> None:
+    from metaleaf.report import write_report
+
+    written = write_report(folder, output)
+    table = next((path for path in written if path.suffix == ".md"), None)
+    if table:
+        print(table.read_text())
+    page = next((path for path in written if path.suffix == ".html"), output)
+    print(f"{len(written)} files in {output}; open {page}")
+
+
+def _only(chosen: Sequence[str], known: Any, kind: str) -> None:
+    from metaleaf.errors import unknown
+
+    for name in chosen:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
+def _assignments(words: Sequence[str]) -> dict[str, Any]:
+    """``["a=1", "b=x"]`` as {"a": 1, "b": "x"}; values are read as TOML where they are TOML, else as text."""
+    import tomllib
+
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{word!r} is not an assignment: write key=value.")
+        try:
+            found[key] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

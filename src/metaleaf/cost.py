@@ -1,0 +1,59 @@
+"""FLOPs of an algorithm's work on one client, counted operator by operator on tensors without data.
+
+Counted are matrix products and convolutions, forward and backward, of higher order too (torch's FlopCounterMode);
+element-wise work is not, as is usual. Padding never counts: the count is of one unpadded client.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from metaleaf import trees
+from metaleaf.algorithm import Algorithm
+from metaleaf.shots import Episode, Shots
+from metaleaf.task import Task
+from metaleaf.trees import Tree
+
+_PROBES = np.array([[2, 2, 2], [4, 2, 2], [2, 4, 2], [2, 2, 4]])
+"""Sizes of (support, query, data) to count at; all small, as operators without data still cost time."""
+
+
+class ClientFlops:
+    """FLOPs of `Algorithm.client` for a client of any size: linear in its support, query and data examples.
+
+    For the algorithms here this is exact: every product has the number of examples as a dimension. (An algorithm
+    that multiplies matrices without examples would get that part into the constant.)
+    """
+
+    def __init__(self, task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> None:
+        meta = Task(copy.deepcopy(task.model).to("meta"))
+        empty = trees.to(broadcast, torch.device("meta"))
+        counts = [
+            _count(lambda s=sizes: algorithm.client(meta, empty, _episode(spec, *s))) for sizes in _PROBES.tolist()
+        ]
+        equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
+        self._coefficients = np.linalg.solve(equations, np.array(counts, dtype=float))
+
+    def __call__(self, episode: Episode) -> int:
+        """FLOPs of one client's work on the (unpadded) episode."""
+        sizes = [len(part.y) for part in (episode.support, episode.query, episode.data)]
+        return round(float(self._coefficients @ np.array([1.0, *sizes])))
+
+
+def _count(work: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        work()
+    return int(counter.get_total_flops())
+
+
+def _episode(spec: Mapping[str, Any], support: int, query: int, data: int) -> Episode:
+    def shots(n: int) -> Shots:
+        x = torch.empty((n, *spec["x_shape"]), dtype=getattr(torch, spec["x_dtype"]), device="meta")
+        y = torch.empty(n, dtype=torch.int64, device="meta")
+        return Shots(x, y, torch.empty((), dtype=torch.int64, device="meta"))
+
+    return Episode(shots(support), shots(query), shots(data), torch.empty((), device="meta"))

@@ -1,0 +1,79 @@
+"""What a person sees while runs go on: bars on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+PLAIN_EVERY = 30.0
+"""Seconds between two plain lines of one run."""
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} rounds/s" if task.speed and task.fields.get("unit") == "rounds" else "")
+
+
+class Display:
+    """Progress of several runs: one bar for all of them, one for each that is under way."""
+
+    def __init__(self, total: int, what: str = "runs", console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.fancy = self.console.is_terminal
+        self.total, self.finished, self.what = total, 0, what
+        self._tasks: dict[str, Any] = {}
+        self._printed: dict[str, float] = {}
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bars = Progress(*columns, console=self.console, speed_estimate_period=60)
+
+    def __enter__(self) -> Self:
+        if self.fancy:
+            self._bars.start()
+            self._all = self._bars.add_task(self.what, total=self.total, note="", unit=self.what)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.fancy:
+            self._bars.stop()
+
+    def round(self, name: str, number: int, rounds: int, row: dict[str, float]) -> None:
+        """A run has finished a round."""
+        accuracy = row.get("validation_after")
+        note = f"validation {accuracy:.1%}" if accuracy is not None else None
+        if not self.fancy:
+            now = time.monotonic()
+            if note and now - self._printed.get(name, 0.0) > PLAIN_EVERY:
+                self._printed[name] = now
+                self.say(f"  {name}: round {number}/{rounds}, {number / max(row['seconds'], 1e-9):.1f} rounds/s, {note}")
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(f"  {name}", total=rounds, note="", unit="rounds")
+        changed = {"note": note} if note else {}
+        self._bars.update(self._tasks[name], completed=number, **changed)
+
+    def done(self, name: str, result: str) -> None:
+        """A run has ended."""
+        self.finished += 1
+        if self.fancy:
+            if name in self._tasks:
+                self._bars.remove_task(self._tasks.pop(name))
+            self._bars.update(self._all, completed=self.finished)
+        self.say(f"[{self.finished}/{self.total}] {name}: {result}")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        if self.fancy:
+            self._bars.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,49 @@
+"""Score clients before and after they adapt, client by client."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from metaleaf.engine import Engine
+from metaleaf.federation import Federation
+from metaleaf.statistics import summarise
+from metaleaf.trees import Tree
+
+
+def score_clients(
+    engine: Engine, federation: Federation, broadcast: Tree, clients: Sequence[int], support: float
+) -> pd.DataFrame:
+    """One row per client and adaptation step, with the columns of a record's clients.csv except `model`."""
+    shots = [federation.support_query(client, support) for client in clients]
+    scores = engine.score(broadcast, shots)
+    rows = []
+    for client, (held, query), score in zip(clients, shots, scores, strict=True):
+        majority = int((query.y == np.bincount(held.y.numpy()).argmax()).sum())
+        for step, (n, correct, loss) in enumerate(score.tolist()):
+            rows.append(
+                {
+                    "support": support,
+                    "client": str(federation.store.ids[client]),
+                    "environment": str(federation.store.environments[client]),
+                    "n_support": len(held.y),
+                    "n": int(n),
+                    "step": step,
+                    "correct": int(correct),
+                    "loss": loss / n if n else 0.0,
+                    "majority": majority,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def summaries(clients: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The summaries of one model at one support fraction: before and after adaptation, and of the majority class."""
+    before = clients[clients["step"] == 0].reset_index(drop=True)
+    after = clients[clients["step"] == clients["step"].max()].reset_index(drop=True)
+    majority = before.drop(columns="loss").assign(correct=before["majority"])
+    return {
+        "before": summarise(before),
+        "after": summarise(after.assign(correct_before=before["correct"])),
+        "majority": summarise(majority),
+    }

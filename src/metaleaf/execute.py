@@ -1,0 +1,130 @@
+"""Run the cells of a suite, in this process or in several; what is finished stays, whatever happens."""
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaleaf.config import RunConfig
+from metaleaf.display import Display
+from metaleaf.engine import Mode
+from metaleaf.errors import UserError
+from metaleaf.prepare import load
+from metaleaf.run import OnRound, Run
+from metaleaf.store import Cell
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compute, which does not decide the numbers (beyond rounding)."""
+
+    root: Path
+    mode: Mode = "auto"
+    device: str = "cpu"
+    workers: int = 1
+    threads: int | None = None
+    raw: Path | None = None
+
+    def threads_per_worker(self) -> int:
+        """Threads of each process: as given, or the machine's shared out."""
+        return self.threads or max(1, torch.get_num_threads() // self.workers)
+
+
+Job = Callable[[Settings, RunConfig, OnRound], str]
+"""Does one cell's work and says in a few words how it ended; importable by name, so that workers can run it."""
+
+
+def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
+    """The job of a suite: one run, unless its record exists or another process is at it."""
+    cell = Cell(settings.root, config)
+    with cell.claimed() as mine:
+        if not mine:
+            return "left to the process that is computing it"
+        if cell.done():
+            return "already finished"
+        store = load(config.dataset, config.build_dataset(), raw=settings.raw)
+        record = Run(config, store, mode=settings.mode, device=settings.device).execute(cell, on_round)
+    if record["status"] == "diverged":
+        return f"diverged ({record['reason']})"
+    scores = record["scores"]["selected"][str(config.protocol.test_supports[0])]
+    return f"test {scores['before']['accuracy']:.1%} before, {scores['after']['accuracy']:.1%} after adaptation"
+
+
+def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> None:
+    """Do every named job and show how each ended. A job's UserError is shown and raised once the others are done."""
+    failures: list[UserError] = []
+    run = _in_processes if settings.workers > 1 else _here
+    for name, outcome in run(jobs, job, settings, display):
+        if isinstance(outcome, UserError):
+            failures.append(outcome)
+            display.done(name, f"failed: {outcome}")
+        else:
+            display.done(name, outcome)
+    if failures:
+        raise failures[0]
+
+
+Outcomes = Iterator[tuple[str, str | UserError]]
+
+
+def _here(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> Outcomes:
+    torch.set_num_threads(settings.threads_per_worker())
+    for name, config in jobs:
+
+        def report(number: int, rounds: int, row: dict[str, float], name: str = name) -> None:
+            display.round(name, number, rounds, row)
+
+        try:
+            yield name, job(settings, config, report)
+        except UserError as error:
+            yield name, error
+
+
+def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> Outcomes:
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, _listening(manager.Queue(), display) as queue:
+        pool = ProcessPoolExecutor(settings.workers, mp_context=context)
+        try:
+            futures: dict[Future[str], str] = {
+                pool.submit(_in_worker, job, settings, name, config, queue): name for name, config in jobs
+            }
+            for future in as_completed(futures):
+                try:
+                    yield futures[future], future.result()
+                except UserError as error:
+                    yield futures[future], error
+                except BrokenProcessPool:
+                    raise UserError(
+                        "a worker process was killed (out of memory?); finished runs are kept: start again with fewer workers."
+                    ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_worker(job: Job, settings: Settings, name: str, config: RunConfig, queue: Any) -> str:
+    torch.set_num_threads(settings.threads_per_worker())
+    return job(settings, config, lambda number, rounds, row: queue.put((name, number, rounds, row)))
+
+
+@contextmanager
+def _listening(queue: Any, display: Display) -> Iterator[Any]:
+    """Show the rounds that workers put into the queue."""
+
+    def listen() -> None:
+        for message in iter(queue.get, None):
+            display.round(*message)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()

@@ -1,0 +1,78 @@
+"""The report as one HTML file that stands alone: no network, light and dark, for wide and narrow screens."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from metaleaf.records import Record
+from metaleaf.tables import Table
+
+FIGURES = {
+    "overview": "Accuracy over test points before and after adaptation; every small tick is a seed.",
+    "convergence": "Validation accuracy after adaptation while training: mean and range over seeds.",
+    "clients": "Spread of accuracy over test clients, and the share of clients that adaptation hurt.",
+}
+"""Captions of the figures, in the order of the page."""
+
+# colours that the figures share with the page and that have to follow its scheme (see metaleaf.mplstyle)
+_SCHEME = {
+    "#1f2328": "var(--ink)",
+    "#6e7781": "var(--muted)",
+    "#dfe3e8": "var(--rule)",
+    "#ffffff": "var(--paper)",
+}
+
+
+def render(records: Sequence[Record], tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
+    """The page's HTML. `figures` has the SVG of each figure by name; an unknown name has no caption.
+
+    Everything that comes from a record is escaped: by Jinja, and by matplotlib within the figures.
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files("metaleaf") / "page.html").read_text(encoding="utf-8"))
+    inlined = [
+        {"name": name, "caption": FIGURES.get(name, ""), "svg": inline_svg(figures[name].decode(), name)}
+        for name in sorted(figures, key=lambda name: (*FIGURES, name).index(name))
+    ]
+    suites = sorted({record.content.suite for record in records})
+    return template.render(suite=", ".join(suites), tables=tables, figures=inlined, runs=_runs(records))
+
+
+def inline_svg(svg: str, name: str) -> Markup:
+    """A figure's SVG for use within HTML: no prologue or comments, ids of its own, colours of the page."""
+    body = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
+    for colour, variable in _SCHEME.items():
+        body = body.replace(colour, variable)
+    return Markup(re.sub(r"\n\s*", "\n", body))  # safe: letters are drawn as paths, and comments are gone
+
+
+def _runs(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What the page lists for every configuration: its seeds, those that diverged, and all settings."""
+    runs: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for record in records:
+        content = record.content
+        run = runs.setdefault(
+            (content.dataset, content.algorithm, content.config_hash),
+            {
+                "dataset": content.dataset,
+                "title": content.title,
+                "hash": content.config_hash,
+                "parameters": f"{content.parameters:,}",
+                "seeds": [],
+                "diverged": [],
+                "config": json.dumps({"config": content.config, "tuning": content.tuning}, indent=2),
+            },
+        )
+        run["seeds"].append(content.seed)
+        if content.status == "diverged":
+            run["diverged"].append(f"seed {content.seed}: {content.reason or 'no reason given'}")
+    return list(runs.values())

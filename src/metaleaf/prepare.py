@@ -1,0 +1,472 @@
+"""Turn a dataset plugin into prepared data: tensorflow-datasets records, then flat memory-mapped arrays.
+
+A prepared dataset is one folder, ``<data home>/<name>/<version>-<hash of the options>/``::
+
+    x.npy y.npy          all examples, client after client
+    offsets.npy          client i owns the rows offsets[i]:offsets[i + 1]
+    ids.npy environments.npy
+    about.json           the manifest: options, spec, counts, sha256 of every file, raw files, versions
+    tfds/                the canonical records, one per client, that the arrays were made from
+
+The folder appears whole or not at all: it is written beside its place and renamed. tensorflow-datasets is not
+imported until something really has to be prepared.
+"""
+
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from metaleaf.client_store import FORMAT, ClientStore
+from metaleaf.dataset import Client, Dataset
+from metaleaf.errors import DataError
+from metaleaf.progress import Advance, progress_of
+from metaleaf.raw import RawFiles, data_home, sha256_of
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds  # type: ignore[import-untyped]
+
+SPLIT = "clients"
+"""The one split of the records."""
+
+ARRAYS = ("x", "y", "offsets", "ids", "environments")
+"""The arrays of a prepared folder, in the order in which ``data_hash`` covers them."""
+
+MAX_ID = 256
+"""Longest client id or environment, in characters: these arrays are as wide as their longest entry."""
+
+_MADE_WITH = ("metaleaf", "numpy", "pillow", "tensorflow-datasets", "array_record")
+
+
+def options_of(dataset: Dataset) -> dict[str, Any]:
+    """The options of a plugin (its dataclass fields) as JSON can hold them."""
+    fields = dataclasses.asdict(dataset)  # type: ignore[call-overload]
+    plain: dict[str, Any] = json.loads(json.dumps(fields, sort_keys=True, default=str))
+    return plain
+
+
+def prepared_directory(name: str, dataset: Dataset) -> Path:
+    """Where this dataset, in its version and with these options, lies once it is prepared."""
+    options = json.dumps(options_of(dataset), sort_keys=True)
+    short = hashlib.sha256(options.encode()).hexdigest()[:8]
+    return data_home() / name / f"{dataset.spec.version}-{short}"
+
+
+def load(name: str, dataset: Dataset, *, raw: Path | None = None, progress: bool = True) -> ClientStore:
+    """Open a dataset; prepare it first if that has not been done. Parameters and errors as in `prepare`."""
+    directory = prepared_directory(name, dataset)
+    if not is_prepared(directory):
+        prepare(name, dataset, raw=raw, progress=progress)
+    return ClientStore.open(directory)
+
+
+def is_prepared(directory: Path) -> bool:
+    """Whether a prepared dataset lies there (whole, since folders appear whole; see `verify` for damage)."""
+    return (directory / "about.json").is_file()
+
+
+def prepare(
+    name: str,
+    dataset: Dataset,
+    *,
+    raw: Path | None = None,
+    download: bool = True,
+    again: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Prepare a dataset and return its folder; if it is there already, only return it.
+
+    raw: a folder with the publisher's files, searched before ``$METALEAF_RAW``. download: whether the
+    publisher's URL may be used. again: prepare anew even if it is there (when better raw files have come).
+    progress: report on stderr. DataError if raw files are missing, damaged or unsafe, if a client is
+    malformed, or if the disk is full; nothing half-written stays. A client without examples is left out and
+    named in the manifest.
+
+    Safe to run twice at once: the second waits for the first and uses what it made.
+    """
+    target = prepared_directory(name, dataset)
+    with _only_one(target, progress):
+        if is_prepared(target) and not again:
+            return target
+        # Under the lock, a folder of this name is what a killed process has left.
+        staging = target.with_name(f"{target.name}.partial")
+        _remove(staging)
+        try:
+            _write(staging, name, dataset, RawFiles(name, raw, download, shown=progress), progress)
+            _commit(staging, target)
+        except Exception as error:
+            if _disk_is_full(error):
+                home = data_home()
+                raise DataError(
+                    f"{home} has no space left for {name}: free some or set METALEAF_DATA."
+                ) from error
+            raise
+        finally:
+            _remove(staging)
+    return target
+
+
+def tfds_builder(
+    name: str, dataset: Dataset, *, raw: RawFiles | None = None, data_dir: Path | None = None
+) -> "tfds.core.DatasetBuilder":
+    """The plugin as a tensorflow-datasets builder: one record {client, environment, x, y} per client.
+
+    data_dir: root of the record files, by default those of the prepared folder. After `prepare`, the
+    builder's ``as_data_source("clients")`` reads the records, also in worker processes. Where there are none
+    yet, its ``download_and_prepare()`` makes them from the files in ``raw``.
+    """
+    import tensorflow_datasets as tfds
+
+    root = data_dir or prepared_directory(name, dataset) / "tfds"
+    records = root / _tfds_name(name) / dataset.spec.version
+    if (records / "dataset_info.json").is_file():
+        return tfds.builder_from_directory(records)
+    return _builder(name, dataset, root, lambda: _checked(name, dataset, raw or RawFiles(name), _Seen()))
+
+
+def verify(directory: Path, *, progress: bool = True) -> ClientStore:
+    """Read a whole prepared folder and compare it with its manifest; return the store if all is well.
+
+    DataError names the file that is missing or damaged: a hash differs, offsets do not grow from 0 to the
+    number of samples, an id occurs twice, or a label is not one of the dataset's classes.
+    """
+    about = _manifest(directory)
+    recorded: dict[str, str] = about["hashes"] | about["records"]
+    sizes = {name: _size(directory / name) for name in recorded}
+    with progress_of(f"verify {directory.name}", sum(sizes.values()), shown=progress) as advance:
+        for name, expected in recorded.items():
+            if sha256_of(directory / name) != expected:
+                raise DataError(f"{directory / name} is damaged (not the recorded sha256): prepare again.")
+            advance(sizes[name], name)
+    if _data_hash(about["hashes"]) != about["data_hash"]:
+        raise DataError(f"{directory / 'about.json'} is damaged (its data_hash is wrong): prepare again.")
+    store = ClientStore.open(directory)
+    _check_arrays(store, directory)
+    return store
+
+
+def stats(store: ClientStore) -> dict[str, Any]:
+    """What is in a prepared dataset, as plain numbers.
+
+    clients, samples, environments; mean, sd, min, median, max of the examples per client; classes_per_client
+    and majority_share (the share of a client's most frequent class), averaged over clients; published: the
+    authors' own clients, samples, mean, sd and their source, or None. sd is the population's (divided by n),
+    as in LEAF's ``data/utils/stats.py``.
+    """
+    counts = store.counts
+    classes, majority = np.empty(len(store)), np.empty(len(store))
+    for i in range(len(store)):
+        per_class = np.bincount(store.client(i)[1])
+        classes[i], majority[i] = np.count_nonzero(per_class), per_class.max() / per_class.sum()
+    return {
+        "name": store.about["name"],
+        "version": store.about["version"],
+        "clients": len(store),
+        "samples": int(counts.sum()),
+        "environments": len(np.unique(store.environments)),
+        "mean": float(counts.mean()),
+        "sd": float(counts.std()),
+        "min": int(counts.min()),
+        "median": float(np.median(counts)),
+        "max": int(counts.max()),
+        "classes_per_client": float(classes.mean()),
+        "majority_share": float(majority.mean()),
+        "published": store.about["spec"]["published"],
+    }
+
+
+def stats_table(store: ClientStore) -> str:
+    """`stats` as a table of plain text, ours beside the published figures where there are any."""
+    figures = stats(store)
+    published = figures["published"] or {}
+    shown = [key for key, value in figures.items() if isinstance(value, int | float)]
+    rows = [("", "prepared", "published" if published else "")]
+    rows += [(key.replace("_", " "), _number(figures[key]), _number(published.get(key))) for key in shown]
+    lines = [f"{label:<20}{ours:>14}{theirs:>14}".rstrip() for label, ours, theirs in rows]
+    source = [f"published: {published['source']}"] if published else []
+    return "\n".join([f"{figures['name']} {figures['version']}", *lines, *source])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+@dataclasses.dataclass
+class _Seen:
+    """What the pass over the plugin learns about its clients; grows by a few bytes a client."""
+
+    ids: list[str] = dataclasses.field(default_factory=list)
+    environments: list[str] = dataclasses.field(default_factory=list)
+    counts: list[int] = dataclasses.field(default_factory=list)
+    empty: list[str] = dataclasses.field(default_factory=list)
+
+
+def _checked(name: str, dataset: Dataset, raw: RawFiles, seen: _Seen) -> Iterator[Client]:
+    """The plugin's clients as they may be stored; DataError on a malformed one. Notes each in ``seen``."""
+    known: set[str] = set()
+    for client in dataset.clients(raw):
+        if client.id in known:
+            raise DataError(f"{name}: the client id {client.id!r} occurs twice.")
+        known.add(client.id)
+        if len(client.y) == 0:
+            seen.empty.append(client.id)
+            continue
+        yield _fit(name, dataset, client)
+        seen.ids.append(client.id)
+        seen.environments.append(client.environment)
+        seen.counts.append(len(client.y))
+    if not seen.ids:
+        raise DataError(f"{name}: the raw files hold no client with examples.")
+
+
+def _fit(name: str, dataset: Dataset, client: Client) -> Client:
+    spec, (who, environment, x, y) = dataset.spec, client
+    expected = (len(y), *spec.x_shape)
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise DataError(f"{name}: y of client {who!r} is {y.dtype}{y.shape}, not one integer an example.")
+    if x.shape != expected or x.dtype != spec.x_dtype:
+        raise DataError(f"{name}: x of client {who!r} is {x.dtype}{x.shape}, not {spec.x_dtype}{expected}.")
+    if y.min() < 0 or y.max() >= spec.classes:
+        raise DataError(f"{name}: client {who!r} has a label that is not in 0..{spec.classes - 1}.")
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise DataError(f"{name}: client {who!r} has a value that is not a finite number.")
+    if max(len(who), len(environment)) > MAX_ID:
+        raise DataError(
+            f"{name}: the id of client {who[:20]!r}... or its environment is over {MAX_ID} characters."
+        )
+    return Client(who, environment, x, y.astype(_label_dtype(dataset)))
+
+
+def _label_dtype(dataset: Dataset) -> np.dtype[Any]:
+    return np.dtype(np.min_scalar_type(dataset.spec.classes - 1))
+
+
+def _tfds_name(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _builder(
+    name: str, dataset: Dataset, data_dir: Path, clients: Callable[[], Iterator[Client]]
+) -> "tfds.core.DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    spec = dataset.spec
+    tfds_name = _tfds_name(name)
+
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        for key, (client, environment, x, y) in enumerate(clients()):
+            record = {"client": client, "environment": environment, "x": x, "y": y}
+            yield key, record
+            # The writer counts the records with itertools.tee and so keeps each to the end: leave it nothing.
+            record.clear()
+
+    # Not a GeneratorBasedBuilder: even with disable_shuffling its shuffler holds all records in memory.
+    class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]
+        __doc__ = type(dataset).__doc__
+        VERSION = tfds.core.Version(spec.version)
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            tensor = tfds.features.Tensor
+            features = {
+                "client": tfds.features.Text(),
+                "environment": tfds.features.Text(),
+                # zlib: the default encoding of integers, a varint each, is an order of magnitude slower.
+                "x": tensor(shape=(None, *spec.x_shape), dtype=np.dtype(spec.x_dtype), encoding="zlib"),
+                "y": tensor(shape=(None,), dtype=_label_dtype(dataset), encoding="zlib"),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=type(dataset).__doc__,
+                features=tfds.features.FeaturesDict(features),
+                homepage=spec.homepage,
+                citation=spec.citation,
+                license=spec.licence,
+                disable_shuffling=True,
+            )
+
+        def _shard_iterators_per_split(self, dl_manager: object) -> dict[str, list[Callable[[], Any]]]:
+            return {SPLIT: [records]}
+
+    Builder.name = tfds_name
+    Builder.__name__ = Builder.__qualname__ = "".join(word.capitalize() for word in tfds_name.split("_"))
+    # array_record: readable without TensorFlow. (The parquet writer loses records.)
+    return Builder(data_dir=os.fspath(data_dir), file_format="array_record")
+
+
+def _write(staging: Path, name: str, dataset: Dataset, raw: RawFiles, progress: bool) -> None:
+    staging.mkdir(parents=True)
+    seen = _Seen()
+    with progress_of(f"prepare {name}", shown=progress) as advance:
+        clients = _counted(_checked(name, dataset, raw, seen), advance)
+        builder = _builder(name, dataset, staging / "tfds", lambda: clients)
+        with redirect_stdout(io.StringIO()):  # its own report names a folder that is about to be renamed
+            builder.download_and_prepare(download_dir=os.fspath(staging / "downloads"))
+    _remove(staging / "downloads")
+    with progress_of(f"flatten {name}", _bytes(dataset, seen), shown=progress) as advance:
+        _flatten(builder, dataset, seen, staging, advance)
+    about = _about(staging, name, dataset, seen, raw)
+    (staging / "about.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+
+
+def _counted(clients: Iterator[Client], advance: Advance) -> Iterator[Client]:
+    for i, client in enumerate(clients, start=1):
+        yield client
+        advance(client.x.nbytes + client.y.nbytes, f"{i:,} clients")
+
+
+def _bytes(dataset: Dataset, seen: _Seen) -> int:
+    row = int(np.prod(dataset.spec.x_shape)) * np.dtype(dataset.spec.x_dtype).itemsize
+    return sum(seen.counts) * (row + _label_dtype(dataset).itemsize)
+
+
+def _flatten(
+    builder: "tfds.core.DatasetBuilder", dataset: Dataset, seen: _Seen, folder: Path, advance: Advance
+) -> None:
+    """Stream the records into the flat arrays, one client in memory at a time."""
+    samples = sum(seen.counts)
+    with ExitStack() as files:
+        shape = (samples, *dataset.spec.x_shape)
+        x_file = files.enter_context(_array_file(folder / "x.npy", np.dtype(dataset.spec.x_dtype), shape))
+        y_file = files.enter_context(_array_file(folder / "y.npy", _label_dtype(dataset), (samples,)))
+        for i, record in enumerate(builder.as_data_source(SPLIT)):
+            x, y = record["x"], record["y"]
+            if record["client"].decode() != seen.ids[i] or len(y) != seen.counts[i]:
+                raise DataError(f"{builder.name}: record {i} is not that of client {seen.ids[i]!r}.")
+            x_file.write(np.ascontiguousarray(x).data)
+            y_file.write(np.ascontiguousarray(y).data)
+            advance(x.nbytes + y.nbytes, f"{i + 1:,} clients")
+    np.save(folder / "offsets.npy", np.concatenate(([0], np.cumsum(seen.counts, dtype=np.int64))))
+    np.save(folder / "ids.npy", np.array(seen.ids))
+    np.save(folder / "environments.npy", np.array(seen.environments))
+
+
+@contextmanager
+def _array_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """An .npy file whose rows are still to be written, in order. (A memory map would fill memory.)"""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file
+
+
+def _about(folder: Path, name: str, dataset: Dataset, seen: _Seen, raw: RawFiles) -> dict[str, Any]:
+    hashes = {f"{array}.npy": sha256_of(folder / f"{array}.npy") for array in ARRAYS}
+    records = sorted(path for path in (folder / "tfds").rglob("*") if path.is_file())
+    return {
+        "format": FORMAT,
+        "name": name,
+        "version": dataset.spec.version,
+        "options": options_of(dataset),
+        "spec": dataclasses.asdict(dataset.spec),
+        "clients": len(seen.ids),
+        "samples": sum(seen.counts),
+        "empty_clients": seen.empty,
+        "data_hash": _data_hash(hashes),
+        "hashes": hashes,
+        "records": {path.relative_to(folder).as_posix(): sha256_of(path) for path in records},
+        "raw": [used._asdict() for used in raw.used()],
+        "created_by": {"python": platform.python_version()} | {name: version(name) for name in _MADE_WITH},
+    }
+
+
+def _data_hash(hashes: dict[str, str]) -> str:
+    """One sha256 for the data: of the arrays' own, in the order of ARRAYS."""
+    return hashlib.sha256("".join(hashes[f"{array}.npy"] for array in ARRAYS).encode()).hexdigest()
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    path = directory / "about.json"
+    try:
+        about = json.loads(path.read_text())
+        if about["format"] != FORMAT:
+            raise DataError(
+                f"{path} has format {about['format']}, this version reads {FORMAT}: prepare again."
+            )
+        if set(about["hashes"]) != {f"{array}.npy" for array in ARRAYS}:
+            raise DataError(f"{path} is damaged (it does not list the arrays): prepare again.")
+        about["records"], about["data_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is missing or damaged ({error}): prepare again.") from error
+    return dict(about)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path} is missing ({error.strerror}): prepare again.") from error
+
+
+def _check_arrays(store: ClientStore, directory: Path) -> None:
+    def require(holds: bool, array: str, what: str) -> None:
+        if not holds:
+            raise DataError(f"{directory / array}.npy is damaged ({what}): prepare again.")
+
+    offsets, clients, samples = store.offsets, len(store), len(store.y)
+    require(bool(offsets[0] == 0 and (store.counts > 0).all()), "offsets", "it does not grow from 0")
+    require(
+        bool(offsets[-1] == samples == len(store.x)), "offsets", "it does not end at the number of samples"
+    )
+    require(len(store.ids) == len(set(store.ids.tolist())) == clients, "ids", "not one id per client")
+    require(len(store.environments) == clients, "environments", "not one environment per client")
+    require(bool(store.y.max() < store.about["spec"]["classes"]), "y", "a label is not one of the classes")
+
+
+@contextmanager
+def _only_one(target: Path, shown: bool) -> Iterator[None]:
+    """Hold this dataset's lock. The system lets go of it when its process ends, also when that is killed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if shown:
+                print(f"waiting for another process that prepares {target}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _commit(staging: Path, target: Path) -> None:
+    """Make sure that everything is on the disk, then move it into place in one step."""
+    for path in (*staging.rglob("*"), staging):
+        _sync(path)
+    retired = target.with_name(f"{target.name}.retired.partial")
+    _remove(retired)
+    if target.exists():
+        target.rename(retired)  # whoever has it open keeps reading the old files
+    staging.rename(target)
+    _sync(target.parent)
+    _remove(retired)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    # The record writer is C++ and reports a full disk as a RuntimeError.
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left" in str(error)

@@ -1,0 +1,319 @@
+"""Find, download and open the publishers' files. Nothing here trusts what is in them.
+
+A dataset plugin gets a `RawFiles` and asks it for files by name::
+
+    path = raw.require(["by_class.zip"], remedy="download it from NIST.")
+    with raw.zip(path) as archive:
+        image = archive.read("by_class/30/hsf_0/hsf_0_00000.png")
+
+Files are looked for in an explicit folder, in ``$METALEAF_RAW/<dataset>/``, among earlier downloads, and then
+at the publisher's URL if ``datasets/checksums/<dataset>.tsv`` has one. Anything missing, damaged or unsafe is
+a `DataError` of one sentence that names the file.
+"""
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import stat
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO, NamedTuple, cast
+
+from metaleaf.errors import DataError
+from metaleaf.progress import progress_of
+
+MAX_BYTES = 64 << 30
+"""Most bytes that one archive or one compressed file may unpack to (64 GiB)."""
+
+MAX_MEMBER_BYTES = 2 << 30
+"""Most bytes that one member of an archive may unpack to (2 GiB)."""
+
+PACKED = ("", ".xz", ".gz")
+"""A file may lie in the raw folder as published or packed with one of these suffixes added."""
+
+_CHUNK = 1 << 20
+_DAMAGED = (
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+def data_home() -> Path:
+    """Where downloads and prepared data live: ``$METALEAF_DATA``, or metaleaf/ in the user's cache folder."""
+    if home := os.environ.get("METALEAF_DATA"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaleaf"
+
+
+class Published(NamedTuple):
+    """A file at its publisher: one line of a checksums file. Size in bytes; None where it is not known."""
+
+    url: str
+    size: int | None
+    sha256: str | None
+    name: str
+
+
+class UsedFile(NamedTuple):
+    """A raw file that was opened: name relative to its folder, size in bytes, sha256 in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+def published_files(dataset: str) -> list[Published]:
+    """The files in ``datasets/checksums/<dataset>.tsv``: url, size, sha256, name; ``-`` where not known."""
+    table = files("metaleaf.datasets") / "checksums" / f"{dataset}.tsv"
+    if not table.is_file():
+        return []
+    rows = [line.split("\t") for line in table.read_text().splitlines() if line and not line.startswith("#")]
+    return [
+        Published(url, None if size == "-" else int(size), None if sha256 == "-" else sha256, name)
+        for url, size, sha256, name in rows
+    ]
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file in hex, read as a stream."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RawFiles:
+    """The raw files of one dataset; remembers which were opened, so that prepared data can name its sources.
+
+    dataset: the plugin's name. folder: look here first (in a folder named after the dataset in it, then in it
+    itself). download: whether the publisher's URL may be used. shown: report progress on stderr.
+    DataError if ``folder`` does not exist.
+    """
+
+    def __init__(
+        self, dataset: str, folder: Path | None = None, download: bool = True, *, shown: bool = True
+    ) -> None:
+        self.dataset = dataset
+        self.folders = tuple(_folders(dataset, folder))
+        self._download = download
+        self._shown = shown
+        self._used: dict[Path, None] = {}
+
+    @contextmanager
+    def scratch(self) -> Iterator[IO[bytes]]:
+        """An empty, unnamed file on the data home's disk that is gone with the process, however it ends."""
+        data_home().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=data_home()) as file:
+            yield file
+
+    def find(self, *names: str) -> Path | None:
+        """The first file that has one of these names or glob patterns (``**/`` looks deeper), or None.
+
+        Folders are searched in order, and in each the names in order; .xz and .gz forms are found as well.
+        """
+        return next(iter(self.find_all(*names)), None)
+
+    def find_all(self, *names: str) -> list[Path]:
+        """All files of the first folder, and there of the first name or pattern, that has any; sorted."""
+        for folder in self.folders:
+            for name in names:
+                # A set: the pattern "*.json*" finds a packed file that "*.json" + ".xz" finds too.
+                found = {path for packed in PACKED for path in folder.glob(name + packed) if path.is_file()}
+                if found:
+                    return sorted(found)
+        return []
+
+    def require(self, names: Sequence[str], remedy: str) -> Path:
+        """Like `find`; a file that is not there is downloaded if its publisher is known, else DataError."""
+        if found := self.find(*names):
+            return found
+        if self._download:
+            for source in published_files(self.dataset):
+                if source.name in names and source.url != "-":
+                    return _download(source, data_home() / "downloads" / self.dataset, self._shown)
+        raise DataError(f"{self.dataset}: no {' or '.join(names)} in {self.looked_in()}: {remedy}")
+
+    def looked_in(self) -> str:
+        """The folders that are searched, in words, for error messages."""
+        unset = "" if os.environ.get("METALEAF_RAW") else " (METALEAF_RAW is not set)"
+        return " or ".join(map(str, self.folders)) + unset
+
+    def open(self, path: Path, limit: int = MAX_BYTES) -> BinaryIO:
+        """The file's bytes as a stream, unpacked if it ends in .xz or .gz.
+
+        DataError, on opening or reading, if it is damaged, cut off, or unpacks to more than ``limit`` bytes.
+        """
+        self._used[path] = None
+        with _named(path):
+            return io.BufferedReader(_Guarded(path, limit), _CHUNK)
+
+    @contextmanager
+    def zip(
+        self, path: Path, limit: int = MAX_BYTES, member_limit: int = MAX_MEMBER_BYTES
+    ) -> Iterator["ZipReader"]:
+        """Open a zip archive to read its members in place; nothing is ever written to disk.
+
+        DataError if it is damaged, if a member is a link or lies outside the archive, if one is larger than
+        ``member_limit`` bytes, or all together larger than ``limit``.
+        """
+        self._used[path] = None
+        with _named(path), zipfile.ZipFile(path) as archive:
+            reader = ZipReader(path, archive, limit, member_limit)
+            yield reader
+
+    def used(self) -> list[UsedFile]:
+        """The files opened so far, by name, with size and sha256 (reads each of them once)."""
+        return sorted(UsedFile(self._name(path), path.stat().st_size, sha256_of(path)) for path in self._used)
+
+    def _name(self, path: Path) -> str:
+        inside = [folder for folder in self.folders if path.is_relative_to(folder)]
+        return path.relative_to(inside[0]).as_posix() if inside else path.name
+
+
+class ZipReader:
+    """The members of an untrusted zip archive; made by `RawFiles.zip`, which describes the checks."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, limit: int, member_limit: int) -> None:
+        self._path = path
+        self._archive = archive
+        total = 0
+        for member in archive.infolist():
+            self._check(member, member_limit)
+            total += member.file_size
+        if total > limit:
+            raise DataError(f"{path} is not used: it would unpack to {total:,} bytes; {limit:,} are allowed.")
+
+    def names(self) -> list[str]:
+        """Names of all members that are files, sorted (so independent of how the archive was packed)."""
+        return sorted(member.filename for member in self._archive.infolist() if not member.is_dir())
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one member; DataError if it is not there or damaged."""
+        with self.open(name) as stream:
+            return stream.read()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """One member as a stream of bytes; DataError if it is not there or damaged."""
+        try:
+            # zipfile stops at the size that the directory declares and checks the CRC: the limits hold.
+            with _named(self._path), self._archive.open(name) as stream:
+                yield cast(BinaryIO, stream)
+        except KeyError as error:
+            raise DataError(f"{self._path} has no member {name!r}: it is another archive.") from error
+
+    def _check(self, member: zipfile.ZipInfo, limit: int) -> None:
+        # orig_filename: ZipInfo.filename has already been cut at a NUL byte and given the system's separator.
+        name = member.orig_filename
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if ".." in parts or "\0" in name or any(part.startswith("/") or ":" in part for part in parts[:1]):
+            raise DataError(f"{self._path} is not used: member {name!r} lies outside the archive.")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise DataError(f"{self._path} is not used: member {name!r} is a link.")
+        if member.file_size > limit:
+            size = f"{member.file_size:,} bytes; {limit:,} are allowed"
+            raise DataError(f"{self._path} is not used: member {name!r} would unpack to {size}.")
+
+
+class _Guarded(io.RawIOBase):
+    """An unpacked file whose errors name it and whose length is bounded."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self._path = path
+        self._limit = limit
+        self._stream = _opener(path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        with _named(self._path):
+            data = self._stream.read(len(buffer))
+        self._limit -= len(data)
+        if self._limit < 0:
+            raise DataError(f"{self._path} unpacks to more bytes than allowed: it is not used.")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+def _opener(path: Path) -> IO[bytes]:
+    if path.suffix == ".xz":
+        return lzma.open(path)
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path))
+    return path.open("rb")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what the unpackers raise on a damaged file into a DataError that names it."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise DataError(f"{path} is damaged or cut off ({error}): fetch it again.") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _folders(dataset: str, folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        if not folder.is_dir():
+            raise DataError(f"the raw-data folder {folder} does not exist.")
+        yield folder / dataset
+        yield folder
+    if root := os.environ.get("METALEAF_RAW"):
+        yield Path(root) / dataset
+    yield data_home() / "downloads" / dataset
+
+
+def _download(source: Published, folder: Path, shown: bool) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / source.name
+    # The process id keeps two downloaders apart; whoever renames last leaves the same checked file.
+    partial = folder / f"{source.name}.{os.getpid()}.partial"
+    try:
+        size, sha256 = _fetch(source, partial, shown)
+        if source.size not in (None, size) or source.sha256 not in (None, sha256):
+            raise DataError(f"{source.url} is not the file we know: {size:,} bytes, sha256 {sha256}.")
+        partial.rename(target)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        remedy = f"put {source.name} into $METALEAF_RAW/{folder.name}/ yourself."
+        raise DataError(f"{source.url} could not be downloaded ({error}): {remedy}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _fetch(source: Published, partial: Path, shown: bool) -> tuple[int, str]:
+    """Stream the URL to a file; its size and sha256. More than was expected is not read to its end."""
+    limit = source.size or MAX_BYTES
+    digest, size = hashlib.sha256(), 0
+    with urllib.request.urlopen(source.url, timeout=60) as answer, partial.open("wb") as file:
+        length = answer.headers.get("Content-Length")
+        with progress_of(f"download {source.name}", int(length) if length else None, shown=shown) as advance:
+            while size <= limit and (chunk := answer.read(_CHUNK)):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+                advance(len(chunk))
+        os.fsync(file.fileno())
+    if length and size < int(length):
+        raise ConnectionError(f"cut off after {size:,} of {int(length):,} bytes")
+    return size, digest.hexdigest()

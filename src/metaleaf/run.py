@@ -1,0 +1,206 @@
+"""One run: train an algorithm on a federation round by round, validate, then score the test clients."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from metaleaf import models, trees
+from metaleaf.algorithm import State
+from metaleaf.client_store import ClientStore
+from metaleaf.config import RunConfig
+from metaleaf.cost import ClientFlops
+from metaleaf.engine import Mode, engine
+from metaleaf.evaluate import score_clients, summaries
+from metaleaf.federation import PARTS, Federation
+from metaleaf.provenance import device_facts, git_facts, versions
+from metaleaf.seeds import derive
+from metaleaf.store import SCHEMA, Cell
+from metaleaf.task import Task
+from metaleaf.trees import Tree
+
+OnRound = Callable[[int, int, dict[str, float]], None]
+"""Called after every round with (round, rounds, the round's row)."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands after a round; everything a checkpoint holds."""
+
+    state: State
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: Tree = None
+    """What was broadcast at the round with the best validation accuracy so far."""
+    best_round: int = 0
+    best_accuracy: float = -1.0
+    diverged: str | None = None
+
+    @property
+    def round(self) -> int:
+        """Rounds finished."""
+        return int(self.rows[-1]["round"]) if self.rows else 0
+
+
+class Run:
+    """A configured run on a prepared dataset. Same configuration, machine and threads: the same bits."""
+
+    def __init__(self, config: RunConfig, store: ClientStore, *, mode: Mode = "auto", device: str = "cpu") -> None:
+        self.config, self.store = config, store
+        self.spec = store.about["spec"]
+        self.federation = Federation(store, config.protocol, config.seed)
+        self.algorithm = config.build_algorithm()
+        model = models.build(config.model, self.spec, derive(config.seed, "model"))
+        self.task = Task(model.to(device))
+        self.engine = engine(self.task, self.algorithm, mode, device)
+        self.device = device
+        self.rounds = config.protocol.rounds if getattr(self.algorithm, "federated", True) else 0
+
+    def train(self, cell: Cell | None = None, on_round: OnRound | None = None) -> Progress:
+        """Train to the last round, from the cell's checkpoint if it has one; checkpoints as it goes, and on Ctrl-C."""
+        progress = self._resume(cell) or self._evaluated(Progress(self._initial_state()), {"round": 0}, 0.0)
+        flops = ClientFlops(self.task, self.algorithm, progress.state.broadcast, self.spec) if self.rounds else None
+        begun = time.monotonic() - (progress.rows[-1]["seconds"] if progress.rows else 0.0)
+        try:
+            while progress.round < self.rounds and not progress.diverged:
+                progress = self._round(progress, flops, begun)
+                if on_round:
+                    on_round(progress.round, self.rounds, progress.rows[-1])
+                if cell and progress.round % self.config.protocol.evaluate_every == 0:
+                    self._checkpoint(cell, progress)
+        except KeyboardInterrupt:
+            if cell:
+                self._checkpoint(cell, progress)
+            raise
+        return progress
+
+    def execute(self, cell: Cell, on_round: OnRound | None = None) -> dict[str, Any]:
+        """Train, score the test clients and write the record, which is returned. Nothing is written if it exists."""
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        progress = self.train(cell, on_round)
+        begun = time.monotonic()
+        clients, scores = self._test(progress)
+        record = self._record(progress, scores)
+        record["timing"] = {
+            "started": started,
+            "seconds_train": progress.rows[-1]["seconds"],
+            "seconds_evaluate": time.monotonic() - begun,
+        }
+        cell.save(record, clients, pd.DataFrame(progress.rows))
+        return record
+
+    def _initial_state(self) -> State:
+        return self.algorithm.init(self.task, self.task.params())
+
+    def _round(self, progress: Progress, flops: ClientFlops | None, begun: float) -> Progress:
+        number, state = progress.round + 1, progress.state
+        cohort = self.federation.cohort(number)
+        episodes = [self.federation.episode(client, number) for client in cohort]
+        update = self.engine.mean_update(state.broadcast, episodes, self.federation.weights(cohort))
+        before = progress.rows[-1]
+        row = {
+            "round": number,
+            "bytes_down": before["bytes_down"] + len(cohort) * trees.nbytes(state.broadcast),
+            "bytes_up": before["bytes_up"] + len(cohort) * trees.nbytes(update),
+            "flops": before["flops"] + sum(flops(episode) for episode in episodes if flops),
+            "update_norm": trees.norm(update),
+        }
+        if not math.isfinite(row["update_norm"]):
+            reason = f"round {number}: the cohort's mean update is not finite"
+            rows = [*progress.rows, {**row, "seconds": time.monotonic() - begun}]
+            return replace(progress, rows=rows, diverged=reason)
+        return self._evaluated(replace(progress, state=self.algorithm.server(state, update)), row, begun)
+
+    def _evaluated(self, progress: Progress, row: dict[str, float], begun: float) -> Progress:
+        """The progress with this round's row, validated if it is the round's turn."""
+        number, protocol = int(row["round"]), self.config.protocol
+        row = {"bytes_down": 0, "bytes_up": 0, "flops": 0, "update_norm": 0.0, **row}
+        if number % protocol.evaluate_every == 0 or number == self.rounds:
+            clients = [int(i) for i in self.federation.clients["validation"]]
+            scores = score_clients(self.engine, self.federation, progress.state.broadcast, clients, protocol.support)
+            found = summaries(scores)
+            row["validation_before"] = found["before"]["accuracy"]
+            row["validation_after"] = found["after"]["accuracy"]
+            row["validation_client_mean"] = found["after"]["client_mean"]
+            row["validation_loss"] = found["after"]["loss"]
+            if row["validation_after"] > progress.best_accuracy:
+                progress = replace(
+                    progress,
+                    best=progress.state.broadcast,
+                    best_round=number,
+                    best_accuracy=row["validation_after"],
+                )
+        row["seconds"] = time.monotonic() - begun if number else 0.0
+        return replace(progress, rows=[*progress.rows, row])
+
+    def _test(self, progress: Progress) -> tuple[pd.DataFrame, dict[str, Any]]:
+        if progress.diverged:
+            return pd.DataFrame(columns=["model", "support", "client", "step", "n", "correct"]), {}
+        clients = [int(i) for i in self.federation.clients["test"]]
+        frames: list[pd.DataFrame] = []
+        scores: dict[str, Any] = {"final": {}, "selected": {}}
+        for support in self.config.protocol.test_supports:
+            final = score_clients(self.engine, self.federation, progress.state.broadcast, clients, support)
+            same = progress.best_round == progress.round
+            selected = final if same else score_clients(self.engine, self.federation, progress.best, clients, support)
+            for model, frame in (("final", final), ("selected", selected)):
+                scores[model][str(support)] = summaries(frame)
+                frames.append(frame.assign(model=model))
+        table = pd.concat(frames)
+        return table[["model", *(c for c in table.columns if c != "model")]], scores
+
+    def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
+        config, federation, last = self.config, self.federation, progress.rows[-1]
+        return {
+            "schema": SCHEMA,
+            "suite": config.suite,
+            "dataset": config.dataset_label,
+            "algorithm": config.algorithm_label,
+            "title": config.title,
+            "seed": config.seed,
+            "config_hash": config.config_hash(),
+            "status": "diverged" if progress.diverged else "finished",
+            "reason": progress.diverged,
+            "config": config.resolved(),
+            "tuning": config.tuning,
+            "data": {
+                "name": config.dataset,
+                "version": self.spec["version"],
+                "data_hash": self.store.about["data_hash"],
+                "split_hash": federation.split_hash(),
+                "clients": {part: len(federation.clients[part]) for part in PARTS},
+                "examples": {part: federation.examples(part) for part in PARTS},
+                "classes": self.spec["classes"],
+            },
+            "parameters": sum(leaf.numel() for leaf in self.task.params().values()),
+            "rounds": progress.round,
+            "selected_round": progress.best_round,
+            "cost": {key: int(last[key]) for key in ("bytes_down", "bytes_up", "flops")},
+            "scores": scores,
+            "versions": versions(),
+            "git": git_facts(),
+            "device": device_facts(self.device),
+            "engine": {"mode": self.engine.mode},
+        }
+
+    def _checkpoint(self, cell: Cell, progress: Progress) -> None:
+        tensors = trees.named_leaves({"state": tuple(progress.state), "best": progress.best})
+        note = {
+            "rows": progress.rows,
+            "best_round": progress.best_round,
+            "best_accuracy": progress.best_accuracy,
+        }
+        cell.save_checkpoint(tensors, note)
+
+    def _resume(self, cell: Cell | None) -> Progress | None:
+        saved = cell.load_checkpoint() if cell else None
+        if saved is None:
+            return None
+        tensors, note = saved
+        shape = self._initial_state()
+        tree = {"state": tuple(shape), "best": shape.broadcast}
+        tree = trees.to(trees.with_named_leaves(tree, tensors), self.task.device)
+        return Progress(State(*tree["state"]), note["rows"], tree["best"], note["best_round"], note["best_accuracy"])

@@ -1,0 +1,102 @@
+"""The result store: a folder per configuration, a record per seed (docs/records.md), and checkpoints of runs under way."""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from metaleaf.config import RunConfig
+from metaleaf.errors import DataError
+
+SCHEMA = 1
+
+
+class Cell:
+    """Where one run leaves its record: ``<root>/<suite>/<dataset>/<algorithm>/<config hash>/seed-<n>``."""
+
+    def __init__(self, root: Path, config: RunConfig) -> None:
+        labels = (config.suite, config.dataset_label, config.algorithm_label)
+        self.folder = root.joinpath(*labels, config.config_hash())
+        self.stem = f"seed-{config.seed}"
+        self.record_path = self.folder / f"{self.stem}.json"
+        self.partial = self.folder / f"{self.stem}.partial"
+
+    def done(self) -> bool:
+        """Whether the record exists; it is written last, so then everything does."""
+        return self.record_path.exists()
+
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Hold the cell while it is computed; yields False if another process holds it. Freed when the process dies."""
+        self.partial.mkdir(parents=True, exist_ok=True)
+        with open(self.partial / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def save(self, record: Mapping[str, Any], clients: pd.DataFrame, rounds: pd.DataFrame) -> None:
+        """Write the finished run, the record last, and drop its checkpoint."""
+        write_atomically(self.folder / f"{self.stem}.clients.csv", lambda p: clients.to_csv(p, index=False))
+        write_atomically(self.folder / f"{self.stem}.rounds.csv", lambda p: rounds.to_csv(p, index=False))
+        write_json(self.record_path, record)
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def save_checkpoint(self, tensors: dict[str, Tensor], note: Mapping[str, Any]) -> None:
+        """Write tensors and a JSON note as one file, so that they cannot disagree."""
+        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        target = self.partial / "checkpoint.safetensors"
+        write_atomically(target, lambda p: save_file(whole, p, metadata={"note": json.dumps(note)}))
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint, or None."""
+        path = self.partial / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["note"])  # noqa: SIM118
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"the checkpoint {path} is damaged ({error}): delete it to start the run again.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that any reader accepts: numbers that are not finite become null."""
+    text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda p: p.write_text(text))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it; nothing half-written is left behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

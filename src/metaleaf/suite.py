@@ -1,0 +1,157 @@
+"""Suites: TOML files that name the grid of runs behind one table."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from metaleaf import registry
+from metaleaf.config import Protocol, RunConfig, Strict, build, explain, override, resolve
+from metaleaf.errors import ConfigError, unknown
+
+SUITES = Path(__file__).resolve().parent / "suites"
+"""Folder of the suites that come with metaleaf; their names work without a path."""
+
+
+class Tuning(Strict):
+    """How hyper-parameters are searched: every algorithm gets the same number of trials of the same length."""
+
+    trials: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    seed: int = 0
+
+
+class DatasetEntry(Strict):
+    """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's."""
+
+    name: str | None = None
+    model: str | None = None
+    options: dict[str, Any] = {}
+    protocol: dict[str, Any] = {}
+
+
+class AlgorithmEntry(Strict):
+    """``[algorithms.<label>]``: `name` is the plugin (default: the label); all other keys are hyper-parameters.
+
+    `space` replaces the plugin's own search space, `seeds` the suite's.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", frozen=True)
+
+    name: str | None = None
+    title: str | None = None
+    seeds: tuple[int, ...] | None = None
+    space: dict[str, tuple[Any, ...]] | None = None
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The entry's other keys."""
+        return dict(self.model_extra or {})
+
+
+class Suite(Strict):
+    """A suite file. The grid is datasets x algorithms x seeds."""
+
+    name: str
+    title: str
+    description: str = ""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    protocol: dict[str, Any] = {}
+    datasets: dict[str, DatasetEntry]
+    algorithms: dict[str, AlgorithmEntry]
+    tuning: Tuning | None = None
+
+    def grid(self) -> list[tuple[str, str]]:
+        """All pairs of dataset label and algorithm label."""
+        return [(dataset, algorithm) for dataset in self.datasets for algorithm in self.algorithms]
+
+    def config(
+        self,
+        dataset: str,
+        algorithm: str,
+        seed: int,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        tuning: Mapping[str, Any] | None = None,
+    ) -> RunConfig:
+        """The resolved configuration of one cell, with hyper-parameters changed by dotted key."""
+        place, method = self.datasets[dataset], self.algorithms[algorithm]
+        data_name, name = place.name or dataset, method.name or algorithm
+        data = build("datasets", data_name, place.options)
+        given = resolve("algorithms", name, method.hyperparameters)
+        return RunConfig(
+            suite=self.name,
+            dataset_label=dataset,
+            algorithm_label=algorithm,
+            title=method.title or registry.plugin("algorithms", name).title,
+            dataset=data_name,
+            dataset_options=resolve("datasets", data_name, place.options),
+            model=place.model or data.spec.model,
+            algorithm=name,
+            hyperparameters=resolve("algorithms", name, override(given, changes or {})),
+            protocol=self.protocol_for(dataset),
+            seed=seed,
+            tuning=dict(tuning) if tuning else None,
+        )
+
+    def protocol_for(self, dataset: str) -> Protocol:
+        """The protocol for a dataset: the suite's, with the dataset's own changes."""
+        return _protocol({**self.protocol, **self.datasets[dataset].protocol}, f"suite {self.name}")
+
+    def seeds_for(self, algorithm: str) -> tuple[int, ...]:
+        """The seeds that an algorithm runs with."""
+        return self.algorithms[algorithm].seeds or self.seeds
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Read and check a suite: a path, or the name of one that comes with metaleaf.
+
+    ConfigError names a key that does not exist, a value that does not fit, or an unknown plugin.
+    """
+    path = _find(name_or_path)
+    try:
+        raw = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}.") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the suite {path}: {error.strerror}.") from None
+    try:
+        suite = Suite.model_validate(raw)
+    except ValidationError as error:
+        raise _refused(error, raw, str(path)) from None
+    for dataset, algorithm in suite.grid():
+        suite.config(dataset, algorithm, 0)
+    return suite
+
+
+def _find(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.exists():
+        return path
+    shipped = sorted(file.stem for file in SUITES.glob("*.toml"))
+    if name_or_path not in shipped:
+        raise unknown("suite", name_or_path, shipped)
+    return SUITES / f"{name_or_path}.toml"
+
+
+def _protocol(values: Mapping[str, Any], where: str) -> Protocol:
+    try:
+        return Protocol.model_validate(dict(values))
+    except ValidationError as error:
+        raise _refused(error, {"protocol": values}, where, prefix=("protocol",)) from None
+
+
+def _refused(error: ValidationError, raw: Mapping[str, Any], where: str, prefix: tuple[str, ...] = ()) -> ConfigError:
+    problem = error.errors()[0]
+    place = (*prefix, *problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return ConfigError(explain(error, where))
+    known = {
+        (): Suite.model_fields,
+        ("protocol",): Protocol.model_fields,
+        ("tuning",): Tuning.model_fields,
+    }.get(tuple(str(part) for part in place[:-1]), DatasetEntry.model_fields)
+    table = ".".join(str(part) for part in place[:-1])
+    return unknown(f"key in {where}{f' [{table}]' if table else ''}", str(place[-1]), known)

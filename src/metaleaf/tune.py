@@ -1,0 +1,114 @@
+"""Search hyper-parameters on validation clients, the same number of trials for every algorithm.
+
+Trials are drawn at random, without repetition, from the grid that the plugin (or the suite) declares, by a seed that
+does not depend on anything measured. A trial is a training run of `rounds` rounds on the tuning seed, scored by the
+validation clients' accuracy over points after adaptation in its last round. Test clients are never touched.
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metaleaf import registry
+from metaleaf.algorithm import Space
+from metaleaf.config import RunConfig
+from metaleaf.errors import ConfigError, DataError
+from metaleaf.execute import Settings
+from metaleaf.prepare import load
+from metaleaf.run import OnRound, Run
+from metaleaf.seeds import derive
+from metaleaf.store import write_json
+from metaleaf.suite import Suite
+
+
+def trials(suite: Suite, algorithm: str) -> list[dict[str, Any]]:
+    """The changes of hyper-parameters to try for an algorithm of the suite, each by dotted key."""
+    tuning = _tuning(suite)
+    entry = suite.algorithms[algorithm]
+    space: Space = entry.space or registry.plugin("algorithms", entry.name or algorithm).space
+    grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    rng = np.random.default_rng(derive(tuning.seed, "trials", algorithm))
+    order = rng.permutation(len(grid))[: tuning.trials]
+    return [grid[i] for i in order]
+
+
+def trial_config(suite: Suite, dataset: str, algorithm: str, changes: dict[str, Any]) -> RunConfig:
+    """The run of one trial: validated once, at its end."""
+    tuning = _tuning(suite)
+    config = suite.config(dataset, algorithm, tuning.seed, changes=changes)
+    short = config.protocol.model_copy(update={"rounds": tuning.rounds, "evaluate_every": tuning.rounds})
+    return config.model_copy(update={"protocol": short, "tuning": {"changes": changes}})
+
+
+def trial_path(root: Path, config: RunConfig) -> Path:
+    """Where a trial's outcome lies: ``<root>/<suite>/tuning/<dataset>/<algorithm>/<config hash>.json``."""
+    folder = root / config.suite / "tuning" / config.dataset_label / config.algorithm_label
+    return folder / f"{config.config_hash()}.json"
+
+
+def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
+    """The job of a tuning: train and validate one trial, unless its outcome exists."""
+    path = trial_path(settings.root, config)
+    if not path.exists():
+        store = load(config.dataset, config.build_dataset(), raw=settings.raw)
+        progress = Run(config, store, mode=settings.mode, device=settings.device).train(on_round=on_round)
+        last = progress.rows[-1]
+        outcome = {
+            "changes": (config.tuning or {})["changes"],
+            "config": config.resolved(),
+            "seed": config.seed,
+            "score": None if progress.diverged else last["validation_after"],
+            "diverged": progress.diverged,
+            "seconds": last["seconds"],
+        }
+        write_json(path, outcome)
+    score = _read(path)["score"]
+    return "diverged" if score is None else f"validation {score:.1%}"
+
+
+def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, Any]:
+    """The best trial of an algorithm, and the whole budget: a record's `tuning`.
+
+    ConfigError if a trial is missing, or all diverged.
+    """
+    tuning = _tuning(suite)
+    outcomes = []
+    for changes in trials(suite, algorithm):
+        path = trial_path(root, trial_config(suite, dataset, algorithm, changes))
+        if not path.exists():
+            raise ConfigError(
+                f"suite {suite.name!r} is tuned, but {algorithm} on {dataset} lacks a trial in {path.parent}: "
+                f"run `metaleaf tune {suite.name}` first."
+            )
+        outcomes.append(_read(path))
+    finished = [outcome for outcome in outcomes if outcome["score"] is not None]
+    if not finished:
+        raise ConfigError(f"all {len(outcomes)} trials of {algorithm} on {dataset} diverged: give it another `space`.")
+    best = max(finished, key=lambda outcome: float(outcome["score"]))
+    return {
+        "trials": len(outcomes),
+        "rounds": tuning.rounds,
+        "seed": tuning.seed,
+        "support": suite.protocol_for(dataset).support,
+        "score": best["score"],
+        "chosen": best["changes"],
+        "history": [{"changes": o["changes"], "score": o["score"]} for o in outcomes],
+    }
+
+
+def _tuning(suite: Suite) -> Any:
+    if suite.tuning is None:
+        raise ConfigError(f"suite {suite.name!r} has no [tuning] table: add one with `trials` and `rounds`.")
+    return suite.tuning
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        outcome: dict[str, Any] = json.loads(path.read_text())
+        outcome["score"], outcome["changes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the trial {path} is damaged ({error}): delete it and tune again.") from error
+    return outcome
