@@ -36,8 +36,11 @@ class Engine(Protocol):
         """The weighted sum of what the clients send (the mean, for weights that sum to 1)."""
         ...
 
-    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]]) -> list[Tensor]:
-        """For each (support, query): [steps + 1, 3] of query examples, correct, summed loss; row 0 is before adapting."""
+    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
+        """For each (support, query): query examples, correct, summed loss, as rows of 3 numbers.
+
+        Row 0 is before adapting; then a row for each adaptation step, or only for the last.
+        """
         ...
 
 
@@ -68,10 +71,11 @@ class Sequential:
             total = weighted if total is None else trees.add(total, weighted)
         return total
 
-    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]]) -> list[Tensor]:
+    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
         with torch.no_grad():
-            return [_score(self.task, self.algorithm, broadcast, *_place(c, self.device)).cpu() for c in clients]
+            placed = (_place(client, self.device) for client in clients)
+            return [_score(self.task, self.algorithm, broadcast, client, every_step).cpu() for client in placed]
 
 
 class Vectorised:
@@ -96,9 +100,9 @@ class Vectorised:
             total = part if total is None else trees.add(total, part)
         return total
 
-    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]]) -> list[Tensor]:
+    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
-        run = _vmapped(lambda client: _score(self.task, self.algorithm, broadcast, *client))
+        run = _vmapped(lambda client: _score(self.task, self.algorithm, broadcast, client, every_step))
         sizes = [len(support.y) + len(query.y) for support, query in clients]
         found: dict[int, Tensor] = {}
         for chosen in _chunks(sizes, self.chunk):
@@ -123,8 +127,17 @@ def _vmapped(f: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     return run
 
 
-def _score(task: Task, algorithm: Algorithm, broadcast: Tree, support: Shots, query: Shots) -> Tensor:
-    return torch.stack([task.score(params, query) for params in algorithm.adapt(task, broadcast, support)])
+def _score(
+    task: Task, algorithm: Algorithm, broadcast: Tree, client: tuple[Shots, Shots], every_step: bool
+) -> Tensor:
+    support, query = client
+    models = algorithm.adapt(task, broadcast, support)
+    if not every_step:
+        first, last = next(models), None
+        for last in models:
+            pass
+        models = iter([first] if last is None else [first, last])
+    return torch.stack([task.score(params, query) for params in models])
 
 
 def _chunks(sizes: Sequence[int], chunk: int) -> Iterator[list[int]]:

@@ -12,11 +12,20 @@ from metaleaf.trees import Tree
 
 
 def score_clients(
-    engine: Engine, federation: Federation, broadcast: Tree, clients: Sequence[int], support: float
+    engine: Engine,
+    federation: Federation,
+    broadcast: Tree,
+    clients: Sequence[int],
+    support: float,
+    *,
+    every_step: bool = True,
 ) -> pd.DataFrame:
-    """One row per client and adaptation step, with the columns of a record's clients.csv except `model`."""
+    """One row per client and adaptation step, with the columns of a record's clients.csv except `model`.
+
+    Without `every_step` there are two rows per client at most: before adaptation, and (as step 1) after all of it.
+    """
     shots = [federation.support_query(client, support) for client in clients]
-    scores = engine.score(broadcast, shots)
+    scores = engine.score(broadcast, shots, every_step)
     rows = []
     for client, (held, query), score in zip(clients, shots, scores, strict=True):
         majority = int((query.y == np.bincount(held.y.numpy()).argmax()).sum())

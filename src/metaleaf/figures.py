@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from metaleaf.errors import DataError
 from metaleaf.records import Model, Record, tidy
 
 SINGLE, DOUBLE = 3.25, 6.75
@@ -176,7 +177,7 @@ def convergence(frame: pd.DataFrame, records: Sequence[Record]) -> Figure:
             name: _curves(rows[rows["name"] == name], records) for name in names if name in set(rows["name"])
         }
         _draw_curves(axes, {name: curve for name, curve in curves.items() if not curve.empty}, look)
-        axes.set_title(dataset)
+        axes.set_title(_short(dataset))
         axes.set_xlabel("Round")
         axes.set_ylabel("Validation accuracy (%)")
     return figure
@@ -185,9 +186,10 @@ def convergence(frame: pd.DataFrame, records: Sequence[Record]) -> Figure:
 def _curves(rows: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
     """Mean, lowest and highest over seeds of the scores after adaptation, and the mean before, by round."""
     scores = pd.concat([records[i].rounds for i in rows["record"].unique()]).dropna(subset="validation_after")
-    by_round = 100 * scores.groupby("round")[["validation_before", "validation_after"]].mean()
-    spread = 100 * scores.groupby("round")["validation_after"].agg(["min", "max"])
-    return by_round.join(spread).rename(columns={"validation_before": "before", "validation_after": "after"})
+    by_round = scores.groupby("round")
+    after = by_round["validation_after"].agg(["mean", "min", "max"]).rename(columns={"mean": "after"})
+    curves: pd.DataFrame = 100 * after.assign(before=by_round["validation_before"].mean())
+    return curves
 
 
 def _draw_curves(axes: Axes, curves: dict[str, pd.DataFrame], look: dict[str, Look]) -> None:
@@ -220,8 +222,8 @@ def _draw_curves(axes: Axes, curves: dict[str, pd.DataFrame], look: dict[str, Lo
     gain = curves[leader]["after"].iloc[-1] - before.iloc[-1]
     if len(before) > 1 and abs(gain) >= 1:  # closer, the two lines could not be told apart
         axes.plot(before.index, before, color=look[leader].colour, linewidth=1, linestyle=(0, (3, 2)))
-        ends.append((f"{leader}, before", float(before.iloc[-1]), look[leader].colour))
-    axes.set_xlim(0, last)
+        ends.append((f"{_short(leader)}, before", float(before.iloc[-1]), look[leader].colour))
+    axes.set_xlim(0, max(last, 1))
     axes.margins(y=0.04)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _label_ends(axes, ends)
@@ -238,7 +240,7 @@ def _label_ends(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
         axes.plot(
             [1.015, 1.05], [start, end], color=colour, linewidth=0.6, transform=axes.transAxes, clip_on=False
         )
-        axes.text(1.06, end, name, transform=axes.transAxes, va="center_baseline", fontsize=7)
+        axes.text(1.06, end, _short(name), transform=axes.transAxes, va="center_baseline", fontsize=7)
 
 
 def _apart(wanted: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
@@ -311,15 +313,19 @@ def _per_client(rows: pd.DataFrame, records: Sequence[Record]) -> tuple[npt.NDAr
     scores = pd.concat([records[i].clients for i in rows["record"]])
     scores = scores[(scores["model"] == rows["model"].iloc[0]) & (scores["n"] > 0)]
     scores = scores[np.isclose(scores["support"], rows["support"].iloc[0])]
+    if scores.empty:
+        path = records[rows["record"].iloc[0]].path.with_suffix(".clients.csv")
+        raise DataError(f"{path} lacks the clients that its record summarises; run this cell again")
     percent = 100 * scores["correct"] / scores["n"]
     return tuple(percent[scores["step"] == step].to_numpy(dtype=float) for step in (0, scores["step"].max()))
 
 
 def _density(values: npt.NDArray[np.float64], grid: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Gaussian kernel density of percentages, mirrored at 0 and 100 where accuracies end."""
+    """Gaussian kernel density of percentages, up to a factor, mirrored at 0 and 100 where accuracies end."""
     width = max(1.5, 1.06 * float(values.std()) * len(values) ** -0.2)  # Silverman's rule
     mirrored = np.concatenate([values, -values, 200 - values])
-    return np.exp(-0.5 * ((grid[:, None] - mirrored) / width) ** 2).sum(axis=1) / (len(values) * width)
+    density: npt.NDArray[np.float64] = np.exp(-0.5 * ((grid[:, None] - mirrored) / width) ** 2).mean(axis=1)
+    return density
 
 
 # ------------------------------------------------------------------------------------- layout and files
@@ -333,7 +339,9 @@ def _panels(frame: pd.DataFrame) -> list[Panel]:
         rows = frame[frame["dataset"] == dataset]
         supports = sorted(rows["support"].unique())
         for support in supports[:1] if len(datasets) > 1 else supports:
-            panels.append(Panel(f"{dataset}, {100 * support:g} % support", rows[rows["support"] == support]))
+            panels.append(
+                Panel(f"{_short(dataset)}, {100 * support:g} % support", rows[rows["support"] == support])
+            )
     return panels
 
 
@@ -356,9 +364,14 @@ def _rows_of_algorithms(
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    placed[0][0].set_yticks(range(len(names)), names)
+    placed[0][0].set_yticks(range(len(names)), [_short(name) for name in names])
     placed[0][0].set_ylim(len(names) - 0.4, -0.6)
     return figure, placed
+
+
+def _short(text: str, limit: int = 24) -> str:
+    """Text that leaves room for the data however long a name in a record is."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -50,6 +50,9 @@ def inline_svg(svg: str, name: str) -> Markup:
     body = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
+    width = re.search(r'viewBox="0 0 ([\d.]+)', body)
+    size = f'style="--width: {2.2 * float(width[1]):.0f}px"' if width else ""
+    body = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', size, body, count=1)
     for colour, variable in _SCHEME.items():
         body = body.replace(colour, variable)
     return Markup(re.sub(r"\n\s*", "\n", body))  # safe: letters are drawn as paths, and comments are gone

@@ -208,6 +208,10 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read: {error}; run this cell again") from error
     if missing := [name for name in columns if name not in frame]:
         raise DataError(f"{path} lacks the column {missing[0]!r}; run this cell again")
+    if "model" in columns and not frame["model"].isin(MODELS).all():
+        raise DataError(
+            f"{path} has scores of a model other than {' and '.join(MODELS)}; run this cell again"
+        )
     numbers = [name for name in columns if name not in ("model", "client")]
     for name in numbers:
         if not pd.api.types.is_numeric_dtype(frame[name]):

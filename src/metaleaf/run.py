@@ -120,7 +120,10 @@ class Run:
         row = {"bytes_down": 0, "bytes_up": 0, "flops": 0, "update_norm": 0.0, **row}
         if number % protocol.evaluate_every == 0 or number == self.rounds:
             clients = [int(i) for i in self.federation.clients["validation"]]
-            scores = score_clients(self.engine, self.federation, progress.state.broadcast, clients, protocol.support)
+            broadcast = progress.state.broadcast
+            scores = score_clients(
+                self.engine, self.federation, broadcast, clients, protocol.support, every_step=False
+            )
             found = summaries(scores)
             row["validation_before"] = found["before"]["accuracy"]
             row["validation_after"] = found["after"]["accuracy"]
@@ -129,7 +132,7 @@ class Run:
             if row["validation_after"] > progress.best_accuracy:
                 progress = replace(
                     progress,
-                    best=progress.state.broadcast,
+                    best=broadcast,
                     best_round=number,
                     best_accuracy=row["validation_after"],
                 )

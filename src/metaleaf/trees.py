@@ -42,8 +42,10 @@ def _step(key: Any) -> str:
 
 
 def add(a: Tree, b: Tree, scale: float | Tensor = 1.0) -> Tree:
-    """A + scale * b."""
-    return tree_map(lambda x, y: x + scale * y, a, b)
+    """A + scale * b, in one pass over the memory."""
+    if isinstance(scale, Tensor):
+        return tree_map(lambda x, y: torch.addcmul(x, y, scale.to(x.dtype)), a, b)
+    return tree_map(lambda x, y: torch.add(x, y, alpha=scale), a, b)
 
 
 def subtract(a: Tree, b: Tree) -> Tree:

@@ -1,12 +1,14 @@
 """Search hyper-parameters on validation clients, the same number of trials for every algorithm.
 
-Trials are drawn at random, without repetition, from the grid that the plugin (or the suite) declares, by a seed that
-does not depend on anything measured. A trial is a training run of `rounds` rounds on the tuning seed, scored by the
+Trials are drawn from the grid that the plugin (or the suite) declares, all different and such that every value of a
+hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. A trial is a training run of `rounds` rounds on the tuning seed, scored by the
 validation clients' accuracy over points after adaptation in its last round. Test clients are never touched.
 """
 
 import itertools
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,28 @@ from metaleaf.suite import Suite
 
 
 def trials(suite: Suite, algorithm: str) -> list[dict[str, Any]]:
-    """The changes of hyper-parameters to try for an algorithm of the suite, each by dotted key."""
+    """The changes of hyper-parameters to try for an algorithm of the suite, each by dotted key.
+
+    The whole grid if it is small enough; ConfigError if no balanced draw without repetition is found.
+    """
     tuning = _tuning(suite)
     entry = suite.algorithms[algorithm]
     space: Space = entry.space or registry.plugin("algorithms", entry.name or algorithm).space
-    grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
-    rng = np.random.default_rng(derive(tuning.seed, "trials", algorithm))
-    order = rng.permutation(len(grid))[: tuning.trials]
-    return [grid[i] for i in order]
+    if math.prod(len(values) for values in space.values()) <= tuning.trials:
+        return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    rng = np.random.default_rng(derive(tuning.seed, "trials"))
+    for _ in range(1000):
+        columns = [_balanced(values, tuning.trials, rng) for values in space.values()]
+        drawn = [dict(zip(space, row, strict=True)) for row in zip(*columns, strict=True)]
+        if all(trial not in drawn[:i] for i, trial in enumerate(drawn)):
+            return drawn
+    raise ConfigError(f"no {tuning.trials} different trials for {algorithm}: widen its `space` or lower `trials`.")
+
+
+def _balanced(values: Sequence[Any], count: int, rng: np.random.Generator) -> list[Any]:
+    """`count` of the values in random order, each equally often (give or take one)."""
+    repeated = [values[i] for _ in range(-(-count // len(values))) for i in rng.permutation(len(values))]
+    return [repeated[i] for i in rng.permutation(count)]
 
 
 def trial_config(suite: Suite, dataset: str, algorithm: str, changes: dict[str, Any]) -> RunConfig:
