@@ -1,4 +1,4 @@
-"""FedMeta with first-order MAML: the query loss's gradient at the adapted parameters, as if adapting were a constant shift.
+"""FedMeta with first-order MAML: the query loss's gradient at the adapted parameters is sent as it is.
 
 Finn, Abbeel, Levine (2017), arXiv 1703.03400, section 5.2; federated by Chen et al. (2018), arXiv 1802.07876.
 """

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from metaleaf.gradient import grad
-
 from metaleaf.algorithm import Space, State
+from metaleaf.gradient import grad
 from metaleaf.learning import descend, last
 from metaleaf.optimizers import Adam, Optimizer
 from metaleaf.shots import Episode, Shots
@@ -25,7 +24,10 @@ class MAML:
     """Second-order MAML; `first_order` gives FOMAML."""
 
     title: ClassVar[str] = "MAML"
-    space: ClassVar[Space] = {"inner_lr": (0.003, 0.01, 0.03, 0.1), "server_optimizer.lr": (0.0003, 0.001, 0.003)}
+    space: ClassVar[Space] = {
+        "inner_lr": (0.003, 0.01, 0.03, 0.1),
+        "server_optimizer.lr": (0.0003, 0.001, 0.003),
+    }
 
     inner_lr: float = 0.03
     inner_steps: int = 1

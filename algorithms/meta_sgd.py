@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from metaleaf.gradient import grad
 
 from metaleaf.algorithm import Space, State
+from metaleaf.gradient import grad
 from metaleaf.learning import descend, last
 from metaleaf.optimizers import Adam, Optimizer
 from metaleaf.shots import Episode, Shots
@@ -27,7 +27,10 @@ class MetaSGD:
     """Second-order Meta-SGD. The server sends and learns {"params", "rates"}: twice MAML's bytes."""
 
     title: ClassVar[str] = "Meta-SGD"
-    space: ClassVar[Space] = {"inner_lr": (0.003, 0.01, 0.03, 0.1), "server_optimizer.lr": (0.0003, 0.001, 0.003)}
+    space: ClassVar[Space] = {
+        "inner_lr": (0.003, 0.01, 0.03, 0.1),
+        "server_optimizer.lr": (0.0003, 0.001, 0.003),
+    }
 
     inner_lr: float = 0.03
     inner_steps: int = 1

@@ -34,9 +34,7 @@ CLASSES = 62
 NIST = ("by_class.zip", "by_write.zip")
 LEAF = "**/all_data_*.json"
 # Where LEAF's own scripts leave their output. "auto" looks nowhere deeper: a sample of it may lie about.
-LEAF_OUTPUT = tuple(
-    f"{stage}/all_data_*.json" for stage in (".", "all_data", "train", "data/all_data", "data/train")
-)
+LEAF_OUTPUT = tuple(f"{stage}/all_data_*.json" for stage in (".", "all_data", "train", "data/all_data", "data/train"))
 WRITERS = "femnist_writers.npz"
 
 REMEDY = (
@@ -282,9 +280,7 @@ def _arrays(user_data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 def _add_part(parts: list[Part], part: Part, writer: str, path: Path) -> None:
     """A writer has at most one train and one test part; a third would be another run's copy of them."""
     if any(is_test == part[0] for is_test, _, _ in parts):
-        raise DataError(
-            f"{path}: writer {writer} is in another file too: use the files of one LEAF run only."
-        )
+        raise DataError(f"{path}: writer {writer} is in another file too: use the files of one LEAF run only.")
     parts.append(part)
 
 

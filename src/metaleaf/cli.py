@@ -1,4 +1,4 @@
-"""The command line: ``metaleaf run | suite | tune | report | data | list``. Exit codes: 0 done, 2 a user error, 130 interrupted."""
+"""A benchmark suite for federated meta-learning. Exit codes: 0 done, 2 a user error, 130 interrupted."""
 
 import sys
 from collections.abc import Sequence
@@ -132,7 +132,12 @@ class TuneCommand:
         for dataset, algorithm in pairs:
             for changes in tune.trials(suite, algorithm):
                 values = ", ".join(f"{key.split('.')[0]} {value:g}" for key, value in changes.items())
-                jobs.append((f"{dataset} {algorithm} ({values})", tune.trial_config(suite, dataset, algorithm, changes)))
+                jobs.append(
+                    (
+                        f"{dataset} {algorithm} ({values})",
+                        tune.trial_config(suite, dataset, algorithm, changes),
+                    )
+                )
         with Display(len(jobs), "trials") as display:
             run_all(jobs, tune.attempt, self.compute.settings(), display)
         for dataset, algorithm in pairs:
@@ -234,10 +239,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"metaleaf: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"metaleaf: {error.filename or 'input/output'}: {error.strerror or error}; finished runs are kept.", file=sys.stderr)
+        print(
+            f"metaleaf: {error.filename or 'input/output'}: {error.strerror or error}; finished runs are kept.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
-        print("metaleaf: interrupted; finished runs are kept, the same command goes on from here.", file=sys.stderr)
+        print(
+            "metaleaf: interrupted; finished runs are kept, the same command goes on from here.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -18,8 +18,8 @@ FORMAT = 1
 class ClientStore:
     """The clients of one prepared dataset. Client i owns the rows ``offsets[i]:offsets[i + 1]`` of x and y.
 
-    x: [N, *x_shape] memory-mapped; y: [N] memory-mapped; offsets: int64 [C + 1];
-    ids and environments: str arrays [C]; about: the manifest (name, version, options, spec, hashes, counts).
+    x: [N, *x_shape]; y: [N]; offsets: int64 [C + 1]; ids and environments: str arrays [C]; all memory-mapped.
+    about: the manifest (name, version, options, spec, hashes, counts).
     """
 
     x: np.ndarray
@@ -35,11 +35,15 @@ class ClientStore:
         try:
             about = json.loads((directory / "about.json").read_text())
             if about["format"] != FORMAT:
-                raise DataError(f"{directory} has format {about['format']}, this version reads {FORMAT}: prepare it again.")
-            x, y = (np.load(directory / f"{name}.npy", mmap_mode="r") for name in ("x", "y"))
-            offsets, ids, environments = (np.load(directory / f"{name}.npy") for name in ("offsets", "ids", "environments"))
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{directory} is not a whole prepared dataset ({error}): delete it and prepare it again.") from error
+                found = about["format"]
+                raise DataError(f"{directory} has format {found}, not {FORMAT}: prepare it again.")
+            # All of them mapped, also the ids: those of a million users take a second to read.
+            names = ("x", "y", "offsets", "ids", "environments")
+            arrays = (np.load(directory / f"{name}.npy", mmap_mode="r") for name in names)
+            x, y, offsets, ids, environments = arrays
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            remedy = "delete it and prepare it again."
+            raise DataError(f"{directory} is not a whole prepared dataset ({error}): {remedy}") from error
         return cls(x, y, offsets, ids, environments, about)
 
     def __len__(self) -> int:

@@ -6,7 +6,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 PLAIN_EVERY = 30.0
@@ -43,7 +51,9 @@ class Display:
             self._all = self._bars.add_task(self.what, total=self.total, note="", unit=self.what)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.fancy:
             self._bars.stop()
 
@@ -55,7 +65,9 @@ class Display:
             now = time.monotonic()
             if note and now - self._printed.get(name, 0.0) > PLAIN_EVERY:
                 self._printed[name] = now
-                self.say(f"  {name}: round {number}/{rounds}, {number / max(row['seconds'], 1e-9):.1f} rounds/s, {note}")
+                self.say(
+                    f"  {name}: round {number}/{rounds}, {number / max(row['seconds'], 1e-9):.1f} rounds/s, {note}"
+                )
             return
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(f"  {name}", total=rounds, note="", unit="rounds")

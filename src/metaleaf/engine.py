@@ -3,6 +3,7 @@
 Both engines compute the same thing, up to the rounding of float sums in another order.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -15,7 +16,7 @@ from metaleaf import trees
 from metaleaf.algorithm import Algorithm
 from metaleaf.gradient import vectorising
 from metaleaf.shots import Episode, Shots
-from metaleaf.task import Task
+from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
 Mode = Literal["auto", "sequential", "vectorised"]
@@ -127,17 +128,18 @@ def _vmapped(f: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
     return run
 
 
-def _score(
-    task: Task, algorithm: Algorithm, broadcast: Tree, client: tuple[Shots, Shots], every_step: bool
-) -> Tensor:
+def _score(task: Task, algorithm: Algorithm, broadcast: Tree, client: tuple[Shots, Shots], every_step: bool) -> Tensor:
     support, query = client
     models = algorithm.adapt(task, broadcast, support)
     if not every_step:
-        first, last = next(models), None
-        for last in models:
-            pass
-        models = iter([first] if last is None else [first, last])
+        models = _ends(models)
     return torch.stack([task.score(params, query) for params in models])
+
+
+def _ends(models: Iterator[Params]) -> Iterator[Params]:
+    """The first and, if there is another, the last."""
+    yield next(models)
+    yield from deque(models, maxlen=1)
 
 
 def _chunks(sizes: Sequence[int], chunk: int) -> Iterator[list[int]]:

@@ -102,7 +102,8 @@ def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Set
                     yield futures[future], error
                 except BrokenProcessPool:
                     raise UserError(
-                        "a worker process was killed (out of memory?); finished runs are kept: start again with fewer workers."
+                        "a worker process was killed (out of memory?); finished runs are kept: "
+                        "start again with fewer workers."
                     ) from None
         finally:
             pool.shutdown(cancel_futures=True)

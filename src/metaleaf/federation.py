@@ -40,7 +40,13 @@ class Federation:
     def split_hash(self) -> str:
         """SHA-256 over the ids of the clients in each part and the rules that split their examples."""
         ids = {part: [str(self.store.ids[i]) for i in clients] for part, clients in self.clients.items()}
-        rules = [self.seed, self.window, self.protocol.support, self.protocol.max_examples, self.protocol.test_supports]
+        rules = [
+            self.seed,
+            self.window,
+            self.protocol.support,
+            self.protocol.max_examples,
+            self.protocol.test_supports,
+        ]
         return digest({"clients": ids, "rules": rules, "data": self.store.about["data_hash"]})
 
     def examples(self, part: str) -> int:

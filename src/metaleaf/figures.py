@@ -82,9 +82,7 @@ def draw(records: Sequence[Record], model: Model = "selected") -> dict[str, dict
 def looks(names: Sequence[str]) -> dict[str, Look]:
     """Colour and marker of every algorithm, decided by the names alone and not by the order of runs."""
     ordered = sorted(names, key=lambda name: (name.casefold(), name))
-    return {
-        name: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(ordered)
-    }
+    return {name: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(ordered)}
 
 
 # ---------------------------------------------------------------------------------------------- overview
@@ -100,9 +98,7 @@ def overview(frame: pd.DataFrame) -> Figure:
     figure, panels = _rows_of_algorithms(frame, names)
     look = looks(names)
     for axes, panel in panels:
-        before, after = (
-            100 * panel.rows.groupby("name")[f"{side}_accuracy"].mean() for side in ("before", "after")
-        )
+        before, after = (100 * panel.rows.groupby("name")[f"{side}_accuracy"].mean() for side in ("before", "after"))
         majority = 100 * panel.rows.drop_duplicates("seed")["majority_accuracy"].mean()
         axes.axvline(majority, color=MUTED, linewidth=1, linestyle=(0, (3, 2)), zorder=1)
         for y, name in enumerate(names):
@@ -139,7 +135,7 @@ def _label(axes: Axes, x: float, y: float, text: str, bold: bool) -> None:
         va="center_baseline",
         fontsize=7.5,
         fontweight="bold" if bold else "normal",
-        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.4},
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.4},
         zorder=2,
     )
 
@@ -173,9 +169,7 @@ def convergence(frame: pd.DataFrame, records: Sequence[Record]) -> Figure:
         axes.remove()
     for axes, dataset in zip(grid.flat, datasets, strict=False):
         rows = frame[frame["dataset"] == dataset]
-        curves = {
-            name: _curves(rows[rows["name"] == name], records) for name in names if name in set(rows["name"])
-        }
+        curves = {name: _curves(rows[rows["name"] == name], records) for name in names if name in set(rows["name"])}
         _draw_curves(axes, {name: curve for name, curve in curves.items() if not curve.empty}, look)
         axes.set_title(_short(dataset))
         axes.set_xlabel("Round")
@@ -216,7 +210,7 @@ def _draw_curves(axes: Axes, curves: dict[str, pd.DataFrame], look: dict[str, Lo
             markersize=3.2,
             clip_on=False,
         )
-        ends.append((name, float(after[-1]), colour))
+        ends.append((_short(name), float(after[-1]), colour))
     leader = max(curves, key=lambda name: curves[name]["before"].iloc[-1])
     before = curves[leader]["before"]
     gain = curves[leader]["after"].iloc[-1] - before.iloc[-1]
@@ -225,7 +219,7 @@ def _draw_curves(axes: Axes, curves: dict[str, pd.DataFrame], look: dict[str, Lo
         ends.append((f"{_short(leader)}, before", float(before.iloc[-1]), look[leader].colour))
     axes.set_xlim(0, max(last, 1))
     axes.margins(y=0.04)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     _label_ends(axes, ends)
 
 
@@ -237,10 +231,8 @@ def _label_ends(axes: Axes, ends: list[tuple[str, float, str]]) -> None:
     ends = sorted(ends, key=lambda end: end[1])
     for (name, y, colour), at in zip(ends, _apart([y for _, y, _ in ends], gap, bottom, top), strict=True):
         start, end = (y - bottom) / (top - bottom), (at - bottom) / (top - bottom)
-        axes.plot(
-            [1.015, 1.05], [start, end], color=colour, linewidth=0.6, transform=axes.transAxes, clip_on=False
-        )
-        axes.text(1.06, end, _short(name), transform=axes.transAxes, va="center_baseline", fontsize=7)
+        axes.plot([1.015, 1.05], [start, end], color=colour, linewidth=0.6, transform=axes.transAxes, clip_on=False)
+        axes.text(1.06, end, name, transform=axes.transAxes, va="center_baseline", fontsize=7)
 
 
 def _apart(wanted: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
@@ -277,16 +269,14 @@ def clients(frame: pd.DataFrame, records: Sequence[Record]) -> Figure:
                 _ridge(axes, y, after, fill=look[name].colour)
                 _ridge(axes, y, before, fill=None)
                 _beside(axes, y, f"{100 * rows['after_hurt'].mean():.0f} %")
-        _beside(axes, -0.78, "hurt", color=MUTED)
+        _beside(axes, -0.5, "hurt", color=MUTED)
         axes.set_xlim(0, 100)
         axes.set_xlabel("Accuracy of a client (%)")
     _legend(
         figure,
         Line2D([], [], color=INK, linewidth=0.9, label="before adaptation"),
         Patch(facecolor=to_rgba(INK, 0.35), edgecolor=INK, label="after adaptation"),
-        Line2D(
-            [], [], color=INK, marker="|", markersize=5, markeredgewidth=1.5, linestyle="", label="medians"
-        ),
+        Line2D([], [], color=INK, marker="|", markersize=5, markeredgewidth=1.5, linestyle="", label="medians"),
     )
     return figure
 
@@ -339,9 +329,9 @@ def _panels(frame: pd.DataFrame) -> list[Panel]:
         rows = frame[frame["dataset"] == dataset]
         supports = sorted(rows["support"].unique())
         for support in supports[:1] if len(datasets) > 1 else supports:
-            panels.append(
-                Panel(f"{_short(dataset)}, {100 * support:g} % support", rows[rows["support"] == support])
-            )
+            name, share = _short(dataset), f"{100 * support:g} % support"
+            title = f"{name}, {share}" if len(name) <= 12 else f"{name},\n{share}"
+            panels.append(Panel(title, rows[rows["support"] == support]))
     return panels
 
 
@@ -363,7 +353,7 @@ def _rows_of_algorithms(
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     placed[0][0].set_yticks(range(len(names)), [_short(name) for name in names])
     placed[0][0].set_ylim(len(names) - 0.4, -0.6)
     return figure, placed

@@ -42,9 +42,7 @@ def _autograd(f: Callable[..., Tensor]) -> Callable[..., Tree]:
             with torch.enable_grad():
                 inputs = tree_map(_fresh, tree)
                 value = f(inputs, *rest)
-                found = iter(
-                    torch.autograd.grad(value, leaves(inputs), create_graph=outer > 0, materialize_grads=True)
-                )
+                found = iter(torch.autograd.grad(value, leaves(inputs), create_graph=outer > 0, materialize_grads=True))
         finally:
             _depth.reset(token)
         return tree_map(lambda _: next(found), inputs)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from torch import Tensor
-from metaleaf.gradient import grad
 
 from metaleaf import trees
+from metaleaf.gradient import grad
 from metaleaf.optimizers import Optimizer
 from metaleaf.shots import Shots, minibatches
 from metaleaf.task import Params, Task

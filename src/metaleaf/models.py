@@ -36,7 +36,7 @@ class CNN(nn.Module):
 
 
 class LSTM(nn.Module):
-    """LEAF's Shakespeare network: 8-dimensional embedding, two LSTM layers of 256, the last state to the next character.
+    """LEAF's Shakespeare network: embedding of 8, two LSTM layers of 256, the last state gives the next character.
 
     817,872 parameters for 80 characters, as in TensorFlow: torch's second bias vector is not trained but holds
     TensorFlow's constant forget bias of 1. Takes uint8 character numbers [n, 80].
@@ -98,13 +98,15 @@ def build(name: str, spec: Mapping[str, Any], seed: int) -> nn.Module:
         try:
             model = MODELS[name](spec["classes"], tuple(spec["x_shape"]))
         except (IndexError, ValueError) as error:
-            raise ConfigError(f"model {name!r} cannot read examples of shape {tuple(spec['x_shape'])}: {error}") from error
+            raise ConfigError(
+                f"model {name!r} cannot read examples of shape {tuple(spec['x_shape'])}: {error}"
+            ) from error
         initialise(model)
     return model
 
 
 def initialise(model: nn.Module) -> None:
-    """TensorFlow 1's defaults in place: Glorot-uniform weights, zero biases, LSTM forget bias 1, embeddings +-sqrt(3)/sqrt(n)."""
+    """Set TensorFlow 1's defaults: Glorot-uniform weights and embeddings, zero biases, LSTM forget bias 1."""
     for name, p in model.named_parameters():
         with torch.no_grad():
             if "bias" not in name:

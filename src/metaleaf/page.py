@@ -33,9 +33,7 @@ def render(records: Sequence[Record], tables: Sequence[Table], figures: Mapping[
 
     Everything that comes from a record is escaped: by Jinja, and by matplotlib within the figures.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("metaleaf") / "page.html").read_text(encoding="utf-8"))
     inlined = [
         {"name": name, "caption": FIGURES.get(name, ""), "svg": inline_svg(figures[name].decode(), name)}

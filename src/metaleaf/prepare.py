@@ -110,9 +110,7 @@ def prepare(
         except Exception as error:
             if _disk_is_full(error):
                 home = data_home()
-                raise DataError(
-                    f"{home} has no space left for {name}: free some or set METALEAF_DATA."
-                ) from error
+                raise DataError(f"{home} has no space left for {name}: free some or set METALEAF_DATA.") from error
             raise
         finally:
             _remove(staging)
@@ -246,9 +244,7 @@ def _fit(name: str, dataset: Dataset, client: Client) -> Client:
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError(f"{name}: client {who!r} has a value that is not a finite number.")
     if max(len(who), len(environment)) > MAX_ID:
-        raise DataError(
-            f"{name}: the id of client {who[:20]!r}... or its environment is over {MAX_ID} characters."
-        )
+        raise DataError(f"{name}: the id of client {who[:20]!r}... or its environment is over {MAX_ID} characters.")
     return Client(who, environment, x, y.astype(_label_dtype(dataset)))
 
 
@@ -394,9 +390,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text())
         if about["format"] != FORMAT:
-            raise DataError(
-                f"{path} has format {about['format']}, this version reads {FORMAT}: prepare again."
-            )
+            raise DataError(f"{path} has format {about['format']}, this version reads {FORMAT}: prepare again.")
         if set(about["hashes"]) != {f"{array}.npy" for array in ARRAYS}:
             raise DataError(f"{path} is damaged (it does not list the arrays): prepare again.")
         about["records"], about["data_hash"]
@@ -419,9 +413,7 @@ def _check_arrays(store: ClientStore, directory: Path) -> None:
 
     offsets, clients, samples = store.offsets, len(store), len(store.y)
     require(bool(offsets[0] == 0 and (store.counts > 0).all()), "offsets", "it does not grow from 0")
-    require(
-        bool(offsets[-1] == samples == len(store.x)), "offsets", "it does not end at the number of samples"
-    )
+    require(bool(offsets[-1] == samples == len(store.x)), "offsets", "it does not end at the number of samples")
     require(len(store.ids) == len(set(store.ids.tolist())) == clients, "ids", "not one id per client")
     require(len(store.environments) == clients, "environments", "not one environment per client")
     require(bool(store.y.max() < store.about["spec"]["classes"]), "y", "a label is not one of the classes")

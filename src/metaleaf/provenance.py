@@ -15,7 +15,11 @@ import metaleaf
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python, metaleaf and the packages that the numbers pass through."""
-    found = {"python": platform.python_version(), "metaleaf": metaleaf.__version__, "torch": torch.__version__}
+    found = {
+        "python": platform.python_version(),
+        "metaleaf": metaleaf.__version__,
+        "torch": torch.__version__,
+    }
     for name in ("numpy", "pandas", "pillow", "tensorflow-datasets"):
         try:
             found[name] = version(name)
@@ -34,7 +38,10 @@ def git_facts() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        revision, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ":(top)src", ":(top)algorithms", ":(top)datasets")
+        revision, changes = (
+            git("rev-parse", "HEAD"),
+            git("status", "--porcelain", "--", ":(top)src", ":(top)algorithms", ":(top)datasets"),
+        )
     except FileNotFoundError:
         revision = changes = None
     return {"revision": revision, "dirty": None if changes is None else bool(changes)}
@@ -43,5 +50,9 @@ def git_facts() -> dict[str, Any]:
 def device_facts(device: str) -> dict[str, Any]:
     """The device by name and, on a CPU, the number of threads (which decides the order of float sums)."""
     if device.startswith("cuda"):
-        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "tf32": torch.backends.cuda.matmul.allow_tf32}
+        return {
+            "type": "cuda",
+            "name": torch.cuda.get_device_name(device),
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+        }
     return {"type": "cpu", "name": platform.machine(), "threads": torch.get_num_threads()}

@@ -102,9 +102,7 @@ class RawFiles:
     DataError if ``folder`` does not exist.
     """
 
-    def __init__(
-        self, dataset: str, folder: Path | None = None, download: bool = True, *, shown: bool = True
-    ) -> None:
+    def __init__(self, dataset: str, folder: Path | None = None, download: bool = True, *, shown: bool = True) -> None:
         self.dataset = dataset
         self.folders = tuple(_folders(dataset, folder))
         self._download = download
@@ -160,9 +158,7 @@ class RawFiles:
             return io.BufferedReader(_Guarded(path, limit), _CHUNK)
 
     @contextmanager
-    def zip(
-        self, path: Path, limit: int = MAX_BYTES, member_limit: int = MAX_MEMBER_BYTES
-    ) -> Iterator["ZipReader"]:
+    def zip(self, path: Path, limit: int = MAX_BYTES, member_limit: int = MAX_MEMBER_BYTES) -> Iterator["ZipReader"]:
         """Open a zip archive to read its members in place; nothing is ever written to disk.
 
         DataError if it is damaged, if a member is a link or lies outside the archive, if one is larger than

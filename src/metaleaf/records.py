@@ -57,9 +57,7 @@ class Summary(_Part):
     p50: Fraction
     p90: Fraction
     bottom10: Fraction
-    loss: float | None = (
-        None  # the majority baseline has no loss; a diverging model has none that JSON can hold
-    )
+    loss: float | None = None  # the majority baseline has no loss; a diverging model has none that JSON can hold
     hurt: Fraction | None = None
 
 
@@ -160,9 +158,7 @@ def tidy(records: Sequence[Record]) -> pd.DataFrame:
     for position, record in enumerate(records):
         content = record.content
         cost = content.cost
-        run = content.model_dump(
-            include={"suite", "dataset", "algorithm", "config_hash", "seed", "status", "rounds"}
-        )
+        run = content.model_dump(include={"suite", "dataset", "algorithm", "config_hash", "seed", "status", "rounds"})
         run["record"] = position
         run["name"] = content.title
         run["bytes"] = cost.bytes_down + cost.bytes_up
@@ -209,15 +205,11 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     if missing := [name for name in columns if name not in frame]:
         raise DataError(f"{path} lacks the column {missing[0]!r}; run this cell again")
     if "model" in columns and not frame["model"].isin(MODELS).all():
-        raise DataError(
-            f"{path} has scores of a model other than {' and '.join(MODELS)}; run this cell again"
-        )
+        raise DataError(f"{path} has scores of a model other than {' and '.join(MODELS)}; run this cell again")
     numbers = [name for name in columns if name not in ("model", "client")]
     for name in numbers:
         if not pd.api.types.is_numeric_dtype(frame[name]):
-            raise DataError(
-                f"{path} has something other than numbers in the column {name!r}; run this cell again"
-            )
+            raise DataError(f"{path} has something other than numbers in the column {name!r}; run this cell again")
     return frame
 
 

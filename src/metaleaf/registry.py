@@ -50,5 +50,7 @@ def _plugin_class(module: ModuleType, method: str) -> type[Any]:
         and hasattr(value, method)
     ]
     if len(own) != 1:
-        raise ConfigError(f"{module.__file__} must define exactly one dataclass with a method {method!r}; it has {len(own)}.")
+        raise ConfigError(
+            f"{module.__file__} must define exactly one dataclass with a method {method!r}; it has {len(own)}."
+        )
     return own[0]

@@ -121,9 +121,7 @@ class Run:
         if number % protocol.evaluate_every == 0 or number == self.rounds:
             clients = [int(i) for i in self.federation.clients["validation"]]
             broadcast = progress.state.broadcast
-            scores = score_clients(
-                self.engine, self.federation, broadcast, clients, protocol.support, every_step=False
-            )
+            scores = score_clients(self.engine, self.federation, broadcast, clients, protocol.support, every_step=False)
             found = summaries(scores)
             row["validation_before"] = found["before"]["accuracy"]
             row["validation_after"] = found["after"]["accuracy"]

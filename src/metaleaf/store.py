@@ -1,4 +1,4 @@
-"""The result store: a folder per configuration, a record per seed (docs/records.md), and checkpoints of runs under way."""
+"""The result store: a folder per configuration, a record per seed (docs/records.md), checkpoints of open runs."""
 
 import fcntl
 import json
@@ -68,7 +68,8 @@ class Cell:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["note"])  # noqa: SIM118
+                names = file.keys()
+                return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["note"])
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"the checkpoint {path} is damaged ({error}): delete it to start the run again.") from error
 

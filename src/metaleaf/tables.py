@@ -75,9 +75,7 @@ def comparison(records: Sequence[Record], model: Model = "selected") -> pd.DataF
             rows.append(start | {"algorithm": MAJORITY, "diverged": 0} | _means(baseline, "majority"))
             for name in runs["name"].unique():
                 finished = cells[cells["name"] == name]
-                costs = {
-                    key: runs.loc[runs["name"] == name, key].mean() for key in ("rounds", "bytes", "flops")
-                }
+                costs = {key: runs.loc[runs["name"] == name, key].mean() for key in ("rounds", "bytes", "flops")}
                 row = {"algorithm": name, "diverged": diverged.get(name, 0)}
                 rows.append(start | row | _means(finished, "after") | costs)
     return pd.DataFrame(rows)
@@ -191,9 +189,7 @@ def _amount(value: float, unit: float) -> Cell:
     if math.isnan(value):
         return Cell("–")
     scaled = value / unit
-    return Cell(
-        f"{scaled:.0f}" if scaled >= 100 else f"{scaled:.2g}" if scaled < 1 else f"{scaled:.3g}", value
-    )
+    return Cell(f"{scaled:.0f}" if scaled >= 100 else f"{scaled:.2g}" if scaled < 1 else f"{scaled:.3g}", value)
 
 
 def _unit(largest: float) -> tuple[float, str]:
@@ -211,8 +207,7 @@ def _with_best(cells: list[Cell], competes: list[bool], better: Callable[..., An
         return cells
     best = f"{better(values):.1f}"
     return [
-        Cell(cell.text, cell.value, c and f"{cell.value:.1f}" == best)
-        for cell, c in zip(cells, competes, strict=True)
+        Cell(cell.text, cell.value, c and f"{cell.value:.1f}" == best) for cell, c in zip(cells, competes, strict=True)
     ]
 
 
@@ -230,7 +225,7 @@ def _caption(records: Sequence[Record], support: float, model: Model) -> str:
     sentences = (
         f"Accuracy in % on the query examples of {test} test clients{share};",
         f"trained on {train} clients, validated on {validation}.",
-        f"{_span(c.rounds for c in contents)} rounds" + (f" of {cohort} clients," if cohort else ","),
+        f"{_span(c.rounds or None for c in contents) or 0} rounds" + (f" of {cohort} clients," if cohort else ","),
         f"model of {chosen},",
         f"mean ± sd over {seeds} seeds." if seeds > 1 else "one seed.",
         _tuning(trials),
@@ -306,9 +301,7 @@ def _latex(table: Table) -> str:
         texts = (_escape_latex(cell.text) for cell in row)
         # \boldmath, because the ± is set in mathematics
         lines.append(
-            _latex_row(
-                f"\\textbf{{\\boldmath {t}}}" if c.best else t for t, c in zip(texts, row, strict=True)
-            )
+            _latex_row(f"\\textbf{{\\boldmath {t}}}" if c.best else t for t, c in zip(texts, row, strict=True))
         )
         if row[0].text == MAJORITY:
             lines.append("\\midrule")

@@ -1,8 +1,9 @@
 """Search hyper-parameters on validation clients, the same number of trials for every algorithm.
 
 Trials are drawn from the grid that the plugin (or the suite) declares, all different and such that every value of a
-hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. A trial is a training run of `rounds` rounds on the tuning seed, scored by the
-validation clients' accuracy over points after adaptation in its last round. Test clients are never touched.
+hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. A
+trial is a training run of `rounds` rounds on the tuning seed, scored by the validation clients' accuracy over points
+after adaptation in its last round. Test clients are never touched.
 """
 
 import itertools

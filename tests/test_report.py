@@ -1,0 +1,333 @@
+"""Records -> tables, figures and the page, on made-up records."""
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import write_record, write_suite
+
+from metaleaf import figures, page, tables
+from metaleaf.errors import DataError
+from metaleaf.records import Record, in_order, read_records, tidy
+from metaleaf.report import write_report
+from metaleaf.tables import MAJORITY
+
+EVIL = '<script>alert("1")</script> & $x_1^2\\frac{ | _b_ %'
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "small"
+    return write_suite(folder, ["femnist"], ["fedavg", "local", "maml"], seeds=2, clients=20)
+
+
+@pytest.fixture(scope="module")
+def records(suite: Path) -> list[Record]:
+    return read_records(suite)
+
+
+@pytest.fixture(scope="module")
+def drawn(records: list[Record]) -> dict[str, dict[str, bytes]]:
+    return figures.draw(records)
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """One record on its own, to be damaged."""
+    return write_record(tmp_path / "suite", "femnist", "maml", 0, clients=12)
+
+
+def change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+DIVERGED: dict[str, Any] = {
+    "status": "diverged",
+    "reason": "loss is nan",
+    "scores": {},
+    "selected_round": None,
+}
+
+
+class TestRecords:
+    def test_tidy_has_a_row_per_record_model_and_support(self, records: list[Record]) -> None:
+        frame = tidy(records)
+        assert len(frame) == 3 * 2 * 2 * 3
+        first = frame.iloc[0]
+        scores = records[0].content.scores["final"]["0.2"]
+        assert first["support"] == 0.2
+        assert first["after_accuracy"] == scores.after.accuracy
+        assert first["after_hurt"] == scores.after.hurt
+
+    def test_an_empty_folder_has_no_records(self, tmp_path: Path) -> None:
+        assert read_records(tmp_path) == []
+        assert tidy([]).empty
+
+    def test_cut_off_json(self, one: Path) -> None:
+        one.write_text(one.read_text()[:100])
+        with pytest.raises(DataError, match=re.escape(str(one))):
+            read_records(one.parent)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"schema": 2},
+            {"status": "running"},
+            {"scores": {}},
+            {"title": "a\x1bb"},
+            {"title": ""},
+            {"rounds": -1},
+            {"config": []},
+        ],
+    )
+    def test_not_a_record(self, one: Path, changes: dict[str, Any]) -> None:
+        change(one, **changes)
+        with pytest.raises(DataError, match=re.escape(str(one))):
+            read_records(one.parent)
+
+    def test_impossible_scores(self, one: Path) -> None:
+        content = json.loads(one.read_text())
+        content["scores"]["final"]["0.2"]["after"]["accuracy"] = 1.5
+        one.write_text(json.dumps(content))
+        with pytest.raises(DataError, match="accuracy"):
+            read_records(one.parent)
+
+    def test_a_support_fraction_that_is_no_number(self, one: Path) -> None:
+        content = json.loads(one.read_text())
+        content["scores"]["final"]["half"] = content["scores"]["final"]["0.5"]
+        one.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=re.escape(str(one))):
+            read_records(one.parent)
+
+    def test_a_copy_is_refused(self, one: Path) -> None:
+        (one.parent / "seed-7.json").write_text(one.read_text())
+        with pytest.raises(DataError, match="same run"):
+            read_records(one.parent)
+
+    @pytest.mark.parametrize("kind", ["clients", "rounds"])
+    def test_damaged_tables(self, one: Path, kind: str) -> None:
+        path = one.with_suffix(f".{kind}.csv")
+        numeric = {"clients": "correct", "rounds": "validation_after"}[kind]
+        damages = [None, "", "a,b\n1,2\n", path.read_text().replace("\n", "\nx", 2)]
+        frame = pd.read_csv(path)
+        damages.append(frame.assign(**{numeric: "many"}).to_csv(index=False))
+        for text in damages:
+            path.unlink() if text is None else path.write_text(text)
+            record = read_records(one.parent)[0]
+            with pytest.raises(DataError, match=re.escape(str(path))):
+                getattr(record, kind)
+
+    def test_configurations_of_one_title_stay_apart(self, one: Path) -> None:
+        change(one, config_hash="f" * 12, seed=5)
+        write_record(one.parents[3], "femnist", "maml", 1, clients=12)
+        names = tidy(read_records(one.parents[3]))["name"].unique()
+        assert len(names) == 2
+        assert all(name.startswith("MAML [maml ") for name in names)
+
+    def test_order_of_the_suite(self, records: list[Record]) -> None:
+        labels = [record.content.algorithm for record in in_order(records, ["maml", "fedavg"])]
+        assert labels == ["maml"] * 2 + ["fedavg"] * 2 + ["local"] * 2
+
+
+class TestTables:
+    def test_numbers(self, records: list[Record]) -> None:
+        frame = tables.comparison(records, "final")
+        assert frame["algorithm"].tolist() == [MAJORITY, "FedAvg", "Local", "MAML"] * 3
+        maml = frame[(frame["algorithm"] == "MAML") & (frame["support"] == 0.5)].iloc[0]
+        seeds = [r.content.scores["final"]["0.5"] for r in records if r.content.algorithm == "maml"]
+        accuracies = [s.after.accuracy for s in seeds]
+        assert maml["after_accuracy_mean"] == pytest.approx(sum(accuracies) / 2)
+        assert maml["after_accuracy_sd"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / math.sqrt(2))
+        assert maml["before_accuracy_mean"] == pytest.approx(sum(s.before.accuracy for s in seeds) / 2)
+        assert maml["bytes"] == 2 * 100 * 10 * 26_000_000
+        baseline = frame[(frame["algorithm"] == MAJORITY) & (frame["support"] == 0.5)].iloc[0]
+        assert baseline["after_accuracy_mean"] == pytest.approx(sum(s.majority.accuracy for s in seeds) / 2)
+        assert math.isnan(baseline["before_accuracy_mean"])
+
+    def test_best_is_marked_and_the_baseline_never(self, records: list[Record]) -> None:
+        for table in tables.tables(records):
+            after = [heading for _, heading in table.columns].index("After")
+            assert [row[0].text for row in table.rows if row[after].best] == ["MAML"]
+            assert not any(cell.best for cell in table.rows[0])
+
+    def test_caption_states_the_protocol(self, records: list[Record]) -> None:
+        caption = tables.tables(records)[0].caption
+        for fact in (
+            "20 test clients",
+            "20 % of",
+            "160 clients",
+            "100 rounds of 10 clients",
+            "2 seeds",
+            "10 trials",
+        ):
+            assert fact in caption
+        assert "last round" in tables.tables(records, "final")[0].caption
+
+    def test_one_seed_has_no_spread(self, one: Path) -> None:
+        table = tables.tables(read_records(one.parent))[0]
+        assert table.rows[1][2].text.endswith("± –")
+        assert "nan" not in tables.to_markdown([table])
+        assert "one seed" in table.caption
+
+    def test_diverged_runs_are_shown(self, suite: Path, tmp_path: Path) -> None:
+        for seed, changes in ((0, {}), (1, DIVERGED)):
+            write_record(tmp_path, "femnist", "maml", seed, clients=12, **changes)
+        write_record(tmp_path, "femnist", "local", 0, clients=12, **DIVERGED)
+        table = tables.tables(read_records(tmp_path))[0]
+        rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
+        assert "1 (1 diverged)" in rows["MAML"]
+        assert rows["Local"][2] == "diverged"
+        assert "0 (1 diverged)" in rows["Local"]
+
+    def test_csv_has_both_models_as_fractions(self, records: list[Record], tmp_path: Path) -> None:
+        (tmp_path / "table.csv").write_text(tables.to_csv(records))
+        frame = pd.read_csv(tmp_path / "table.csv")
+        assert set(frame["model"]) == {"final", "selected"}
+        assert frame["after_accuracy_mean"].between(0, 1).all()
+
+    def test_csv_holds_no_formula(self, one: Path) -> None:
+        change(one, title="=1+1")
+        assert ",'=1+1," in tables.to_csv(read_records(one.parent))
+
+    def test_markdown_rows_have_equal_columns(self, one: Path) -> None:
+        change(one, title=EVIL)
+        text = tables.to_markdown(tables.tables(read_records(one.parent)))
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {14}
+        assert "<script>" not in text.replace("\\<", "")
+
+    def test_latex_escapes_everything(self, one: Path) -> None:
+        change(one, title=EVIL + " ~ # } 漢")
+        text = tables.to_latex(tables.tables(read_records(one.parent)))
+        row = next(line for line in text.splitlines() if "script" in line)
+        assert r"\$x\_1\textasciicircum{}2\textbackslash{}frac\{" in row
+        assert text.isascii()
+        assert len(re.findall(r"(?<!\\)&", row)) == 12
+        assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 3
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [(0, "0"), (5.2e10, "52"), (1.234e10, "12.3"), (4.5e8, "0.45"), (1.23456e12, "1235")],
+    )
+    def test_amounts(self, value: float, text: str) -> None:
+        assert tables._amount(value, 1e9).text == text
+
+
+class TestFigures:
+    def test_files_and_determinism(self, drawn: dict[str, dict[str, bytes]], suite: Path) -> None:
+        assert list(drawn) == ["overview", "convergence", "clients"]
+        assert drawn == figures.draw(read_records(suite))
+        for kinds in drawn.values():
+            assert kinds["png"].startswith(b"\x89PNG")
+            assert kinds["pdf"].startswith(b"%PDF")
+            assert b"Date" not in kinds["pdf"]
+            root = ElementTree.fromstring(kinds["svg"])  # drawn above, not from outside
+            assert root.attrib["width"] in ("234pt", "486pt")  # 3.25 and 6.75 inches
+
+    def test_appearance_depends_on_names_only(self) -> None:
+        names = [f"algorithm {i}" for i in range(40)]
+        assert figures.looks(names) == figures.looks(names[::-1])
+        assert len(set(figures.looks(names).values())) == 40
+
+    def test_nothing_to_draw(self, one: Path) -> None:
+        change(one, **DIVERGED)
+        assert figures.draw(read_records(one.parent)) == {}
+
+    def test_labels_move_apart_and_stay_in_place(self) -> None:
+        wanted = [0.1, 0.11, 0.5, 0.97, 0.98, 0.99]
+        placed = figures._apart(wanted, 0.1, 0.0, 1.0)
+        assert np.diff(placed).min() >= 0.1 - 1e-9
+        assert placed[2] == 0.5
+        assert min(placed) >= 0
+        assert max(placed) <= 1
+
+    def test_a_run_without_training_is_a_level_line(self, one: Path) -> None:
+        path = one.with_suffix(".rounds.csv")
+        pd.read_csv(path).head(1).to_csv(path, index=False)
+        records = read_records(one.parent)
+        axes = figures.convergence(tidy(records), records).axes[0]
+        assert axes.lines[0].get_xdata().tolist() == [0, 0]  # type: ignore[union-attr]
+
+    def test_clients_missing_from_their_table(self, one: Path) -> None:
+        path = one.with_suffix(".clients.csv")
+        pd.read_csv(path).head(0).astype(float).to_csv(path, index=False)
+        records = read_records(one.parent)
+        with pytest.raises(DataError, match=re.escape(str(path))):
+            figures.clients(tidy(records), records)
+
+
+class _Tags(HTMLParser):
+    """Collects the tags of a page and the addresses that it would load or lead to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for key, value in attrs if key in ("src", "href", "xlink:href")]
+        assert not any(key.startswith("on") for key, _ in attrs)
+
+
+def tags(html: str) -> _Tags:
+    parser = _Tags()
+    parser.feed(html)
+    return parser
+
+
+def _outside_figures(path: Path) -> list[str]:
+    """The tags of a page; figures are left out, for their shapes depend on the letters of names."""
+    return tags(re.sub(r"<svg.*?</svg>", "", path.read_text(), flags=re.DOTALL)).tags
+
+
+class TestReport:
+    def test_writes_everything(self, suite: Path, tmp_path: Path) -> None:
+        written = write_report(suite, tmp_path / "site")
+        names = {path.name for path in written}
+        assert names == {"table.md", "table.csv", "table.tex", "index.html"} | {
+            f"{name}.{kind}" for name in page.FIGURES for kind in ("png", "svg", "pdf")
+        }
+        assert names == {path.name for path in (tmp_path / "site").iterdir()}
+        parsed = tags((tmp_path / "site" / "index.html").read_text())
+        assert parsed.tags.count("table") == 3
+        assert parsed.tags.count("svg") == 3
+        assert all(link.startswith("#") or link in names for link in parsed.links)  # nothing from the network
+
+    def test_ids_are_unique(self, records: list[Record], drawn: dict[str, dict[str, bytes]]) -> None:
+        svgs = {name: kinds["svg"] for name, kinds in drawn.items()}
+        ids = re.findall(r'\bid="([^"]+)"', page.render(records, tables.tables(records), svgs))
+        assert len(ids) == len(set(ids))
+
+    def test_no_records(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no records"):
+            write_report(tmp_path, tmp_path / "site")
+        assert not (tmp_path / "site").exists()
+
+    def test_every_run_diverged(self, one: Path, tmp_path: Path) -> None:
+        change(one, **DIVERGED)
+        written = write_report(one.parents[3], tmp_path / "site")
+        assert {path.suffix for path in written} == {".md", ".csv", ".tex", ".html"}
+        assert "loss is nan" in (tmp_path / "site" / "index.html").read_text()
+
+    def test_nothing_of_a_record_gets_unescaped_into_the_page(self, one: Path, tmp_path: Path) -> None:
+        write_report(one.parents[3], tmp_path / "clean")
+        content = json.loads(one.read_text())
+        for key in ("suite", "dataset", "algorithm", "config_hash", "title", "reason"):
+            content[key] = EVIL
+        content["config"]["note"] = f"</pre>{EVIL}"
+        content["tuning"]["chosen"] = {EVIL: EVIL}
+        one.write_text(json.dumps(content))
+        evil = write_report(one.parents[3], tmp_path / "evil")
+        before, after = (_outside_figures(tmp_path / name / "index.html") for name in ("clean", "evil"))
+        assert before == after
+        for path in evil:
+            if path.suffix in (".svg", ".html"):
+                assert "<script>alert" not in path.read_text()
