@@ -1,5 +1,6 @@
 """A benchmark suite for federated meta-learning. Exit codes: 0 done, 2 a user error, 130 interrupted."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -227,12 +228,14 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
+    # Threads that wait by spinning ruin a machine that has other work; read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         print(f"metaleaf {__version__}")
         return 0
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
-    command: Any = tyro.cli(Command, prog="metaleaf", description=__doc__, args=words, config=config)  # type: ignore[arg-type]
+    command: Any = tyro.cli(Command, prog="metaleaf", description=__doc__, args=words, config=config)
     try:
         command.main()
     except UserError as error:

@@ -6,6 +6,7 @@ element-wise work is not, as is usual. Padding never counts: the count is of one
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,8 @@ class ClientFlops:
     def __init__(self, task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> None:
         meta = Task(copy.deepcopy(task.model).to("meta"))
         empty = trees.to(broadcast, torch.device("meta"))
-        counts = [
-            _count(lambda s=sizes: algorithm.client(meta, empty, _episode(spec, *s))) for sizes in _PROBES.tolist()
-        ]
+        probes = [_episode(spec, *sizes) for sizes in _PROBES.tolist()]
+        counts = [_count(partial(algorithm.client, meta, empty, probe)) for probe in probes]
         equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
         self._coefficients = np.linalg.solve(equations, np.array(counts, dtype=float))
 

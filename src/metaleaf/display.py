@@ -71,8 +71,9 @@ class Display:
             return
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(f"  {name}", total=rounds, note="", unit="rounds")
-        changed = {"note": note} if note else {}
-        self._bars.update(self._tasks[name], completed=number, **changed)
+        self._bars.update(self._tasks[name], completed=number)
+        if note:
+            self._bars.update(self._tasks[name], note=note)
 
     def done(self, name: str, result: str) -> None:
         """A run has ended."""

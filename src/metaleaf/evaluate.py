@@ -28,7 +28,7 @@ def score_clients(
     scores = engine.score(broadcast, shots, every_step)
     rows = []
     for client, (held, query), score in zip(clients, shots, scores, strict=True):
-        majority = int((query.y == np.bincount(held.y.numpy()).argmax()).sum())
+        majority = np.count_nonzero(query.y.numpy() == np.bincount(held.y.numpy()).argmax())
         for step, (n, correct, loss) in enumerate(score.tolist()):
             rows.append(
                 {

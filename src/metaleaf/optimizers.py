@@ -60,7 +60,8 @@ class Adam:
         scale, correction = self.lr * rate / (1 - self.beta1**t), 1 - self.beta2**t
 
         def move(p: Tensor, a: Tensor, b: Tensor) -> Tensor:
-            return p - (scale * a / ((b / correction).sqrt() + self.eps)).to(p.dtype)
+            stepped: Tensor = p - (scale * a / ((b / correction).sqrt() + self.eps)).to(p.dtype)
+            return stepped
 
         return tree_map(move, params, m, v), {"m": m, "v": v, "steps": steps}
 

@@ -21,12 +21,6 @@ class Shots(NamedTuple):
     seed: Tensor
     mask: Tensor | None = None
 
-    def count(self) -> Tensor:
-        """The number of real examples, a float scalar."""
-        if self.mask is None:
-            return torch.tensor(float(len(self.y)), device=self.y.device)
-        return self.mask.sum().float()
-
     def take(self, rows: Tensor) -> "Shots":
         """The examples at those row numbers (int64 [k])."""
         return Shots(self.x[rows], self.y[rows], self.seed, None if self.mask is None else self.mask[rows])
