@@ -26,7 +26,7 @@ def summarise(clients: pd.DataFrame) -> dict[str, float]:
     """
     scored = clients[clients["n"] > 0]
     if scored.empty:
-        raise DataError("no client has a query example to be scored on; lower the support fraction")
+        raise DataError("no client has a query example to be scored on: raise min_examples")
     n = scored["n"].to_numpy(dtype=float)
     correct = scored["correct"].to_numpy(dtype=float)
     accuracy = np.sort(correct / n)

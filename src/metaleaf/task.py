@@ -51,6 +51,7 @@ class Task:
         rows = slice(start, start + SCORE_ROWS)
         logits, y = self.logits(params, shots.x[rows]), shots.y[rows]
         real = torch.ones_like(y, dtype=torch.bool) if shots.mask is None else shots.mask[rows]
-        correct = (logits.argmax(-1) == y) & real
+        # A model that has become NaN answers nothing; without this, argmax would call everything class 0.
+        correct = (logits.argmax(-1) == y) & logits.isfinite().all(-1) & real
         losses = torch.where(real, F.cross_entropy(logits, y, reduction="none").double(), 0.0)
         return torch.stack([real.sum().double(), correct.sum().double(), losses.sum()])
