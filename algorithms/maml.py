@@ -31,7 +31,8 @@ class MAML:
 
     inner_lr: float = 0.03
     inner_steps: int = 1
-    adapt_steps: int = 1
+    adapt_steps: int | None = None
+    """Steps when a client adapts; None: as many as in training."""
     server_optimizer: Optimizer = Adam(lr=0.001)
     first_order: bool = False
 
@@ -54,4 +55,4 @@ class MAML:
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
         """The inner loop."""
-        return descend(task, params, support, self.inner_lr, self.adapt_steps)
+        return descend(task, params, support, self.inner_lr, self.adapt_steps or self.inner_steps)

@@ -34,7 +34,8 @@ class MetaSGD:
 
     inner_lr: float = 0.03
     inner_steps: int = 1
-    adapt_steps: int = 1
+    adapt_steps: int | None = None
+    """Steps when a client adapts; None: as many as in training."""
     server_optimizer: Optimizer = Adam(lr=0.001)
 
     def init(self, task: Task, params: Params) -> State:
@@ -57,4 +58,4 @@ class MetaSGD:
 
     def adapt(self, task: Task, learned: Tree, support: Shots) -> Iterator[Params]:
         """The inner loop with the learned rates."""
-        return descend(task, learned["params"], support, learned["rates"], self.adapt_steps)
+        return descend(task, learned["params"], support, learned["rates"], self.adapt_steps or self.inner_steps)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaleaf.trees import Tree, leaves, tree_map
+from metaleaf.trees import Tree, leaves, tree_map, zeros_like
 
 _vectorising: ContextVar[bool] = ContextVar("vectorising", default=False)
 _depth: ContextVar[int] = ContextVar("depth", default=0)
@@ -42,6 +42,8 @@ def _autograd(f: Callable[..., Tensor]) -> Callable[..., Tree]:
             with torch.enable_grad():
                 inputs = tree_map(_fresh, tree)
                 value = f(inputs, *rest)
+                if not value.requires_grad:  # a constant
+                    return zeros_like(tree)
                 found = iter(torch.autograd.grad(value, leaves(inputs), create_graph=outer > 0, materialize_grads=True))
         finally:
             _depth.reset(token)

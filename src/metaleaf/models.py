@@ -3,6 +3,7 @@
 Source of the architectures: LEAF's ``models/{femnist,shakespeare,synthetic}``.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,9 +82,21 @@ def _features(shape: tuple[int, ...]) -> int:
     return total
 
 
+def _side(shape: tuple[int, ...]) -> int:
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 4:
+        raise ValueError("it needs square images of 4 pixels or more a side.")
+    return shape[0]
+
+
+def _characters(classes: int, shape: tuple[int, ...]) -> int:
+    if len(shape) != 1:
+        raise ValueError("it needs rows of character numbers.")
+    return classes
+
+
 MODELS: dict[str, Callable[[int, tuple[int, ...]], nn.Module]] = {
-    "cnn": lambda classes, shape: CNN(classes, shape[0]),
-    "lstm": lambda classes, shape: LSTM(classes),
+    "cnn": lambda classes, shape: CNN(classes, _side(shape)),
+    "lstm": lambda classes, shape: LSTM(_characters(classes, shape)),
     "logistic": lambda classes, shape: Logistic(classes, _features(shape)),
 }
 """Model by the name that a suite uses; each takes (classes, x_shape)."""
@@ -97,7 +110,7 @@ def build(name: str, spec: Mapping[str, Any], seed: int) -> nn.Module:
         torch.manual_seed(seed)
         try:
             model = MODELS[name](spec["classes"], tuple(spec["x_shape"]))
-        except (IndexError, ValueError) as error:
+        except ValueError as error:
             raise ConfigError(
                 f"model {name!r} cannot read examples of shape {tuple(spec['x_shape'])}: {error}"
             ) from error
@@ -116,3 +129,14 @@ def initialise(model: nn.Module) -> None:
             if "bias_hh" in name:
                 size = len(p) // 4
                 p[size : 2 * size] = 1.0  # torch orders the gates input, forget, cell, output
+    for module in model.modules():
+        if isinstance(module, nn.LSTM):
+            for i in range(module.num_layers):
+                _initialise_lstm_layer(getattr(module, f"weight_ih_l{i}"), getattr(module, f"weight_hh_l{i}"))
+
+
+def _initialise_lstm_layer(inputs: Tensor, recurrent: Tensor) -> None:
+    # TensorFlow keeps both in one matrix [inputs + hidden, 4 * hidden], and its shape decides the bound.
+    bound = math.sqrt(6 / (inputs.shape[1] + recurrent.shape[1] + len(inputs)))
+    nn.init.uniform_(inputs, -bound, bound)
+    nn.init.uniform_(recurrent, -bound, bound)

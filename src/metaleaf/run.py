@@ -118,7 +118,7 @@ class Run:
         """The progress with this round's row, validated if it is the round's turn."""
         number, protocol = int(row["round"]), self.config.protocol
         row = {"bytes_down": 0, "bytes_up": 0, "flops": 0, "update_norm": 0.0, **row}
-        if number % protocol.evaluate_every == 0 or number == self.rounds:
+        if (number and number % protocol.evaluate_every == 0) or number == self.rounds:
             clients = [int(i) for i in self.federation.clients["validation"]]
             broadcast = progress.state.broadcast
             scores = score_clients(self.engine, self.federation, broadcast, clients, protocol.support, every_step=False)

@@ -1,0 +1,65 @@
+"""Small tasks, clients and reference formulas that several tests share."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from metaleaf import models
+from metaleaf.shots import Episode, Shots
+from metaleaf.task import Task
+
+SPECS: dict[str, dict[str, Any]] = {
+    "logistic": {"classes": 3, "x_shape": (4,), "x_dtype": "float32"},
+    "cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
+    "lstm": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
+}
+
+RAGGED = [(2, 3), (1, 0), (4, 9), (3, 1)]
+"""(support, query) examples of a cohort; the second client has a single example and nothing to be scored on."""
+
+
+def task(model: str, dtype: torch.dtype = torch.float64) -> Task:
+    return Task(models.build(model, SPECS[model], seed=7).to(dtype))
+
+
+def shots(model: str, n: int, seed: int) -> Shots:
+    spec, rng = SPECS[model], np.random.default_rng(seed)
+    shape = (n, *spec["x_shape"])
+    high = {"cnn": 256, "lstm": spec["classes"]}
+    x = rng.normal(size=shape).astype(np.float32) if model == "logistic" else rng.integers(0, high[model], shape)
+    y = rng.integers(0, spec["classes"], n)
+    return Shots(torch.tensor(x, dtype=getattr(torch, spec["x_dtype"])), torch.tensor(y), torch.tensor(1000 + seed))
+
+
+def episode(model: str, support: int, query: int, seed: int, round_number: int = 1) -> Episode:
+    data = shots(model, support + query, seed)
+    rows = torch.arange(support + query)
+    return Episode(data.take(rows[:support]), data.take(rows[support:]), data, torch.tensor(float(round_number - 1)))
+
+
+def cohort(model: str) -> list[Episode]:
+    return [episode(model, *sizes, seed=i) for i, sizes in enumerate(RAGGED)]
+
+
+WORD = (1 << 64) - 1
+
+
+def split_mix(z: int) -> int:
+    """SplitMix64's finaliser on Python's integers."""
+    z = (z + 0x9E3779B97F4A7C15) & WORD
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & WORD
+    return z ^ (z >> 31)
+
+
+def reference_order(seed: int, stream: int, n: int) -> list[int]:
+    """The documented order of n rows, on Python's integers."""
+    key = split_mix((seed + stream) & WORD)
+    return sorted(range(n), key=lambda row: split_mix((key + row) & WORD) >> 1)
+
+
+def reference_batches(seed: int, n: int, batch_size: int, epochs: int) -> list[list[int]]:
+    """Rows of the batches of an algorithm's local training."""
+    orders = [reference_order(seed, epoch * 1_000_003, n) for epoch in range(epochs)]
+    return [order[start : start + batch_size] for order in orders for start in range(0, n, batch_size)]

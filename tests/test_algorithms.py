@@ -1,0 +1,645 @@
+"""Every algorithm against the contract; then each one's rounds against numbers computed without it.
+
+The conformance tests take their algorithms from the registry, so a new file in ``algorithms/`` is tested by being
+there. The reference numbers come from plain numpy: softmax regression's gradient and Hessian in closed form.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+from small_tasks import RAGGED, cohort, episode, reference_batches, shots, task
+from torch import Tensor
+from torch.func import functional_call
+from torch.testing import assert_close
+
+from metaleaf import registry, trees
+from metaleaf.algorithm import Algorithm, State
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.algorithms.fedavg_meta import FedAvgMeta
+from metaleaf.algorithms.fomaml import FOMAML
+from metaleaf.algorithms.local import Local
+from metaleaf.algorithms.maml import MAML
+from metaleaf.algorithms.meta_sgd import MetaSGD
+from metaleaf.algorithms.reptile import Reptile
+from metaleaf.config import build, override, resolve
+from metaleaf.engine import Engine, Mode, Sequential, Vectorised, engine
+from metaleaf.models import Logistic
+from metaleaf.optimizers import SGD, Adam
+from metaleaf.shots import Episode, Shots
+from metaleaf.task import Params, Task
+from metaleaf.trees import Tree
+
+NAMES = registry.names("algorithms")
+MODELS = ["logistic", "cnn", "lstm"]
+CPU = torch.device("cpu")
+
+
+def default(name: str) -> Algorithm:
+    return cast(Algorithm, registry.plugin("algorithms", name)())
+
+
+def started(algorithm: Algorithm, work: Task) -> State:
+    return algorithm.init(work, work.params())
+
+
+def copied(tree: Tree) -> Tree:
+    return trees.tree_map(lambda leaf: None if leaf is None else leaf.clone(), tree)
+
+
+def assert_same(a: Tree, b: Tree) -> None:
+    """The same bits."""
+    assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def assert_near(a: Tree, b: Tree, tolerance: float = 1e-9) -> None:
+    """Each leaf equal to within a part of the whole tree's norm, and of the same shape."""
+    assert trees.named_leaves(a).keys() == trees.named_leaves(b).keys()
+    for name, leaf in trees.named_leaves(a).items():
+        other = trees.named_leaves(b)[name]
+        assert leaf.shape == other.shape, name
+        assert trees.norm(leaf - other) <= tolerance * (trees.norm(b) + 1e-30), name
+
+
+# ---------------------------------------------------------------------------------------------------- conformance
+
+# Beyond the defaults: momentum and moments that padding must not disturb, several epochs and inner steps, schedules.
+VARIANTS: list[Any] = [
+    *(pytest.param(default(name), id=name) for name in NAMES),
+    pytest.param(
+        FedAvg(SGD(0.05, momentum=0.9, weight_decay=0.1), SGD(0.7, momentum=0.9), 2, 3, decay=0.5), id="fedavg_momentum"
+    ),
+    pytest.param(FedAvg(Adam(0.01), Adam(0.1, eps=1e-3), epochs=2, batch_size=4), id="fedavg_adam"),
+    pytest.param(Reptile(Adam(0.01), batch_size=2, adapt_epochs=2), id="reptile_adam"),
+    pytest.param(MAML(0.3, inner_steps=3, adapt_steps=2, server_optimizer=SGD(0.1)), id="maml_3"),
+    pytest.param(FOMAML(0.3, inner_steps=2), id="fomaml_2"),
+    pytest.param(MetaSGD(0.3, inner_steps=2, adapt_steps=3), id="meta_sgd_2"),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("algorithm", VARIANTS)
+def test_vectorised_is_one_client_at_a_time(algorithm: Algorithm, model: str) -> None:
+    work = task(model)
+    state = started(algorithm, work)
+    weights = [0.1, 0.2, 0.3, 0.4]
+    clients = [(e.support, e.query) for e in cohort(model)]
+    one, all_at_once = Sequential(work, algorithm, CPU), Vectorised(work, algorithm, CPU)
+    if getattr(algorithm, "federated", True):
+        assert_near(
+            all_at_once.mean_update(state.broadcast, cohort(model), weights),
+            one.mean_update(state.broadcast, cohort(model), weights),
+        )
+    for every_step in (True, False):
+        expected = one.score(state.broadcast, clients, every_step)
+        found = all_at_once.score(state.broadcast, clients, every_step)
+        assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        for (_, query), rows in zip(RAGGED, found, strict=True):
+            assert rows.dtype == torch.float64
+            assert rows.shape == (len(found[0]), 3)
+            assert rows[:, 0].tolist() == [query] * len(rows)
+
+
+def test_in_chunks_is_all_at_once() -> None:
+    work, algorithm = task("logistic"), MAML(0.3)
+    whole, chunked = Vectorised(work, algorithm, CPU), Vectorised(work, algorithm, CPU)
+    chunked.chunk = 3
+    broadcast, weights = work.params(), [0.1, 0.2, 0.3, 0.4]
+    clients = [(e.support, e.query) for e in cohort("logistic")]
+    assert_near(
+        chunked.mean_update(broadcast, cohort("logistic"), weights),
+        whole.mean_update(broadcast, cohort("logistic"), weights),
+    )
+    assert_close(chunked.score(broadcast, clients, True), whole.score(broadcast, clients, True), rtol=1e-12, atol=0)
+
+
+def test_the_mean_is_over_the_clients_weights() -> None:
+    work, algorithm = task("logistic"), MAML(0.3)
+    apart = [algorithm.client(work, work.params(), e) for e in cohort("logistic")]
+    weights = [0.4, 0.3, 0.2, 0.1]
+    expected = {k: sum(w * update[k] for w, update in zip(weights, apart, strict=True)) for k in apart[0]}
+    for mode in ("sequential", "vectorised"):
+        found = engine(work, algorithm, cast(Mode, mode)).mean_update(work.params(), cohort("logistic"), weights)
+        assert_near(found, expected, 1e-13)
+
+
+@pytest.mark.parametrize("mode", ["sequential", "vectorised"])
+@pytest.mark.parametrize("name", NAMES)
+def test_is_deterministic(name: str, mode: Mode) -> None:
+    work, algorithm = task("logistic", torch.float32), default(name)
+    clients = [(e.support, e.query) for e in cohort("logistic")]
+
+    def once() -> Tree:
+        torch.rand(3)  # the global generator has moved on, which must not matter
+        state = started(algorithm, work)
+        runner = engine(work, algorithm, mode)
+        if getattr(algorithm, "federated", True):
+            update = runner.mean_update(state.broadcast, cohort("logistic"), [0.25] * 4)
+            state = algorithm.server(state, update)
+        return tuple(state), runner.score(state.broadcast, clients, True)
+
+    assert_same(once(), once())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_keeps_dtypes_and_shapes(name: str, dtype: torch.dtype) -> None:
+    work, algorithm = task("logistic", dtype), default(name)
+    params = work.params()
+    state = algorithm.init(work, params)
+    for e in cohort("logistic"):
+        update = algorithm.client(work, state.broadcast, e)
+        following = algorithm.server(state, update)
+        floats = [leaf for leaf in trees.leaves((update, tuple(following))) if leaf.is_floating_point()]
+        assert {leaf.dtype for leaf in floats} <= {dtype}
+        assert not any(leaf.requires_grad for leaf in trees.leaves((update, tuple(following))))
+        assert [(k, v.shape, v.dtype) for k, v in trees.named_leaves(tuple(following)).items()] == [
+            (k, v.shape, v.dtype) for k, v in trees.named_leaves(tuple(state)).items()
+        ]
+        for model in algorithm.adapt(work, state.broadcast, e.support):
+            assert {k: (p.shape, p.dtype) for k, p in model.items()} == {k: (p.shape, dtype) for k, p in params.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stays_on_its_device(name: str) -> None:
+    """On tensors without data, of a device that no code here names."""
+    place, algorithm = torch.device("meta"), default(name)
+    work = Task(task("logistic").model.to(place))
+    state = started(algorithm, work)
+    whole = trees.tree_map(lambda leaf: leaf if leaf is None else leaf.to(place), episode("logistic", 3, 4, seed=0))
+    update = algorithm.client(work, state.broadcast, whole)
+    found = [tuple(state), update, tuple(algorithm.server(state, update))]
+    found += algorithm.adapt(work, state.broadcast, whole.support)
+    assert {leaf.device for leaf in trees.leaves(found)} == {place}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_are_pure(name: str) -> None:
+    """No argument is written to: the state may be the selected model, and the examples are the memory-mapped data."""
+    work, algorithm = task("logistic"), default(name)
+    params = work.params()
+    original = copied(params)
+    state = algorithm.init(work, params)
+    first = episode("logistic", 3, 4, seed=0)
+    update = algorithm.client(work, state.broadcast, first)
+    state = algorithm.server(state, update)
+    kept, given, sent = copied(tuple(state)), copied(first), copied(update)
+    algorithm.client(work, state.broadcast, first)
+    list(algorithm.adapt(work, state.broadcast, first.support))
+    algorithm.server(state, update)
+    assert_same(tuple(state), kept)
+    assert_same(trees.leaves(first), trees.leaves(given))
+    assert_same(update, sent)
+    assert_same(params, original)
+    assert_same(work.params(), original)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_survives_a_checkpoint(name: str) -> None:
+    work, algorithm = task("logistic", torch.float32), default(name)
+    state = started(algorithm, work)
+    update = algorithm.client(work, state.broadcast, episode("logistic", 3, 4, seed=0))
+    state = algorithm.server(state, update)
+    blob = save({key: leaf.clone() for key, leaf in trees.named_leaves(tuple(state)).items()})
+    restored = State(*trees.with_named_leaves(tuple(started(algorithm, work)), load(blob)))
+    assert_same(tuple(restored), tuple(state))
+    assert_same(tuple(algorithm.server(restored, update)), tuple(algorithm.server(state, update)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_adapts_in_the_same_number_of_steps(name: str) -> None:
+    work, algorithm = task("logistic"), default(name)
+    broadcast = started(algorithm, work).broadcast
+    models = [list(algorithm.adapt(work, broadcast, shots("logistic", n, n))) for n in (1, 2, 13)]
+    assert len({len(steps) for steps in models}) == 1
+    for steps in models:
+        assert_same(steps[0], work.params())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declared_space_can_be_built(name: str) -> None:
+    cls = registry.plugin("algorithms", name)
+    assert cls.title
+    assert cls.space
+    plain = resolve("algorithms", name, {})
+    for key, values in cls.space.items():
+        assert len(set(values)) == len(values) > 1
+        for value in values:
+            found: Any = build("algorithms", name, override(plain, {key: value}))
+            for part in key.split("."):
+                found = getattr(found, part)
+            assert found == value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_a_frozen_dataclass(name: str) -> None:
+    algorithm = default(name)
+    field = dataclasses.fields(cast(Any, algorithm))[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(algorithm, field, 1)
+
+
+# ------------------------------------------------------------------------------- rounds computed by hand, with numpy
+
+FEATURES, CLASSES = 2, 3
+Array = np.ndarray
+Data = tuple[Array, Array]
+
+
+def softmax(theta: Array, x: Array) -> tuple[Array, Array]:
+    """Inputs with a one for the bias, and probabilities, of softmax regression with theta [classes, features + 1]."""
+    inputs = np.column_stack([x, np.ones(len(x))])
+    z = np.exp(inputs @ theta.T)
+    return inputs, z / z.sum(1, keepdims=True)
+
+
+def gradient(theta: Array, data: Data) -> Array:
+    """Of the mean cross-entropy: (p - onehot)^T x / n."""
+    x, y = data
+    inputs, p = softmax(theta, x)
+    found: Array = (p - np.eye(CLASSES)[y]).T @ inputs / len(y)
+    return found
+
+
+def hessian_product(theta: Array, data: Data, v: Array) -> Array:
+    """H v, with H[(c, i), (d, j)] = mean of p_c (delta_cd - p_d) x_i x_j."""
+    inputs, p = softmax(theta, data[0])
+    curvature = p[:, :, None] * (np.eye(CLASSES) - p[:, None, :])
+    found: Array = np.einsum("ncd,ni,nj,dj->ci", curvature, inputs, inputs, v) / len(inputs)
+    return found
+
+
+THETA = np.array([[0.3, -0.2, 0.1], [-0.5, 0.4, 0.0], [0.2, 0.6, -0.3]])
+SUPPORTS: list[Data] = [
+    (np.array([[1.0, 2.0]]), np.array([2])),
+    (np.array([[0.5, -1.0], [2.0, 0.3], [-1.2, 0.7]]), np.array([0, 1, 1])),
+]
+QUERIES: list[Data] = [
+    (np.array([[-1.0, 0.5], [0.2, 0.9]]), np.array([0, 1])),
+    (np.array([[1.5, 1.0], [-0.4, -0.8]]), np.array([2, 0])),
+]
+ALL: list[Data] = [(np.vstack([s[0], q[0]]), np.append(s[1], q[1])) for s, q in zip(SUPPORTS, QUERIES, strict=True)]
+WEIGHTS = [3 / 8, 5 / 8]  # of 3 and 5 examples
+SEEDS = [101, 202]
+
+
+def tensors(theta: Array) -> Params:
+    return {"out.weight": torch.tensor(theta[:, :FEATURES]), "out.bias": torch.tensor(theta[:, FEATURES])}
+
+
+def array(params: Params) -> Array:
+    return np.column_stack([params["out.weight"].numpy(), params["out.bias"].numpy()])
+
+
+def tiny() -> Task:
+    model = Logistic(CLASSES, FEATURES).double()
+    model.load_state_dict(tensors(THETA))
+    return Task(model)
+
+
+def as_shots(data: Data, seed: int) -> Shots:
+    return Shots(torch.tensor(data[0]), torch.tensor(data[1]), torch.tensor(seed))
+
+
+def episodes(round_number: int = 1) -> list[Episode]:
+    when = torch.tensor(round_number - 1.0, dtype=torch.float64)
+    parts = zip(SUPPORTS, QUERIES, ALL, SEEDS, strict=True)
+    return [Episode(as_shots(s, seed), as_shots(q, seed), as_shots(a, seed), when) for s, q, a, seed in parts]
+
+
+def local_sgd(
+    theta: Array, data: Data, seed: int, lr: float, size: int, epochs: int, momentum: float = 0.0, decay: float = 0.0
+) -> Array:
+    """Minibatch SGD in the documented order."""
+    velocity = np.zeros_like(theta)
+    for rows in reference_batches(seed, len(data[1]), size, epochs):
+        velocity = momentum * velocity + gradient(theta, (data[0][rows], data[1][rows])) + decay * theta
+        theta = theta - lr * velocity
+    return theta
+
+
+class NumpyAdam:
+    """Adam as its paper's algorithm 1 writes it."""
+
+    def __init__(self, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
+        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
+        self.m: Any = 0.0
+        self.v: Any = 0.0
+        self.t = 0
+
+    def step(self, theta: Array, g: Array) -> Array:
+        self.t += 1
+        self.m = self.beta1 * self.m + (1 - self.beta1) * g
+        self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
+        m, v = self.m / (1 - self.beta1**self.t), self.v / (1 - self.beta2**self.t)
+        after: Array = theta - self.lr * m / (np.sqrt(v) + self.eps)
+        return after
+
+
+def mean(per_client: Sequence[Array]) -> Array:
+    return cast(Array, sum(w * found for w, found in zip(WEIGHTS, per_client, strict=True)))
+
+
+def rounds(algorithm: Algorithm, mode: Mode, count: int) -> Iterator[State]:
+    """The states after each of `count` rounds, as a run goes through them."""
+    work = tiny()
+    runner: Engine = engine(work, algorithm, mode)
+    state = algorithm.init(work, work.params())
+    for number in range(1, count + 1):
+        update = runner.mean_update(state.broadcast, episodes(number), WEIGHTS)
+        state = algorithm.server(state, update)
+        yield state
+
+
+def assert_rounds(algorithm: Algorithm, mode: Mode, expected: Sequence[Array]) -> None:
+    for state, theta in zip(rounds(algorithm, mode, len(expected)), expected, strict=True):
+        np.testing.assert_allclose(array(state.broadcast), theta, rtol=1e-11, atol=1e-13)
+
+
+both = pytest.mark.parametrize("mode", ["sequential", "vectorised"])
+
+
+def test_the_reference_formulas() -> None:
+    """The numpy formulas by themselves: the Hessian is the gradient's slope, the gradient the loss's."""
+    data, v, eps = ALL[1], np.random.default_rng(0).normal(size=THETA.shape), 1e-6
+
+    def loss(theta: Array) -> float:
+        return float(-np.log(softmax(theta, data[0])[1][np.arange(len(data[1])), data[1]]).mean())
+
+    slope = (loss(THETA + eps * v) - loss(THETA - eps * v)) / (2 * eps)
+    assert (gradient(THETA, data) * v).sum() == pytest.approx(slope, rel=1e-8)
+    slopes = (gradient(THETA + eps * v, data) - gradient(THETA - eps * v, data)) / (2 * eps)
+    np.testing.assert_allclose(hessian_product(THETA, data, v), slopes, rtol=1e-7, atol=1e-9)
+
+
+@both
+def test_fedavg_of_one_full_batch_is_gradient_descent_on_all_examples(mode: Mode) -> None:
+    """With weights by examples, one step of every client is one step on the pooled data."""
+    pooled = (np.vstack([a[0] for a in ALL]), np.concatenate([a[1] for a in ALL]))
+    assert_rounds(FedAvg(SGD(0.5), batch_size=100), mode, [THETA - 0.5 * gradient(THETA, pooled)])
+
+
+@both
+def test_fedavg_of_minibatches_and_epochs_is_the_mean_of_models(mode: Mode) -> None:
+    expected = mean([local_sgd(THETA, d, seed, 0.5, 2, 2) for d, seed in zip(ALL, SEEDS, strict=True)])
+    assert_rounds(FedAvg(SGD(0.5), epochs=2, batch_size=2), mode, [expected])
+
+
+@both
+def test_fedavg_client_momentum_and_weight_decay(mode: Mode) -> None:
+    expected = mean([local_sgd(THETA, d, seed, 0.2, 2, 3, 0.9, 0.1) for d, seed in zip(ALL, SEEDS, strict=True)])
+    assert_rounds(FedAvg(SGD(0.2, momentum=0.9, weight_decay=0.1), epochs=3, batch_size=2), mode, [expected])
+
+
+@both
+def test_fedavg_client_adam_starts_afresh_every_round(mode: Mode) -> None:
+    def client(theta: Array, data: Data, seed: int) -> Array:
+        adam = NumpyAdam(0.05)
+        for rows in reference_batches(seed, len(data[1]), 2, 2):
+            theta = adam.step(theta, gradient(theta, (data[0][rows], data[1][rows])))
+        return theta
+
+    first = mean([client(THETA, d, seed) for d, seed in zip(ALL, SEEDS, strict=True)])
+    second = mean([client(first, d, seed) for d, seed in zip(ALL, SEEDS, strict=True)])
+    assert_rounds(FedAvg(Adam(0.05), epochs=2, batch_size=2), mode, [first, second])
+
+
+@both
+def test_fedavg_server_momentum_and_decay_over_two_rounds(mode: Mode) -> None:
+    """v1 = d1; v2 = 0.9 v1 + d2; the server's rate is 0.7; in round 2 clients learn at half the rate."""
+
+    def difference(theta: Array, lr: float) -> Array:
+        return theta - mean([local_sgd(theta, d, seed, lr, 2, 1) for d, seed in zip(ALL, SEEDS, strict=True)])
+
+    d1 = difference(THETA, 0.4)
+    first = THETA - 0.7 * d1
+    second = first - 0.7 * (0.9 * d1 + difference(first, 0.2))
+    algorithm = FedAvg(SGD(0.4), SGD(0.7, momentum=0.9), batch_size=2, decay=0.5)
+    assert_rounds(algorithm, mode, [first, second])
+
+
+@both
+def test_fedavg_server_adam_over_three_rounds(mode: Mode) -> None:
+    adam, theta, expected = NumpyAdam(0.1, 0.9, 0.99, 1e-3), THETA, []
+    for _ in range(3):
+        theta = adam.step(theta, theta - mean([theta - 0.3 * gradient(theta, d) for d in ALL]))
+        expected.append(theta)
+    assert_rounds(FedAvg(SGD(0.3), Adam(0.1, 0.9, 0.99, 1e-3)), mode, expected)
+
+
+def adapted(algorithm: Algorithm, broadcast: Tree, client: int) -> list[Array]:
+    models = algorithm.adapt(tiny(), broadcast, as_shots(SUPPORTS[client], SEEDS[client]))
+    return [array(model) for model in models]
+
+
+def assert_models(found: Sequence[Array], expected: Sequence[Array]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
+
+
+def descended(theta: Array, data: Data, rate: Any, steps: int) -> list[Array]:
+    """Full-batch gradient descent: the points before, and after every step."""
+    points = [theta]
+    for _ in range(steps):
+        points.append(points[-1] - rate * gradient(points[-1], data))
+    return points
+
+
+def test_fedavg_does_not_adapt() -> None:
+    assert_models(adapted(FedAvg(), tensors(THETA), 1), [THETA])
+
+
+@both
+def test_fedavg_meta_trains_as_fedavg_and_fine_tunes_on_the_whole_support_set(mode: Mode) -> None:
+    algorithm = FedAvgMeta(SGD(0.5), epochs=2, batch_size=2, adapt_lr=0.3, adapt_steps=3)
+    expected = mean([local_sgd(THETA, d, seed, 0.5, 2, 2) for d, seed in zip(ALL, SEEDS, strict=True)])
+    assert_rounds(algorithm, mode, [expected])
+    for client in (0, 1):
+        assert_models(adapted(algorithm, tensors(expected), client), descended(expected, SUPPORTS[client], 0.3, 3))
+
+
+@both
+def test_reptile_moves_part_of_the_way_and_adapts_as_it_trains(mode: Mode) -> None:
+    algorithm = Reptile(SGD(0.5), SGD(0.25), epochs=2, batch_size=2, adapt_epochs=3)
+    target = mean([local_sgd(THETA, d, seed, 0.5, 2, 2) for d, seed in zip(ALL, SEEDS, strict=True)])
+    assert_rounds(algorithm, mode, [THETA + 0.25 * (target - THETA)])
+    for client in (0, 1):
+        steps = [local_sgd(THETA, SUPPORTS[client], SEEDS[client], 0.5, 2, epochs) for epochs in range(4)]
+        assert_models(adapted(algorithm, tensors(THETA), client), steps)
+
+
+def test_local_trains_on_its_support_set_and_nothing_moves() -> None:
+    algorithm = Local(SGD(0.5), epochs=3, batch_size=2)
+    state = algorithm.init(tiny(), tensors(THETA))
+    assert trees.nbytes(algorithm.client(tiny(), state.broadcast, episodes()[0])) == 0
+    assert algorithm.server(state, ()) is state
+    assert not algorithm.federated
+    for client in (0, 1):
+        steps = [local_sgd(THETA, SUPPORTS[client], SEEDS[client], 0.5, 2, epochs) for epochs in range(4)]
+        assert_models(adapted(algorithm, state.broadcast, client), steps)
+
+
+def fomaml_gradient(theta: Array, client: int, rate: float, steps: int) -> Array:
+    return gradient(descended(theta, SUPPORTS[client], rate, steps)[-1], QUERIES[client])
+
+
+def maml_gradient(theta: Array, client: int, rate: float, steps: int) -> Array:
+    """(I - rate H(theta_0)) ... (I - rate H(theta_k-1)) times the query gradient at theta_k."""
+    *points, final = descended(theta, SUPPORTS[client], rate, steps)
+    g = gradient(final, QUERIES[client])
+    for point in reversed(points):
+        g = g - rate * hessian_product(point, SUPPORTS[client], g)
+    return g
+
+
+@both
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(("cls", "client"), [(MAML, maml_gradient), (FOMAML, fomaml_gradient)])
+def test_maml_in_closed_form(cls: type[MAML], client: Callable[..., Array], steps: int, mode: Mode) -> None:
+    """One round of the server's SGD; the inner rate is large, so that the orders differ in the first digit."""
+    g = mean([client(THETA, i, 0.8, steps) for i in (0, 1)])
+    algorithm = cls(0.8, inner_steps=steps, adapt_steps=3, server_optimizer=SGD(0.5))
+    assert_rounds(algorithm, mode, [THETA - 0.5 * g])
+    for i in (0, 1):
+        assert_models(adapted(algorithm, tensors(THETA), i), descended(THETA, SUPPORTS[i], 0.8, 3))
+
+
+def test_first_and_second_order_differ_here() -> None:
+    first, second = (mean([f(THETA, i, 0.8, 1) for i in (0, 1)]) for f in (fomaml_gradient, maml_gradient))
+    assert np.abs(first - second).max() > 0.1 * np.abs(second).max()
+
+
+@both
+def test_maml_server_adam_over_three_rounds(mode: Mode) -> None:
+    adam, theta, expected = NumpyAdam(0.05), THETA, []
+    for _ in range(3):
+        theta = adam.step(theta, mean([maml_gradient(theta, i, 0.8, 1) for i in (0, 1)]))
+        expected.append(theta)
+    assert_rounds(MAML(0.8, server_optimizer=Adam(0.05)), mode, expected)
+
+
+def meta_sgd_gradients(theta: Array, rates: Array, client: int, steps: int) -> tuple[Array, Array]:
+    """By parameters and by rates, backwards through theta' = theta - rates * grad(theta)."""
+    *points, final = descended(theta, SUPPORTS[client], rates, steps)
+    by_theta, by_rates = gradient(final, QUERIES[client]), np.zeros_like(rates)
+    for point in reversed(points):
+        by_rates = by_rates - by_theta * gradient(point, SUPPORTS[client])
+        by_theta = by_theta - hessian_product(point, SUPPORTS[client], rates * by_theta)
+    return by_theta, by_rates
+
+
+@both
+@pytest.mark.parametrize("steps", [1, 3])
+def test_meta_sgd_in_closed_form_over_two_rounds(mode: Mode, steps: int) -> None:
+    """In round 2 every rate is another, so a gradient that forgets an element-wise product would be found."""
+    theta, rates = THETA, np.full_like(THETA, 0.6)
+    algorithm = MetaSGD(0.6, inner_steps=steps, adapt_steps=2, server_optimizer=SGD(0.5))
+    for state in rounds(algorithm, mode, 2):
+        by_theta, by_rates = zip(*(meta_sgd_gradients(theta, rates, i, steps) for i in (0, 1)), strict=True)
+        if steps == 1:  # the formula as papers write it
+            support = [gradient(theta, d) for d in SUPPORTS]
+            query = [gradient(theta - rates * s, d) for s, d in zip(support, QUERIES, strict=True)]
+            np.testing.assert_allclose(mean(by_rates), mean([-s * q for s, q in zip(support, query, strict=True)]))
+        theta, rates = theta - 0.5 * mean(by_theta), rates - 0.5 * mean(by_rates)
+        np.testing.assert_allclose(array(state.broadcast["params"]), theta, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(array(state.broadcast["rates"]), rates, rtol=1e-11, atol=1e-13)
+    learned = {"params": tensors(theta), "rates": tensors(rates)}
+    assert_models(adapted(algorithm, learned, 1), descended(theta, SUPPORTS[1], rates, 2))
+
+
+@both
+def test_meta_sgd_server_adam_moves_rates_too(mode: Mode) -> None:
+    theta, rates, for_theta, for_rates = THETA, np.full_like(THETA, 0.6), NumpyAdam(0.02), NumpyAdam(0.02)
+    for state in rounds(MetaSGD(0.6, server_optimizer=Adam(0.02)), mode, 3):
+        by_theta, by_rates = zip(*(meta_sgd_gradients(theta, rates, i, 1) for i in (0, 1)), strict=True)
+        theta, rates = for_theta.step(theta, mean(by_theta)), for_rates.step(rates, mean(by_rates))
+        np.testing.assert_allclose(array(state.broadcast["params"]), theta, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(array(state.broadcast["rates"]), rates, rtol=1e-10, atol=1e-12)
+
+
+def test_scores_by_hand() -> None:
+    """Examples, correct and summed loss on the query set, before and after two steps."""
+    algorithm = FedAvgMeta(adapt_lr=0.8, adapt_steps=2)
+    expected = []
+    for support, query in zip(SUPPORTS, QUERIES, strict=True):
+        rows = []
+        for theta in descended(THETA, support, 0.8, 2):
+            p = softmax(theta, query[0])[1]
+            rows.append([2, (p.argmax(1) == query[1]).sum(), -np.log(p[np.arange(2), query[1]]).sum()])
+        expected.append(rows)
+    assert len({row[1] for rows in expected for row in rows}) > 1
+    clients = [(e.support, e.query) for e in episodes()]
+    for mode in ("sequential", "vectorised"):
+        runner = engine(tiny(), algorithm, cast(Mode, mode))
+        found = [rows.tolist() for rows in runner.score(tensors(THETA), clients, True)]
+        np.testing.assert_allclose(found, expected, rtol=1e-11)
+        ends = [rows.tolist() for rows in runner.score(tensors(THETA), clients, False)]
+        np.testing.assert_allclose(ends, [[rows[0], rows[-1]] for rows in expected], rtol=1e-11)
+
+
+# ------------------------------------------------------------------------------------------------ finite differences
+
+
+def query_loss(work: Task, params: Params, rates: Params, whole: Episode, steps: int) -> float:
+    """The meta-objective, with inner gradients by torch's autograd and a loss of our own."""
+
+    def loss(p: Params, data: Shots) -> Tensor:
+        logits = functional_call(work.model, p, (data.x,))
+        return -logits.log_softmax(-1)[torch.arange(len(data.y)), data.y].mean()
+
+    for _ in range(steps):
+        p = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
+        found = torch.autograd.grad(loss(p, whole.support), list(p.values()))
+        params = {name: params[name] - rates[name] * g for name, g in zip(p, found, strict=True)}
+    return float(loss(params, whole.query).detach())
+
+
+def random_like(params: Params, seed: int) -> Params:
+    rng = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(p.shape, generator=rng, dtype=p.dtype) for name, p in params.items()}
+
+
+def slope_along(v: Params, g: Params) -> float:
+    return sum(float((v[name] * g[name]).sum()) for name in v)
+
+
+def step_along(p: Params, v: Params, size: float) -> Params:
+    return {name: p[name] + size * v[name] for name in p}
+
+
+# Inner rates at which the second-order terms are a visible part of the gradient.
+INNER_LR = {"logistic": 0.5, "cnn": 0.3, "lstm": 2.0}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("model", MODELS)
+def test_meta_gradients_by_finite_differences(model: str, steps: int) -> None:
+    work, whole, rate = task(model), episode(model, 4, 6, seed=1), INNER_LR[model]
+    params = step_along(work.params(), random_like(work.params(), 5), 0.02)
+    eps = 1e-6
+    maml = MAML(rate, inner_steps=steps).client(work, params, whole)
+    fomaml = FOMAML(rate, inner_steps=steps).client(work, params, whole)
+    rates = {name: rate * (0.5 + torch.rand_like(p)) for name, p in params.items()}
+    both_gradients = MetaSGD(inner_steps=steps).client(work, {"params": params, "rates": rates}, whole)
+    constant = {name: torch.full_like(p, rate) for name, p in params.items()}
+    for seed in (1, 2):
+        v = random_like(params, seed)
+
+        def difference(along: str, at: Params, v: Params = v) -> float:
+            ends = []
+            for sign in (1, -1):
+                moved = step_along(params if along == "params" else at, v, sign * eps)
+                first, second = (moved, at) if along == "params" else (params, moved)
+                ends.append(query_loss(work, first, second, whole, steps))
+            return (ends[0] - ends[1]) / (2 * eps)
+
+        measured = difference("params", constant)
+        assert slope_along(v, maml) == pytest.approx(measured, rel=1e-5)
+        assert slope_along(v, fomaml) != pytest.approx(measured, rel=1e-2)
+        assert slope_along(v, both_gradients["params"]) == pytest.approx(difference("params", rates), rel=1e-5)
+        assert slope_along(v, both_gradients["rates"]) == pytest.approx(difference("rates", rates), rel=1e-5)

@@ -1,0 +1,172 @@
+"""LEAF's models: their sizes, their start, and the LSTM against a loop over its cell."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from metaleaf import models
+from metaleaf.errors import ConfigError
+from metaleaf.models import build
+from metaleaf.task import Task
+
+FEMNIST = {"classes": 62, "x_shape": [28, 28]}
+SHAKESPEARE = {"classes": 80, "x_shape": (80,)}
+SYNTHETIC = {"classes": 5, "x_shape": (60,)}
+SMALL = {"cnn": {"classes": 5, "x_shape": (8, 8)}, "lstm": {"classes": 10, "x_shape": (8,)}, "logistic": SYNTHETIC}
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "count"),
+    [("cnn", FEMNIST, 6_603_710), ("lstm", SHAKESPEARE, 817_872), ("logistic", SYNTHETIC, 305)],
+)
+def test_number_of_trained_parameters_is_leafs(name: str, spec: dict[str, Any], count: int) -> None:
+    params = Task(build(name, spec, 0)).params()
+    assert sum(p.numel() for p in params.values()) == count
+    assert {p.dtype for p in params.values()} == {torch.float32}
+
+
+def test_every_model_is_tried_here() -> None:
+    assert set(SMALL) == set(models.MODELS)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_depends_on_the_seed_only(name: str) -> None:
+    first = Task(build(name, SMALL[name], 3)).params()
+    torch.rand(5)
+    again = Task(build(name, SMALL[name], 3)).params()
+    other = Task(build(name, SMALL[name], 4)).params()
+    assert_close(first, again, rtol=0, atol=0)
+    assert all(not torch.equal(first[k], other[k]) for k in first if "bias" not in k)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_leaves_the_global_generator_alone(name: str) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    build(name, SMALL[name], 3)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "fans"),
+    [
+        ("logistic", SYNTHETIC, {"out.weight": 60 + 5}),
+        (
+            "cnn",
+            FEMNIST,
+            {
+                "conv1.weight": 25 * (1 + 32),
+                "conv2.weight": 25 * (32 + 64),
+                "hidden.weight": 3136 + 2048,
+                "out.weight": 2048 + 62,
+            },
+        ),
+        (
+            "lstm",
+            SHAKESPEARE,
+            {
+                "embedding.weight": 80 + 8,
+                # TensorFlow's cell has one matrix for input and state: [8 + 256, 1024], then [256 + 256, 1024].
+                "lstm.weight_ih_l0": 8 + 256 + 1024,
+                "lstm.weight_hh_l0": 8 + 256 + 1024,
+                "lstm.weight_ih_l1": 256 + 256 + 1024,
+                "lstm.weight_hh_l1": 256 + 256 + 1024,
+                "out.weight": 256 + 80,
+            },
+        ),
+    ],
+)
+def test_glorot_uniform(name: str, spec: dict[str, Any], fans: dict[str, int]) -> None:
+    """Uniform within sqrt(6 / (fan in + fan out)): nothing beyond, the bound nearly reached, the right variance."""
+    params = Task(build(name, spec, 5)).params()
+    assert {key for key in params if "bias" not in key} == set(fans)
+    for key, p in params.items():
+        if "bias" in key:
+            assert not p.any(), key
+            continue
+        bound = math.sqrt(6 / fans[key])
+        assert bound * (1 - 20 / p.numel()) < p.abs().max().item() <= bound * (1 + 1e-6), key
+        assert p.var().item() == pytest.approx(bound**2 / 3, rel=4 * math.sqrt(0.8 / p.numel())), key
+        assert abs(p.mean().item()) < 4 * bound / math.sqrt(3 * p.numel()), key
+
+
+def test_forget_bias_is_one_and_not_trained() -> None:
+    model = build("lstm", SMALL["lstm"], 0)
+    fixed = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    assert set(fixed) == {"lstm.bias_hh_l0", "lstm.bias_hh_l1"}
+    for p in fixed.values():
+        assert p.reshape(4, 256).sum(1).tolist() == [0, 256, 0, 0]  # torch's order: input, forget, cell, output
+    assert not any("bias_hh" in name for name in Task(model).params())
+
+
+def test_lstm_is_a_loop_over_its_cell() -> None:
+    """LEAF's network as TensorFlow defines it, in numpy: gates i, j, f, o and sigmoid(f + 1)."""
+    task = Task(build("lstm", SHAKESPEARE, 1).double())
+    rng = np.random.default_rng(0)
+    params = {k: p + 0.05 * torch.tensor(rng.normal(size=p.shape)) for k, p in task.params().items()}
+    x = rng.integers(0, 80, (3, 80))
+    p = {k: v.numpy() for k, v in params.items()}
+
+    def sigmoid(z: np.ndarray) -> np.ndarray:
+        out: np.ndarray = 1 / (1 + np.exp(-z))
+        return out
+
+    inputs = p["embedding.weight"][x]
+    for layer in (0, 1):
+        h = c = np.zeros((3, 256))
+        outputs = []
+        for t in range(80):
+            z = inputs[:, t] @ p[f"lstm.weight_ih_l{layer}"].T + h @ p[f"lstm.weight_hh_l{layer}"].T
+            i, f, j, o = np.split(z + p[f"lstm.bias_ih_l{layer}"], 4, axis=1)
+            c = sigmoid(f + 1.0) * c + sigmoid(i) * np.tanh(j)
+            h = sigmoid(o) * np.tanh(c)
+            outputs.append(h)
+        inputs = np.stack(outputs, axis=1)
+    expected = inputs[:, -1] @ p["out.weight"].T + p["out.bias"]
+    found = task.logits(params, torch.tensor(x, dtype=torch.uint8))
+    assert_close(found, torch.tensor(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_cnn_by_hand() -> None:
+    """On one 8x8 image, from LEAF's words: same-padded 5x5 convolution, ReLU, 2x2 maximum, twice; two dense layers."""
+    task = Task(build("cnn", SMALL["cnn"], 1).double())
+    p = {k: v.numpy() for k, v in task.params().items()}
+    image = np.random.default_rng(0).integers(0, 256, (8, 8))
+
+    def layer(h: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        padded = np.pad(h, ((0, 0), (2, 2), (2, 2)))
+        patches = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
+        out = np.maximum(np.einsum("cyxij,ocij->oyx", patches, weight) + bias[:, None, None], 0)
+        o, height, width = out.shape
+        pooled: np.ndarray = out.reshape(o, height // 2, 2, width // 2, 2).max((2, 4))
+        return pooled
+
+    h = layer(image[None] / 255, p["conv1.weight"], p["conv1.bias"])
+    h = layer(h, p["conv2.weight"], p["conv2.bias"])
+    h = np.maximum(p["hidden.weight"] @ h.reshape(-1) + p["hidden.bias"], 0)
+    expected = p["out.weight"] @ h + p["out.bias"]
+    found = task.logits(task.params(), torch.tensor(image[None], dtype=torch.uint8))
+    assert_close(found, torch.tensor(expected)[None], rtol=1e-10, atol=1e-12)
+
+
+def test_an_unknown_model_names_near_ones() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'lstmm': did you mean 'lstm'\?"):
+        build("lstmm", SYNTHETIC, 0)
+    with pytest.raises(ConfigError, match="known: cnn, logistic, lstm"):
+        build("transformer", SYNTHETIC, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("cnn", ()), ("cnn", (60,)), ("cnn", (28, 14)), ("cnn", (3, 3)), ("lstm", (28, 28)), ("lstm", ())],
+)
+def test_examples_of_the_wrong_shape(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"model '{name}' cannot read examples of shape \({', '.join(map(str, shape))}"
+    ):
+        build(name, {"classes": 5, "x_shape": shape}, 0)

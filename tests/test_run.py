@@ -1,0 +1,204 @@
+"""Whole runs: records whose parts agree, costs counted by hand, resume to the bit, divergence, Ctrl-C."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import coins
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from metaleaf import registry, trees
+from metaleaf.algorithm import State
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.run import Run
+from metaleaf.store import Cell
+
+STORE = coins.store()
+
+
+def execute(root: Path, algorithm: str, **options: Any) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    config = coins.config(algorithm, **options)
+    cell = Cell(root, config)
+    record = Run(config, STORE).execute(cell)
+    tables = (pd.read_csv(cell.folder / f"{cell.stem}.{name}.csv") for name in ("clients", "rounds"))
+    return record, *tables
+
+
+def without_times(folder: Path) -> dict[str, Any]:
+    """Every record and table below a folder, without wall-clock times."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("seed-*")):
+        if path.suffix == ".json":
+            found[path.name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "timing"}
+        elif path.name.endswith(".rounds.csv"):
+            found[path.name] = pd.read_csv(path).drop(columns="seconds").to_csv()
+        elif path.suffix == ".csv":
+            found[path.name] = path.read_text()
+    return found
+
+
+@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+def test_a_record_agrees_with_its_tables(tmp_path: Path, algorithm: str) -> None:
+    record, clients, rounds = execute(tmp_path, algorithm)
+    assert record["status"] == "finished"
+    assert set(record["scores"]) == {"final", "selected"}
+    for model in ("final", "selected"):
+        for support in (0.2, 0.5):
+            rows = clients[(clients["model"] == model) & (clients["support"] == support)]
+            score = record["scores"][model][str(support)]
+            for when, step in (("before", 0), ("after", rows["step"].max())):
+                own = rows[rows["step"] == step]
+                assert score[when]["accuracy"] == own["correct"].sum() / own["n"].sum()
+                assert score[when]["points"] == own["n"].sum()
+                assert score[when]["clients"] == len(own) == record["data"]["clients"]["test"]
+                assert math.isclose(score[when]["loss"], (own["loss"] * own["n"]).sum() / own["n"].sum())
+            first = rows[rows["step"] == 0]
+            assert score["majority"]["accuracy"] == first["majority"].sum() / first["n"].sum()
+    evaluated = rounds.dropna(subset="validation_after")
+    best = evaluated.loc[evaluated["validation_after"].idxmax()]
+    assert record["selected_round"] == best["round"]
+    assert sum(record["data"]["clients"].values()) == len(STORE)
+    assert sum(record["data"]["examples"].values()) == len(STORE.y)
+
+
+def test_bytes_are_those_of_the_trees_sent(tmp_path: Path) -> None:
+    parameters = 4 * 3 + 3
+    for algorithm, copies in (("fedavg", 1), ("maml", 1), ("meta_sgd", 2)):
+        record, _, rounds = execute(tmp_path, algorithm)
+        assert record["parameters"] == parameters
+        assert record["cost"]["bytes_down"] == record["cost"]["bytes_up"] == 6 * 5 * copies * parameters * 4
+        assert list(rounds["bytes_up"]) == [5 * copies * parameters * 4 * r for r in range(7)]
+    record, _, _ = execute(tmp_path, "local")
+    assert record["cost"] == {"bytes_down": 0, "bytes_up": 0, "flops": 0}
+
+
+def test_flops_of_logistic_regression_by_hand(tmp_path: Path) -> None:
+    record, _, _ = execute(tmp_path, "fedavg")
+    run = Run(coins.config("fedavg"), STORE)
+    examples = sum(run.federation.size(i) for r in range(1, 7) for i in run.federation.cohort(r))
+    assert record["cost"]["flops"] == 2 * (2 * 4 * 3) * examples, "forward, and the gradient of the weights"
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "maml", "meta_sgd"])
+def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, algorithm: str) -> None:
+    execute(tmp_path / "whole", algorithm)
+    config = coins.config(algorithm)
+    cell = Cell(tmp_path / "broken", config)
+
+    def interrupt(number: int, rounds: int, row: dict[str, float]) -> None:
+        if number == stop:
+            raise KeyboardInterrupt
+
+    for stop in (3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            Run(config, STORE).execute(cell, interrupt)
+        assert not cell.done()
+    seen: list[int] = []
+    Run(config, STORE).execute(cell, lambda number, rounds, row: seen.append(number))
+    assert seen == [5, 6], "goes on after the last finished round"
+    assert without_times(tmp_path / "broken") == without_times(tmp_path / "whole")
+    assert not cell.partial.exists()
+
+
+def test_a_killed_run_resumes_from_its_checkpoint_to_the_bit(tmp_path: Path) -> None:
+    execute(tmp_path / "whole", "maml")
+    config = coins.config("maml")
+    cell = Cell(tmp_path / "broken", config)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(number: int, rounds: int, row: dict[str, float]) -> None:
+        if number == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Run(config, STORE).execute(cell, kill)
+    seen: list[int] = []
+    Run(config, STORE).execute(cell, lambda number, rounds, row: seen.append(number))
+    assert seen == [5, 6], "the checkpoint is of round 4"
+    assert without_times(tmp_path / "broken") == without_times(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    config = coins.config("maml")
+    cell = Cell(tmp_path, config)
+    cell.partial.mkdir(parents=True)
+    (cell.partial / "checkpoint.safetensors").write_bytes(b"half")
+    with pytest.raises(Exception, match=r"the checkpoint .* is damaged .*: delete it"):
+        Run(config, STORE).execute(cell)
+
+
+def test_the_same_run_twice_is_the_same(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        execute(tmp_path / name, "maml")
+    assert without_times(tmp_path / "a") == without_times(tmp_path / "b")
+
+
+def test_two_algorithms_see_the_same_clients_cohorts_and_splits() -> None:
+    a, b = Run(coins.config("fedavg"), STORE), Run(coins.config("maml"), STORE)
+    assert a.federation.split_hash() == b.federation.split_hash()
+    assert a.federation.cohort(3) == b.federation.cohort(3)
+    assert all(map(torch.equal, a.task.params().values(), b.task.params().values()))
+
+
+def test_divergence_is_recorded(tmp_path: Path) -> None:
+    hyperparameters = {"client_optimizer": {"name": "sgd", "lr": 1e40}, "epochs": 3}
+    record, clients, rounds = execute(tmp_path, "fedavg", hyperparameters=hyperparameters)
+    assert record["status"] == "diverged"
+    assert "round 1: the cohort's mean update is not finite" in record["reason"]
+    assert record["scores"] == {}
+    assert len(clients) == 0
+    assert rounds["round"].max() == 1
+
+
+def test_a_model_that_adapts_into_nan_is_scored_not_hidden(tmp_path: Path) -> None:
+    record, _, _ = execute(tmp_path, "fedavg_meta", hyperparameters={"adapt_lr": 1e38, "adapt_steps": 3})
+    assert record["status"] == "finished"
+    assert record["scores"]["final"]["0.2"]["after"]["accuracy"] < record["scores"]["final"]["0.2"]["before"]["accuracy"]
+
+
+def test_clients_with_one_example_survive(tmp_path: Path) -> None:
+    lonely = coins.store(sizes=[1] * 10 + [12] * 20)
+    for algorithm in registry.names("algorithms"):
+        config = coins.config(algorithm)
+        record = Run(config, lonely).execute(Cell(tmp_path, config))
+        assert record["status"] == "finished"
+        for score in record["scores"]["final"]["0.2"].values():
+            assert score["clients"] <= record["data"]["clients"]["test"]
+            assert 0 <= score["accuracy"] <= 1
+
+
+def test_the_server_state_outlives_the_round() -> None:
+    run = Run(coins.config("maml"), STORE)
+    progress = run.train()
+    assert int(progress.state.kept["steps"]) == 6, "Adam has seen every round"
+
+
+def test_adapting_beats_the_global_model_where_clients_disagree(tmp_path: Path) -> None:
+    record, _, _ = execute(tmp_path, "fedavg_meta", hyperparameters={"adapt_lr": 1.0, "adapt_steps": 10})
+    score = record["scores"]["final"]["0.5"]
+    assert score["after"]["accuracy"] > score["before"]["accuracy"] + 0.2
+
+
+def test_uniform_weighting_changes_the_mean() -> None:
+    by_size, uniform = (Run(coins.config("fedavg", weighting=w), STORE).train() for w in ("samples", "uniform"))
+    difference = trees.subtract(by_size.state.broadcast, uniform.state.broadcast)
+    assert trees.norm(difference) > 0
+    assert np.isfinite(trees.norm(difference))
+
+
+def test_fedavg_with_one_client_is_that_client(tmp_path: Path) -> None:
+    """A round with one client and server rate 1 gives exactly the client's own training."""
+    run = Run(coins.config("fedavg", rounds=1, clients_per_round=1), STORE)
+    [client] = run.federation.cohort(1)
+    plugin = FedAvg()
+    state: State = plugin.init(run.task, run.task.params())
+    own = plugin.client(run.task, state.broadcast, run.federation.episode(client, 1))
+    expected = trees.subtract(state.broadcast, own)
+    after = run.train().state.broadcast
+    assert all(torch.allclose(after[name], expected[name], atol=1e-6) for name in expected)

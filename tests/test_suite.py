@@ -1,0 +1,189 @@
+"""Suite files: the grid, refusals by name, what is finished is left alone, several processes at once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaleaf.cli import main
+from metaleaf.config import override
+from metaleaf.errors import ConfigError
+from metaleaf.suite import SUITES, load_suite
+
+SUITE = """
+name = "tiny"
+title = "Tiny"
+seeds = [1, 2]
+
+[protocol]
+rounds = 4
+clients_per_round = 5
+evaluate_every = 2
+test_supports = [0.2]
+
+[datasets.synthetic]
+options = { tasks = 40, dimension = 5, classes = 3 }
+
+[algorithms.fedavg]
+
+[algorithms.fast]
+name = "maml"
+title = "MAML, fast"
+inner_lr = 0.5
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(SUITE)
+    return tmp_path
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("seed-*.json"))
+
+
+def test_the_grid_runs_once_and_is_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", "tiny.toml"]) == 0
+    found = records(here / "results" / "tiny")
+    assert [p.parent.parent.name for p in found] == ["fast", "fast", "fedavg", "fedavg"]
+    record = json.loads(found[0].read_text())
+    assert record["title"] == "MAML, fast"
+    assert record["config"]["algorithm"]["hyperparameters"]["inner_lr"] == 0.5
+    report = here / "results" / "tiny" / "report"
+    assert {"table.md", "table.csv", "table.tex", "index.html", "overview.png"} <= {p.name for p in report.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in found}
+    capsys.readouterr()
+    assert main(["suite", "tiny.toml"]) == 0
+    assert capsys.readouterr().err.count("already finished") == 4
+    assert {path: path.stat().st_mtime_ns for path in records(here / "results")} == before
+
+
+def test_a_lost_record_is_made_again_and_only_that(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["suite", "tiny.toml", "--no-report"])
+    lost, *others = records(here / "results")
+    kept = lost.read_bytes()
+    lost.unlink()
+    capsys.readouterr()
+    assert main(["suite", "tiny.toml", "--no-report"]) == 0
+    assert capsys.readouterr().err.count("already finished") == len(others)
+    again, before = json.loads(lost.read_text()), json.loads(kept)
+    assert {**again, "timing": None} == {**before, "timing": None}
+
+
+def test_worker_processes_give_the_same_records(here: Path) -> None:
+    main(["suite", "tiny.toml", "--no-report", "--threads", "1"])
+    main(["suite", "tiny.toml", "--no-report", "--threads", "1", "--workers", "2", "--results", "parallel"])
+    for one, two in zip(records(here / "results"), records(here / "parallel"), strict=True):
+        a, b = json.loads(one.read_text()), json.loads(two.read_text())
+        assert {**a, "timing": None} == {**b, "timing": None}
+        assert (one.parent / f"{one.stem}.clients.csv").read_text() == (two.parent / f"{two.stem}.clients.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("seeds =", "seeeds ="), r"unknown key in .*tiny.toml 'seeeds': did you mean 'seeds'"),
+        (("rounds = 4", "rouns = 4"), r"unknown key in .* \[protocol\] 'rouns': did you mean 'rounds'"),
+        (("options =", "option ="), r"unknown key in .* \[datasets.synthetic\] 'option': did you mean 'options'"),
+        (("tasks = 40", "task = 40"), r"unknown option of synthetic 'task': did you mean 'tasks'"),
+        (("inner_lr = 0.5", "iner_lr = 0.5"), r"unknown option of maml 'iner_lr': did you mean 'inner_lr'"),
+        (("[algorithms.fedavg]", "[algorithms.fedavgg]"), r"unknown algorithm 'fedavgg': did you mean 'fedavg'"),
+        (("[datasets.synthetic]", "[datasets.sinthetic]"), r"unknown dataset 'sinthetic': did you mean 'synthetic'"),
+        (("inner_lr = 0.5", 'inner_lr = "high"'), r"maml: inner_lr = 'high': .*valid number"),
+        (("rounds = 4", "rounds = -4"), r"rounds = -4"),
+        (("test_supports = [0.2]", "test_supports = [1.2]"), r"test_supports must be fractions between 0 and 1"),
+        (('name = "tiny"', 'name = "tiny'), r"tiny.toml is not a TOML file"),
+    ],
+)
+def test_a_mistake_is_named_and_nothing_runs(
+    here: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], sentence: str
+) -> None:
+    (here / "tiny.toml").write_text(SUITE.replace(*change))
+    assert main(["suite", "tiny.toml"]) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1, "one sentence"
+    with pytest.raises(AssertionError, match=sentence):
+        raise AssertionError(error)
+    assert not (here / "results").exists()
+
+
+def test_a_missing_suite_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", "nowhere.toml"]) == 2
+    assert "cannot read the suite nowhere.toml: No such file" in capsys.readouterr().err
+    assert main(["suite", "sinthetic"]) == 2
+    assert "did you mean 'synthetic'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_suite_that_ships_is_valid(path: Path) -> None:
+    suite = load_suite(path.stem)
+    assert suite.name == path.stem, "records lie under the suite's name"
+    assert len(suite.grid()) >= 2
+
+
+def test_overriding_a_key_that_does_not_exist_is_refused() -> None:
+    options: dict[str, Any] = {"client_optimizer": {"lr": 1.0}, "epochs": 1}
+    assert override(options, {"client_optimizer.lr": 2.0}) == {"client_optimizer": {"lr": 2.0}, "epochs": 1}
+    assert options["client_optimizer"]["lr"] == 1.0
+    with pytest.raises(ConfigError, match=r"unknown option 'client.lr'"):
+        override(options, {"client.lr": 2.0})
+
+
+def test_a_diverged_cell_is_recorded_and_the_suite_goes_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wild = SUITE.replace("[algorithms.fedavg]", '[algorithms.fedavg]\nclient_optimizer = { name = "sgd", lr = 1e38 }')
+    (here / "tiny.toml").write_text(wild)
+    assert main(["suite", "tiny.toml"]) == 0
+    assert "diverged (round 1" in capsys.readouterr().err
+    status = [json.loads(path.read_text())["status"] for path in records(here / "results")]
+    assert status == ["finished", "finished", "diverged", "diverged"]
+    assert "diverged" in (here / "results" / "tiny" / "report" / "table.md").read_text()
+
+
+def _start(here: Path, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "METALEAF_DATA": str(here / "data")}
+    command = [sys.executable, "-m", "metaleaf.cli", "suite", "tiny.toml", "--no-report", "--threads", "1", *words]
+    return subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for(condition: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_suite_goes_on_to_the_same_records(here: Path, how: signal.Signals) -> None:
+    (here / "tiny.toml").write_text(SUITE.replace("rounds = 4", "rounds = 60"))
+    whole = _start(here, "--results", "whole")
+    assert whole.wait(timeout=120) == 0
+    broken = here / "results"
+    first = _start(here)
+    _wait_for(lambda: any(broken.rglob("checkpoint.safetensors")))
+    first.send_signal(how)
+    _, said = first.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert first.returncode == 130
+        assert said.strip().splitlines()[-1].startswith("metaleaf: interrupted; finished runs are kept")
+    assert len(records(broken)) < 4
+    assert _start(here).wait(timeout=120) == 0
+    for one, two in zip(records(here / "whole"), records(broken), strict=True):
+        a, b = json.loads(one.read_text()), json.loads(two.read_text())
+        assert {**a, "timing": None} == {**b, "timing": None}
+
+
+def test_two_processes_share_the_cells(here: Path) -> None:
+    (here / "tiny.toml").write_text(SUITE.replace("rounds = 4", "rounds = 30"))
+    both = [_start(here), _start(here)]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert len(records(here / "results")) == 4

@@ -1,0 +1,91 @@
+"""Tuning: fair trials, a resumable history, and records that state the budget."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from metaleaf import tune
+from metaleaf.cli import main
+from metaleaf.errors import ConfigError
+from metaleaf.suite import load_suite
+
+SUITE = """
+name = "tuned"
+title = "Tuned"
+seeds = [1]
+
+[tuning]
+trials = 4
+rounds = 2
+
+[protocol]
+rounds = 3
+clients_per_round = 5
+evaluate_every = 3
+test_supports = [0.2]
+
+[datasets.synthetic]
+options = { tasks = 40, dimension = 5, classes = 3 }
+
+[algorithms.fedavg]
+space = { "client_optimizer.lr" = [0.0001, 0.3], epochs = [1, 2, 3], decay = [0.9, 1.0] }
+
+[algorithms.maml]
+space = { inner_lr = [0.1, 0.5], "server_optimizer.lr" = [0.001, 0.03] }
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tuned.toml").write_text(SUITE)
+    return tmp_path
+
+
+def test_trials_are_as_many_for_all_different_and_balanced(here: Path) -> None:
+    suite = load_suite("tuned.toml")
+    for algorithm in suite.algorithms:
+        drawn = tune.trials(suite, algorithm)
+        assert len(drawn) == 4
+        assert len({json.dumps(trial) for trial in drawn}) == 4
+        assert drawn == tune.trials(suite, algorithm)
+    uses = Counter(trial["client_optimizer.lr"] for trial in tune.trials(suite, "fedavg"))
+    assert set(uses.values()) == {2}, "every value equally often"
+
+
+def test_a_tuned_suite_uses_the_best_trial_and_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", "tuned.toml"]) == 2
+    assert "run `metaleaf tune tuned` first" in capsys.readouterr().err
+    assert main(["tune", "tuned.toml"]) == 0
+    files = sorted((here / "results" / "tuned" / "tuning").rglob("*.json"))
+    assert len(files) == 8
+    times = [path.stat().st_mtime_ns for path in files]
+    assert main(["tune", "tuned.toml"]) == 0
+    assert [path.stat().st_mtime_ns for path in files] == times, "finished trials are kept"
+    assert main(["suite", "tuned.toml"]) == 0
+    [path] = (here / "results" / "tuned" / "synthetic" / "fedavg").rglob("seed-1.json")
+    record = json.loads(path.read_text())
+    tuning = record["tuning"]
+    assert tuning["trials"] == len(tuning["history"]) == 4
+    best = max(tuning["history"], key=lambda trial: trial["score"])
+    assert (tuning["chosen"], tuning["score"]) == (best["changes"], best["score"])
+    used = record["config"]["algorithm"]["hyperparameters"]
+    assert used["client_optimizer"]["lr"] == tuning["chosen"]["client_optimizer.lr"]
+    assert used["epochs"] == tuning["chosen"]["epochs"]
+
+
+def test_a_damaged_trial_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["tune", "tuned.toml", "--algorithms", "maml"])
+    path = next((here / "results" / "tuned" / "tuning").rglob("*.json"))
+    path.write_text("{")
+    assert main(["tune", "tuned.toml", "--algorithms", "maml"]) == 2
+    assert f"the trial {Path('results') / path.relative_to(here / 'results')} is damaged" in capsys.readouterr().err
+
+
+def test_a_suite_without_tuning_cannot_be_tuned(here: Path) -> None:
+    (here / "tuned.toml").write_text(SUITE.replace("[tuning]\ntrials = 4\nrounds = 2\n", ""))
+    with pytest.raises(ConfigError, match=r"suite 'tuned' has no \[tuning\] table"):
+        tune.trials(load_suite("tuned.toml"), "fedavg")
