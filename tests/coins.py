@@ -27,7 +27,9 @@ def store(clients: int = 30, seed: int = 0, sizes: list[int] | None = None) -> C
     return ClientStore(x, y, offsets, ids, np.array(["mint"] * len(counts)), about)
 
 
-def config(algorithm: str, seed: int = 1, *, hyperparameters: dict[str, Any] | None = None, **protocol: Any) -> RunConfig:
+def config(
+    algorithm: str, seed: int = 1, *, hyperparameters: dict[str, Any] | None = None, **protocol: Any
+) -> RunConfig:
     """A run of 6 rounds on the coins; the dataset's name only labels it."""
     values = {"rounds": 6, "clients_per_round": 5, "evaluate_every": 2, "test_supports": (0.2, 0.5), **protocol}
     return RunConfig(

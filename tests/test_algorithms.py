@@ -39,6 +39,15 @@ MODELS = ["logistic", "cnn", "lstm"]
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors are tiny here: threads only wait for each other, for minutes where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def default(name: str) -> Algorithm:
     return cast(Algorithm, registry.plugin("algorithms", name)())
 
@@ -68,21 +77,21 @@ def assert_near(a: Tree, b: Tree, tolerance: float = 1e-9) -> None:
 # ---------------------------------------------------------------------------------------------------- conformance
 
 # Beyond the defaults: momentum and moments that padding must not disturb, several epochs and inner steps, schedules.
-VARIANTS: list[Any] = [
-    *(pytest.param(default(name), id=name) for name in NAMES),
-    pytest.param(
-        FedAvg(SGD(0.05, momentum=0.9, weight_decay=0.1), SGD(0.7, momentum=0.9), 2, 3, decay=0.5), id="fedavg_momentum"
-    ),
-    pytest.param(FedAvg(Adam(0.01), Adam(0.1, eps=1e-3), epochs=2, batch_size=4), id="fedavg_adam"),
-    pytest.param(Reptile(Adam(0.01), batch_size=2, adapt_epochs=2), id="reptile_adam"),
-    pytest.param(MAML(0.3, inner_steps=3, adapt_steps=2, server_optimizer=SGD(0.1)), id="maml_3"),
-    pytest.param(FOMAML(0.3, inner_steps=2), id="fomaml_2"),
-    pytest.param(MetaSGD(0.3, inner_steps=2, adapt_steps=3), id="meta_sgd_2"),
+VARIANTS: dict[str, Algorithm] = {
+    "fedavg_momentum": FedAvg(SGD(0.05, momentum=0.9, weight_decay=0.1), epochs=2, batch_size=3, decay=0.5),
+    "fedavg_adam": FedAvg(Adam(0.01), epochs=2, batch_size=4),
+    "reptile_adam": Reptile(Adam(0.01), batch_size=2, adapt_epochs=2),
+    "maml_3": MAML(0.3, inner_steps=3, adapt_steps=2),
+    "fomaml_2": FOMAML(0.3, inner_steps=2),
+    "meta_sgd_2": MetaSGD(0.3, inner_steps=2, adapt_steps=3),
+}
+CASES = [
+    *(pytest.param(default(name), model, id=f"{name}-{model}") for name in NAMES for model in MODELS),
+    *(pytest.param(found, model, id=f"{name}-{model}") for name, found in VARIANTS.items() for model in MODELS[:2]),
 ]
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("algorithm", VARIANTS)
+@pytest.mark.parametrize(("algorithm", "model"), CASES)
 def test_vectorised_is_one_client_at_a_time(algorithm: Algorithm, model: str) -> None:
     work = task(model)
     state = started(algorithm, work)
@@ -123,7 +132,7 @@ def test_the_mean_is_over_the_clients_weights() -> None:
     weights = [0.4, 0.3, 0.2, 0.1]
     expected = {k: sum(w * update[k] for w, update in zip(weights, apart, strict=True)) for k in apart[0]}
     for mode in ("sequential", "vectorised"):
-        found = engine(work, algorithm, cast(Mode, mode)).mean_update(work.params(), cohort("logistic"), weights)
+        found = engine(work, algorithm, mode).mean_update(work.params(), cohort("logistic"), weights)
         assert_near(found, expected, 1e-13)
 
 
@@ -413,7 +422,8 @@ def test_fedavg_server_momentum_and_decay_over_two_rounds(mode: Mode) -> None:
     """v1 = d1; v2 = 0.9 v1 + d2; the server's rate is 0.7; in round 2 clients learn at half the rate."""
 
     def difference(theta: Array, lr: float) -> Array:
-        return theta - mean([local_sgd(theta, d, seed, lr, 2, 1) for d, seed in zip(ALL, SEEDS, strict=True)])
+        trained = mean([local_sgd(theta, d, seed, lr, 2, 1) for d, seed in zip(ALL, SEEDS, strict=True)])
+        return cast(Array, theta - trained)
 
     d1 = difference(THETA, 0.4)
     first = THETA - 0.7 * d1
@@ -575,7 +585,7 @@ def test_scores_by_hand() -> None:
     assert len({row[1] for rows in expected for row in rows}) > 1
     clients = [(e.support, e.query) for e in episodes()]
     for mode in ("sequential", "vectorised"):
-        runner = engine(tiny(), algorithm, cast(Mode, mode))
+        runner = engine(tiny(), algorithm, mode)
         found = [rows.tolist() for rows in runner.score(tensors(THETA), clients, True)]
         np.testing.assert_allclose(found, expected, rtol=1e-11)
         ends = [rows.tolist() for rows in runner.score(tensors(THETA), clients, False)]
@@ -590,7 +600,8 @@ def query_loss(work: Task, params: Params, rates: Params, whole: Episode, steps:
 
     def loss(p: Params, data: Shots) -> Tensor:
         logits = functional_call(work.model, p, (data.x,))
-        return -logits.log_softmax(-1)[torch.arange(len(data.y)), data.y].mean()
+        chosen: Tensor = logits.log_softmax(-1)[torch.arange(len(data.y)), data.y]
+        return -chosen.mean()
 
     for _ in range(steps):
         p = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
@@ -599,9 +610,11 @@ def query_loss(work: Task, params: Params, rates: Params, whole: Episode, steps:
     return float(loss(params, whole.query).detach())
 
 
-def random_like(params: Params, seed: int) -> Params:
+def direction(params: Params, seed: int) -> Params:
+    """A random one of length 1: longer steps would cross kinks of ReLU, where the inner gradient jumps."""
     rng = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(p.shape, generator=rng, dtype=p.dtype) for name, p in params.items()}
+    v = {name: torch.randn(p.shape, generator=rng, dtype=p.dtype) for name, p in params.items()}
+    return step_along(trees.zeros_like(v), v, 1 / trees.norm(v))
 
 
 def slope_along(v: Params, g: Params) -> float:
@@ -620,15 +633,15 @@ INNER_LR = {"logistic": 0.5, "cnn": 0.3, "lstm": 2.0}
 @pytest.mark.parametrize("model", MODELS)
 def test_meta_gradients_by_finite_differences(model: str, steps: int) -> None:
     work, whole, rate = task(model), episode(model, 4, 6, seed=1), INNER_LR[model]
-    params = step_along(work.params(), random_like(work.params(), 5), 0.02)
-    eps = 1e-6
+    params = step_along(work.params(), direction(work.params(), 5), 1.0)
+    eps = 1e-6 if model == "cnn" else 1e-4
     maml = MAML(rate, inner_steps=steps).client(work, params, whole)
     fomaml = FOMAML(rate, inner_steps=steps).client(work, params, whole)
-    rates = {name: rate * (0.5 + torch.rand_like(p)) for name, p in params.items()}
+    rates = {name: rate * (0.5 + (p - p.floor())) for name, p in params.items()}  # of all sizes
     both_gradients = MetaSGD(inner_steps=steps).client(work, {"params": params, "rates": rates}, whole)
     constant = {name: torch.full_like(p, rate) for name, p in params.items()}
     for seed in (1, 2):
-        v = random_like(params, seed)
+        v = direction(params, seed)
 
         def difference(along: str, at: Params, v: Params = v) -> float:
             ends = []

@@ -8,7 +8,16 @@ import pytest
 
 from metaleaf.cli import main
 
-SMALL = ("--options", "tasks=40", "--options", "dimension=5", "--protocol", "rounds=3", "--protocol", "clients_per_round=4")
+SMALL = (
+    "--options",
+    "tasks=40",
+    "--options",
+    "dimension=5",
+    "--protocol",
+    "rounds=3",
+    "--protocol",
+    "clients_per_round=4",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +55,19 @@ def test_report_needs_records(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--workers", "0"], "workers and threads must be at least 1"),
     ],
 )
-def test_errors_are_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:
+def test_errors_are_one_sentence_and_exit_2(
+    capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
     assert main(words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("metaleaf: ")
     assert sentence in error
 
 
-def test_data_that_is_nowhere_is_one_sentence(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_that_is_nowhere_is_one_sentence(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metaleaf.raw.published_files", lambda dataset: [])  # no download
     raw = here / "raw"
     raw.mkdir()
     assert main(["data", "prepare", "shakespeare", "--raw", str(raw)]) == 2

@@ -27,7 +27,8 @@ X = torch.randn(4, 3, generator=torch.Generator().manual_seed(9), dtype=torch.fl
 
 def f(p: dict[str, Any], x: Tensor) -> Tensor:
     bias, scale = p["b"]
-    return (torch.tanh(x @ p["a"] + bias) * torch.exp(scale)).pow(3).mean() + scale.sin() * bias.prod()
+    value: Tensor = (torch.tanh(x @ p["a"] + bias) * torch.exp(scale)).pow(3).mean() + scale.sin() * bias.prod()
+    return value
 
 
 def inner_steps(grad: Grad, p: Tree, steps: int = 2, rate: float = 0.3) -> Tree:
@@ -71,7 +72,8 @@ def aliased(grad: Grad) -> Value:
 
     def outer(p: Tree) -> Tensor:
         inner = grad(lambda q: f(q, X) + (q["a"] * p["a"].square()).sum() + (q["a"] * q["a"] * p["a"]).sum())(p)
-        return (inner["a"] * p["a"]).sum() + inner["b"][0].exp().sum()
+        value: Tensor = (inner["a"] * p["a"]).sum() + inner["b"][0].exp().sum()
+        return value
 
     return outer
 
@@ -79,7 +81,8 @@ def aliased(grad: Grad) -> Value:
 def partly_unused(grad: Grad) -> Value:
     def outer(p: Tree) -> Tensor:
         inner = grad(lambda q: q["a"].pow(3).sum())(p)  # b is unused: its gradient is zero, not missing
-        return inner["a"].square().sum() + inner["b"][0].sum()
+        value: Tensor = inner["a"].square().sum() + inner["b"][0].sum()
+        return value
 
     return outer
 

@@ -59,7 +59,7 @@ def by_us(optimizer: Optimizer, steps: int) -> Params:
         {"lr": 0.3, "momentum": 0.5, "weight_decay": 0.1},
     ],
 )
-def test_sgd_equals_torch(options: dict[str, float], steps: int) -> None:
+def test_sgd_equals_torch(options: dict[str, Any], steps: int) -> None:
     assert_close(
         by_us(SGD(**options), steps), by_torch(lambda p: torch.optim.SGD(p, **options), steps), rtol=1e-13, atol=0
     )

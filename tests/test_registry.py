@@ -46,9 +46,7 @@ def test_another_package_adds_an_algorithm_by_entry_point(tmp_path: Path) -> Non
         "import sys; sys.path.append(sys.argv[1]); from metaleaf import registry; "
         "print('mine' in registry.names('algorithms'), registry.plugin('algorithms', 'mine').title)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["True", "Mine"], done.stderr
 
 

@@ -159,7 +159,9 @@ def test_divergence_is_recorded(tmp_path: Path) -> None:
 def test_a_model_that_adapts_into_nan_is_scored_not_hidden(tmp_path: Path) -> None:
     record, _, _ = execute(tmp_path, "fedavg_meta", hyperparameters={"adapt_lr": 1e38, "adapt_steps": 3})
     assert record["status"] == "finished"
-    assert record["scores"]["final"]["0.2"]["after"]["accuracy"] < record["scores"]["final"]["0.2"]["before"]["accuracy"]
+    assert (
+        record["scores"]["final"]["0.2"]["after"]["accuracy"] < record["scores"]["final"]["0.2"]["before"]["accuracy"]
+    )
 
 
 def test_clients_with_one_example_survive(tmp_path: Path) -> None:

@@ -143,6 +143,6 @@ def test_neighbouring_epochs_are_uncorrelated() -> None:
     """Spearman's correlation between the orders of two epochs, over many clients."""
     n, clients = 20, 500
     ranks = [np.argsort([order(n, 10**15 + 7 * c, 1_000_003 * e) for e in (0, 1)], axis=1) for c in range(clients)]
-    correlations = [np.corrcoef(r)[0, 1] for r in ranks]
+    correlations = [np.corrcoef(*r)[0, 1] for r in ranks]
     assert abs(np.mean(correlations)) < 4.5 / math.sqrt(clients * (n - 1))
     assert np.std(correlations) == pytest.approx(1 / math.sqrt(n - 1), rel=0.2)

@@ -1,5 +1,6 @@
 """Suite files: the grid, refusals by name, what is finished is left alone, several processes at once."""
 
+import fcntl
 import json
 import os
 import signal
@@ -85,7 +86,9 @@ def test_worker_processes_give_the_same_records(here: Path) -> None:
     for one, two in zip(records(here / "results"), records(here / "parallel"), strict=True):
         a, b = json.loads(one.read_text()), json.loads(two.read_text())
         assert {**a, "timing": None} == {**b, "timing": None}
-        assert (one.parent / f"{one.stem}.clients.csv").read_text() == (two.parent / f"{two.stem}.clients.csv").read_text()
+        assert (one.parent / f"{one.stem}.clients.csv").read_text() == (
+            two.parent / f"{two.stem}.clients.csv"
+        ).read_text()
 
 
 @pytest.mark.parametrize(
@@ -179,6 +182,25 @@ def test_a_stopped_suite_goes_on_to_the_same_records(here: Path, how: signal.Sig
     for one, two in zip(records(here / "whole"), records(broken), strict=True):
         a, b = json.loads(one.read_text()), json.loads(two.read_text())
         assert {**a, "timing": None} == {**b, "timing": None}
+
+
+def test_workers_die_with_the_process_that_started_them(here: Path) -> None:
+    (here / "tiny.toml").write_text(SUITE.replace("rounds = 4", "rounds = 100000"))
+    parent = _start(here, "--workers", "2")
+    _wait_for(lambda: len(list((here / "results").rglob("checkpoint.safetensors"))) == 2)
+    locks = list((here / "results").rglob("lock"))
+    parent.kill()
+    parent.communicate(timeout=60)
+
+    def free(lock: Path) -> bool:
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    _wait_for(lambda: all(free(lock) for lock in locks))
 
 
 def test_two_processes_share_the_cells(here: Path) -> None:

@@ -1,6 +1,7 @@
 """Run the cells of a suite, in this process or in several; what is finished stays, whatever happens."""
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -89,11 +90,12 @@ def _here(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, d
 
 def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> Outcomes:
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, _listening(manager.Queue(), display) as queue:
-        pool = ProcessPoolExecutor(settings.workers, mp_context=context)
+    queue = context.Queue()
+    pool = ProcessPoolExecutor(settings.workers, context, _start_worker, (settings, queue))
+    with _listening(queue, display):
         try:
             futures: dict[Future[str], str] = {
-                pool.submit(_in_worker, job, settings, name, config, queue): name for name, config in jobs
+                pool.submit(_in_worker, job, settings, name, config): name for name, config in jobs
             }
             for future in as_completed(futures):
                 try:
@@ -109,13 +111,35 @@ def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Set
             pool.shutdown(cancel_futures=True)
 
 
-def _in_worker(job: Job, settings: Settings, name: str, config: RunConfig, queue: Any) -> str:
+_rounds: Any = None
+"""In a worker process: the queue that takes its rounds to the process that shows them."""
+
+
+def _start_worker(settings: Settings, queue: Any) -> None:
+    global _rounds
+    _rounds = queue
     torch.set_num_threads(settings.threads_per_worker())
-    return job(settings, config, lambda number, rounds, row: queue.put((name, number, rounds, row)))
+    _die_with_parent()
+
+
+def _die_with_parent() -> None:
+    """Workers of a killed process would otherwise go on through the whole queue, unseen."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _in_worker(job: Job, settings: Settings, name: str, config: RunConfig) -> str:
+    return job(settings, config, lambda number, rounds, row: _rounds.put((name, number, rounds, row)))
 
 
 @contextmanager
-def _listening(queue: Any, display: Display) -> Iterator[Any]:
+def _listening(queue: Any, display: Display) -> Iterator[None]:
     """Show the rounds that workers put into the queue."""
 
     def listen() -> None:
@@ -125,7 +149,7 @@ def _listening(queue: Any, display: Display) -> Iterator[Any]:
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
-        yield queue
+        yield
     finally:
         queue.put(None)
         thread.join()
