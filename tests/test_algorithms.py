@@ -592,6 +592,29 @@ def test_scores_by_hand() -> None:
         np.testing.assert_allclose(ends, [[rows[0], rows[-1]] for rows in expected], rtol=1e-11)
 
 
+GIVEN_STEPS: list[dict[str, int]] = [{}, {"inner_steps": 3}, {"inner_steps": 3, "adapt_steps": 5}]
+
+
+@pytest.mark.parametrize("cls", [MAML, FOMAML, MetaSGD])
+def test_adapts_in_as_many_steps_as_it_trained(cls: type[Any]) -> None:
+    counts = [len(adapted(cls(**given), started(cls(), tiny()).broadcast, 1)) for given in GIVEN_STEPS]
+    assert counts == [2, 4, 6]
+
+
+def test_a_model_that_is_not_finite_is_never_right() -> None:
+    work, data = task("logistic"), shots("logistic", 20, seed=1)
+    broken = trees.tree_map(lambda p: torch.full_like(p, torch.nan), work.params())
+    assert (data.y == 0).any()  # the class that argmax finds among NaN
+    assert work.score(broken, data)[:2].tolist() == [20, 0]
+
+
+def test_scoring_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, data = task("logistic"), shots("logistic", 23, seed=1)
+    whole = work.score(work.params(), data)
+    monkeypatch.setattr("metaleaf.task.SCORE_ROWS", 5)
+    assert_close(work.score(work.params(), data), whole, rtol=1e-14, atol=0)
+
+
 # ------------------------------------------------------------------------------------------------ finite differences
 
 

@@ -106,7 +106,8 @@ class SuiteCommand:
         _only(self.algorithms, suite.algorithms, "algorithm of the suite")
         _run_configs(_cells(suite, self.compute.results, self.algorithms, self.seeds), self.compute)
         if self.report:
-            _report(self.compute.results / suite.name, self.compute.results / suite.name / "report")
+            folder = self.compute.results / suite.name
+            _report(folder, folder / "report", tuple(suite.algorithms))
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class ReportCommand:
 
     def main(self) -> None:
         """Write it."""
-        _report(self.folder, self.output or self.folder / "report")
+        _report(self.folder, self.output or self.folder / "report", _order(self.folder))
 
 
 @dataclass(frozen=True)
@@ -288,15 +289,23 @@ def _record_path(results: Path, config: "RunConfig") -> Path:
     return Cell(results, config).record_path
 
 
-def _report(folder: Path, output: Path) -> None:
+def _report(folder: Path, output: Path, order: Sequence[str] = ()) -> None:
     from metaleaf.report import write_report
 
-    written = write_report(folder, output)
+    written = write_report(folder, output, order=order)
     table = next((path for path in written if path.suffix == ".md"), None)
     if table:
         print(table.read_text())
     page = next((path for path in written if path.suffix == ".html"), output)
     print(f"{len(written)} files in {output}; open {page}")
+
+
+def _order(folder: Path) -> tuple[str, ...]:
+    """The algorithms in the order of the suite that comes under the folder's name, if there is one."""
+    from metaleaf.suite import SUITES, load_suite
+
+    name = folder.resolve().name
+    return tuple(load_suite(name).algorithms) if (SUITES / f"{name}.toml").exists() else ()
 
 
 def _only(chosen: Sequence[str], known: Any, kind: str) -> None:
