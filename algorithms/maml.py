@@ -55,4 +55,5 @@ class MAML:
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
         """The inner loop."""
-        return descend(task, params, support, self.inner_lr, self.adapt_steps or self.inner_steps)
+        steps = self.inner_steps if self.adapt_steps is None else self.adapt_steps
+        return descend(task, params, support, self.inner_lr, steps)

@@ -58,4 +58,5 @@ class MetaSGD:
 
     def adapt(self, task: Task, learned: Tree, support: Shots) -> Iterator[Params]:
         """The inner loop with the learned rates."""
-        return descend(task, learned["params"], support, learned["rates"], self.adapt_steps or self.inner_steps)
+        steps = self.inner_steps if self.adapt_steps is None else self.adapt_steps
+        return descend(task, learned["params"], support, learned["rates"], steps)

@@ -37,7 +37,9 @@ class Protocol(Strict):
     max_examples: int | None = Field(None, ge=1)
     """Clients with fewer examples are left out; of larger ones only this many are used."""
     max_clients: int | None = Field(None, ge=3)
-    """Use only this many clients, drawn by the seed."""
+    """Use only this many clients, drawn by the split seed."""
+    split_seed: int = 0
+    """Splits clients and their examples, for all runs and all tuning: no run's test client is ever tuned on."""
 
     @model_validator(mode="after")
     def _fractions(self) -> "Protocol":

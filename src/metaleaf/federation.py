@@ -13,10 +13,10 @@ PARTS = ("train", "validation", "test")
 
 
 class Federation:
-    """Clients of a store split 80/10/10 by seed, and their examples split into support and query.
+    """Clients of a store split 80/10/10, and their examples split into support and query.
 
-    Clients are numbers into the store. Every split depends on the root seed, the client's id and the protocol only,
-    so all algorithms see the same.
+    Clients are numbers into the store. Splits depend on the store, the protocol and its split seed only, so all
+    algorithms and all runs see the same; cohorts and the order of batches depend on the run's seed.
     """
 
     def __init__(self, store: ClientStore, protocol: Protocol, seed: int) -> None:
@@ -26,7 +26,7 @@ class Federation:
 
     def _split_clients(self) -> list[np.ndarray]:
         eligible = np.flatnonzero(self.store.counts >= self.protocol.min_examples)
-        shuffled = np.random.default_rng(derive(self.seed, "clients")).permutation(eligible)
+        shuffled = np.random.default_rng(derive(self.protocol.split_seed, "clients")).permutation(eligible)
         shuffled = shuffled[: self.protocol.max_clients]
         if len(shuffled) < 3:
             raise ConfigError(
@@ -98,7 +98,7 @@ class Federation:
         return Episode(support, query, data, torch.tensor(float(round_number - 1)))
 
     def _order(self, client: int) -> np.ndarray:
-        rng = np.random.default_rng(derive(self.seed, "examples", str(self.store.ids[client])))
+        rng = np.random.default_rng(derive(self.protocol.split_seed, "examples", str(self.store.ids[client])))
         return rng.permutation(int(self.store.counts[client]))
 
     def _shots(self, client: int, rows: np.ndarray, round_number: int) -> Shots:

@@ -106,7 +106,7 @@ def build(name: str, spec: Mapping[str, Any], seed: int) -> nn.Module:
     """The model `name` for a prepared dataset's spec, with initial parameters that depend on the seed only."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         try:
             model = MODELS[name](spec["classes"], tuple(spec["x_shape"]))

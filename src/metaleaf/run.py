@@ -34,7 +34,7 @@ class Progress:
     state: State
     rows: list[dict[str, float]] = field(default_factory=list)
     best: Tree = None
-    """What was broadcast at the round with the best validation accuracy so far."""
+    """What was broadcast at the round with the best validation accuracy so far (at the start: before any)."""
     best_round: int = 0
     best_accuracy: float = -1.0
     diverged: str | None = None
@@ -61,7 +61,7 @@ class Run:
 
     def train(self, cell: Cell | None = None, on_round: OnRound | None = None) -> Progress:
         """Train to the last round, from the cell's checkpoint if it has one; checkpoints as it goes, and on Ctrl-C."""
-        progress = self._resume(cell) or self._evaluated(Progress(self._initial_state()), {"round": 0}, 0.0)
+        progress = self._resume(cell) or self._evaluated(self._start(), {"round": 0}, 0.0)
         flops = ClientFlops(self.task, self.algorithm, progress.state.broadcast, self.spec) if self.rounds else None
         begun = time.monotonic() - (progress.rows[-1]["seconds"] if progress.rows else 0.0)
         try:
@@ -91,6 +91,10 @@ class Run:
         }
         cell.save(record, clients, pd.DataFrame(progress.rows))
         return record
+
+    def _start(self) -> Progress:
+        state = self._initial_state()
+        return Progress(state, best=state.broadcast)
 
     def _initial_state(self) -> State:
         return self.algorithm.init(self.task, self.task.params())

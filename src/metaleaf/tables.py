@@ -237,7 +237,7 @@ def _caption(records: Sequence[Record], support: float, model: Model) -> str:
 
 def _tuning(trials: set[int]) -> str:
     if trials == {0}:
-        return "Hyper-parameters were not tuned."
+        return "Hyper-parameters are those that the suite states."
     each = " per algorithm" if len(trials) == 1 else ""
     return f"Hyper-parameters: {_span(trials)} trials{each} on validation clients."
 

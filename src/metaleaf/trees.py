@@ -84,7 +84,7 @@ def nbytes(tree: Tree) -> int:
 
 
 def norm(tree: Tree) -> float:
-    """Euclidean norm over all leaves, in float64; NaN or infinite exactly if a leaf is not finite."""
+    """Euclidean norm over all leaves, in float64; NaN or infinite if a leaf is not finite."""
     return float(sum((leaf.double().square().sum() for leaf in leaves(tree)), start=torch.zeros(()).double()).sqrt())
 
 
