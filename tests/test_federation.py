@@ -37,7 +37,8 @@ def rules(**options: Any) -> Protocol:
 
 
 def federation(counts: list[int], seed: int = 1, *, window: int = 0, **protocol: Any) -> Federation:
-    return Federation(store(counts, window=window), rules(**protocol), seed)
+    """Run and split with the same seed."""
+    return Federation(store(counts, window=window), rules(split_seed=seed, **protocol), seed)
 
 
 def parts(found: Federation) -> list[set[int]]:
@@ -60,6 +61,16 @@ def test_clients_are_split_by_the_seed() -> None:
     splits = [parts(federation([2] * 50, seed)) for seed in (1, 1, 2, 3)]
     assert splits[0] == splits[1]
     assert splits[0][2] != splits[2][2] != splits[3][2]
+
+
+def test_no_seed_of_a_run_ever_trains_or_validates_on_a_test_client() -> None:
+    """Tuning uses another seed than the runs it serves: all must keep away from the same test clients."""
+    runs = [Federation(store([9] * 50), rules(), seed) for seed in range(5)]
+    assert len({tuple(run.clients["test"].tolist()) for run in runs}) == 1
+    assert all(not set(run.cohort(1)) & set(run.clients["test"].tolist()) for run in runs)
+    rows = [run.split_rows(3, 0.2)[0].tolist() for run in runs]
+    assert all(found == rows[0] for found in rows)
+    assert runs[0].cohort(1) != runs[1].cohort(1)
 
 
 def test_every_client_is_tested_under_some_seed() -> None:
@@ -292,7 +303,7 @@ def test_split_hash_changes_with_what_decides_the_split() -> None:
     base = Federation(store(counts), rules(), 1).split_hash()
     renamed = [f"client{i}" for i in range(11)] + ["somebody"]
     others = {
-        "seed": Federation(store(counts), rules(), 2),
+        "split_seed": Federation(store(counts), rules(split_seed=2), 1),
         "ids": Federation(store(counts, ids=renamed), rules(), 1),
         "data": Federation(store(counts, data_hash="e"), rules(), 1),
         "window": Federation(store(counts, window=2), rules(), 1),
@@ -320,3 +331,4 @@ def test_split_hash_does_not_change_otherwise() -> None:
         {"max_clients": 12},
     ]
     assert {Federation(store(counts), rules(**options), 1).split_hash() for options in same} == {base}
+    assert Federation(store(counts), rules(), 2).split_hash() == base, "runs with other seeds share the split"

@@ -41,7 +41,7 @@ class Federation:
         """SHA-256 over the ids of the clients in each part and the rules that split their examples."""
         ids = {part: [str(self.store.ids[i]) for i in clients] for part, clients in self.clients.items()}
         rules = [
-            self.seed,
+            self.protocol.split_seed,
             self.window,
             self.protocol.support,
             self.protocol.max_examples,
