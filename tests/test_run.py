@@ -24,8 +24,8 @@ def execute(root: Path, algorithm: str, **options: Any) -> tuple[dict[str, Any],
     config = coins.config(algorithm, **options)
     cell = Cell(root, config)
     record = Run(config, STORE).execute(cell)
-    tables = (pd.read_csv(cell.folder / f"{cell.stem}.{name}.csv") for name in ("clients", "rounds"))
-    return record, *tables
+    clients, rounds = (pd.read_csv(cell.folder / f"{cell.stem}.{name}.csv") for name in ("clients", "rounds"))
+    return record, clients, rounds
 
 
 def without_times(folder: Path) -> dict[str, Any]:
