@@ -151,10 +151,15 @@ def test_a_diverged_cell_is_recorded_and_the_suite_goes_on(here: Path, capsys: p
     assert "diverged" in (here / "results" / "tiny" / "report" / "table.md").read_text()
 
 
-def _start(here: Path, *words: str) -> subprocess.Popen[str]:
+def _start(here: Path, *words: str, session: bool = False) -> subprocess.Popen[str]:
     environment = {**os.environ, "METALEAF_DATA": str(here / "data")}
-    command = [sys.executable, "-m", "metaleaf.cli", "suite", "tiny.toml", "--no-report", "--threads", "1", *words]
-    return subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True)
+    # Whoever started the tests may ignore Ctrl-C, which children inherit.
+    listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{listen}; from metaleaf.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "suite", "tiny.toml", "--no-report", "--threads", "1", *words]
+    return subprocess.Popen(
+        command, cwd=here, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=session
+    )
 
 
 def _wait_for(condition: Any, seconds: float = 60.0) -> None:
@@ -182,6 +187,23 @@ def test_a_stopped_suite_goes_on_to_the_same_records(here: Path, how: signal.Sig
     for one, two in zip(records(here / "whole"), records(broken), strict=True):
         a, b = json.loads(one.read_text()), json.loads(two.read_text())
         assert {**a, "timing": None} == {**b, "timing": None}
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["terminal", "kill -INT"])
+def test_ctrl_c_with_workers_saves_what_they_have_and_goes_on(here: Path, whole_group: bool) -> None:
+    (here / "tiny.toml").write_text(SUITE.replace("rounds = 4", "rounds = 400"))
+    words = ("--workers", "2")
+    first = _start(here, *words, session=True)
+    _wait_for(lambda: len(list((here / "results").rglob("checkpoint.safetensors"))) == 2)
+    if whole_group:
+        os.killpg(first.pid, signal.SIGINT)
+    else:
+        first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 130, said
+    assert "Traceback" not in said
+    assert not records(here / "results")
+    assert len(list((here / "results").rglob("checkpoint.safetensors"))) == 2
 
 
 def test_workers_die_with_the_process_that_started_them(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -107,19 +108,38 @@ def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Set
                         "a worker process was killed (out of memory?); finished runs are kept: "
                         "start again with fewer workers."
                     ) from None
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-_rounds: Any = None
-"""In a worker process: the queue that takes its rounds to the process that shows them."""
+class _Worker:
+    """What a worker process knows of itself."""
+
+    rounds: Any = None
+    """The queue that takes its rounds to the process that shows them."""
+    busy = False
+    stopping = False
 
 
 def _start_worker(settings: Settings, queue: Any) -> None:
-    global _rounds
-    _rounds = queue
+    _Worker.rounds = queue
+    queue.cancel_join_thread()  # rounds that nobody shows any more must not keep an interrupted worker alive
     torch.set_num_threads(settings.threads_per_worker())
+    # Ctrl-C in a terminal reaches every process; only the parent acts on it, and passes it on once, as SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
     _die_with_parent()
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Interrupt the run under way, which then saves a checkpoint; start no other."""
+    first, _Worker.stopping = not _Worker.stopping, True
+    if first and _Worker.busy:
+        raise KeyboardInterrupt
 
 
 def _die_with_parent() -> None:
@@ -135,7 +155,13 @@ def _die_with_parent() -> None:
 
 
 def _in_worker(job: Job, settings: Settings, name: str, config: RunConfig) -> str:
-    return job(settings, config, lambda number, rounds, row: _rounds.put((name, number, rounds, row)))
+    if _Worker.stopping:
+        raise KeyboardInterrupt
+    _Worker.busy = True
+    try:
+        return job(settings, config, lambda number, rounds, row: _Worker.rounds.put((name, number, rounds, row)))
+    finally:
+        _Worker.busy = False
 
 
 @contextmanager
