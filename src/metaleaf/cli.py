@@ -43,7 +43,7 @@ class Compute:
         from metaleaf.execute import Settings
 
         if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"--compute.device {self.device}: this machine has no CUDA device; use cpu.")
+            raise ConfigError(f"--device {self.device}: this machine has no CUDA device; use cpu.")
         if self.workers < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError(f"workers and threads must be at least 1, got {self.workers} and {self.threads}.")
         return Settings(self.results, self.engine, self.device, self.workers, self.threads, self.raw)

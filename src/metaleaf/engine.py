@@ -48,10 +48,20 @@ class Engine(Protocol):
 def engine(task: Task, algorithm: Algorithm, mode: Mode = "auto", device: str = "cpu") -> Engine:
     """The engine of that mode; ``auto`` vectorises on a GPU and small models on a CPU."""
     place = torch.device(device)
+    if place.type == "cuda":
+        _exact_cuda()
     small = trees.nbytes(task.params()) <= 4 * SMALL_MODEL
     if mode == "vectorised" or (mode == "auto" and (small or place.type == "cuda")):
         return Vectorised(task, algorithm, place)
     return Sequential(task, algorithm, place)
+
+
+def _exact_cuda() -> None:
+    """Full float32 (no TF32) and repeatable kernels."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 class Sequential:

@@ -69,7 +69,7 @@ class Run:
                 progress = self._round(progress, flops, begun)
                 if on_round:
                     on_round(progress.round, self.rounds, progress.rows[-1])
-                if cell and progress.round % self.config.protocol.evaluate_every == 0:
+                if cell and self._is_milestone(progress.round):
                     self._checkpoint(cell, progress)
         except KeyboardInterrupt:
             if cell:
@@ -78,7 +78,7 @@ class Run:
         return progress
 
     def execute(self, cell: Cell, on_round: OnRound | None = None) -> dict[str, Any]:
-        """Train, score the test clients and write the record, which is returned. Nothing is written if it exists."""
+        """Train, score the test clients and write the record, which is returned."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         progress = self.train(cell, on_round)
         begun = time.monotonic()
@@ -91,6 +91,10 @@ class Run:
         }
         cell.save(record, clients, pd.DataFrame(progress.rows))
         return record
+
+    def _is_milestone(self, number: int) -> bool:
+        """Whether this round is evaluated and checkpointed."""
+        return number == self.rounds or (number > 0 and number % self.config.protocol.evaluate_every == 0)
 
     def _start(self) -> Progress:
         state = self._initial_state()
@@ -122,7 +126,7 @@ class Run:
         """The progress with this round's row, validated if it is the round's turn."""
         number, protocol = int(row["round"]), self.config.protocol
         row = {"bytes_down": 0, "bytes_up": 0, "flops": 0, "update_norm": 0.0, **row}
-        if (number and number % protocol.evaluate_every == 0) or number == self.rounds:
+        if self._is_milestone(number):
             clients = [int(i) for i in self.federation.clients["validation"]]
             broadcast = progress.state.broadcast
             scores = score_clients(self.engine, self.federation, broadcast, clients, protocol.support, every_step=False)
@@ -197,6 +201,7 @@ class Run:
             "rows": progress.rows,
             "best_round": progress.best_round,
             "best_accuracy": progress.best_accuracy,
+            "diverged": progress.diverged,
         }
         cell.save_checkpoint(tensors, note)
 
@@ -208,4 +213,11 @@ class Run:
         shape = self._initial_state()
         tree = {"state": tuple(shape), "best": shape.broadcast}
         tree = trees.to(trees.with_named_leaves(tree, tensors), self.task.device)
-        return Progress(State(*tree["state"]), note["rows"], tree["best"], note["best_round"], note["best_accuracy"])
+        return Progress(
+            State(*tree["state"]),
+            note["rows"],
+            tree["best"],
+            note["best_round"],
+            note["best_accuracy"],
+            note["diverged"],
+        )
