@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import PositiveFloat, PositiveInt
+
 from metaleaf.algorithm import Space, State
 from metaleaf.learning import fit
 from metaleaf.optimizers import SGD, Optimizer
@@ -28,9 +30,9 @@ class FedAvg:
 
     client_optimizer: Optimizer = SGD(lr=0.03)
     server_optimizer: Optimizer = SGD(lr=1.0)
-    epochs: int = 1
-    batch_size: int = 10
-    decay: float = 1.0
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 10
+    decay: PositiveFloat = 1.0
 
     def init(self, task: Task, params: Params) -> State:
         """The global model, and the server optimizer's state, which outlives the round."""

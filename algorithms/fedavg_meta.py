@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import NonNegativeInt, PositiveFloat
+
 from metaleaf.algorithm import Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.learning import descend
@@ -23,8 +25,8 @@ class FedAvgMeta(FedAvg):
     title: ClassVar[str] = "FedAvg(Meta)"
     space: ClassVar[Space] = {**FedAvg.space, "adapt_lr": (0.003, 0.01, 0.03, 0.1)}
 
-    adapt_lr: float = 0.03
-    adapt_steps: int = 5
+    adapt_lr: PositiveFloat = 0.03
+    adapt_steps: NonNegativeInt = 5
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
         """Gradient descent on the support set."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import PositiveInt
+
 from metaleaf.algorithm import Space, State
 from metaleaf.learning import fit_epochs
 from metaleaf.optimizers import SGD, Optimizer
@@ -24,8 +26,8 @@ class Local:
     federated: ClassVar[bool] = False
 
     client_optimizer: Optimizer = SGD(lr=0.03)
-    epochs: int = 10
-    batch_size: int = 10
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 10
 
     def init(self, task: Task, params: Params) -> State:
         """The common random start."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import NonNegativeInt, PositiveFloat
+
 from metaleaf.algorithm import Space, State
 from metaleaf.gradient import grad
 from metaleaf.learning import descend, last
@@ -29,9 +31,9 @@ class MAML:
         "server_optimizer.lr": (0.0003, 0.001, 0.003),
     }
 
-    inner_lr: float = 0.03
-    inner_steps: int = 1
-    adapt_steps: int | None = None
+    inner_lr: PositiveFloat = 0.03
+    inner_steps: NonNegativeInt = 1
+    adapt_steps: NonNegativeInt | None = None
     """Steps when a client adapts; None: as many as in training."""
     server_optimizer: Optimizer = Adam(lr=0.001)
     first_order: bool = False

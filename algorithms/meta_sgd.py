@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat
 
 from metaleaf.algorithm import Space, State
 from metaleaf.gradient import grad
@@ -32,9 +33,9 @@ class MetaSGD:
         "server_optimizer.lr": (0.0003, 0.001, 0.003),
     }
 
-    inner_lr: float = 0.03
-    inner_steps: int = 1
-    adapt_steps: int | None = None
+    inner_lr: PositiveFloat = 0.03
+    inner_steps: NonNegativeInt = 1
+    adapt_steps: NonNegativeInt | None = None
     """Steps when a client adapts; None: as many as in training."""
     server_optimizer: Optimizer = Adam(lr=0.001)
 

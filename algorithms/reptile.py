@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import NonNegativeInt
+
 from metaleaf.algorithm import Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.learning import fit_epochs
@@ -29,7 +31,7 @@ class Reptile(FedAvg):
     }
 
     server_optimizer: Optimizer = SGD(lr=0.5)
-    adapt_epochs: int = 3
+    adapt_epochs: NonNegativeInt = 3
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
         """The clients' local training, on the support set."""

@@ -13,8 +13,8 @@ from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
 
 SPECS = {
-    "logistic": ({"classes": 5, "x_shape": (60,)}, 100),
-    "cnn": ({"classes": 62, "x_shape": (28, 28)}, 4),
+    "logistic": ({"classes": 5, "x_shape": (60,), "x_dtype": "uint8"}, 100),
+    "cnn": ({"classes": 62, "x_shape": (28, 28), "x_dtype": "uint8"}, 4),
 }
 """Model: its spec, and clients a round."""
 

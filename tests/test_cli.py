@@ -48,7 +48,7 @@ def test_report_needs_records(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--set", "inner_lr"], "'inner_lr' is not an assignment: write key=value"),
         (["run", "--set", "iner_lr=1"], "unknown option of maml 'iner_lr'"),
         (["run", "--model", "cn"], "unknown model 'cn'"),
-        (["run", "--model", "cnn", *SMALL], "model 'cnn' cannot read examples of shape (5,)"),
+        (["run", "--model", "cnn", *SMALL], "model 'cnn' cannot read float32 examples of shape (5,)"),
         (["run", "--protocol", "clients_per_round=0"], "clients_per_round"),
         (["data", "stats"], "needs a dataset: femnist"),
         (["data", "verify", "synthetic"], "synthetic"),

@@ -13,10 +13,14 @@ from metaleaf.errors import ConfigError
 from metaleaf.models import build
 from metaleaf.task import Task
 
-FEMNIST = {"classes": 62, "x_shape": [28, 28]}
-SHAKESPEARE = {"classes": 80, "x_shape": (80,)}
-SYNTHETIC = {"classes": 5, "x_shape": (60,)}
-SMALL = {"cnn": {"classes": 5, "x_shape": (8, 8)}, "lstm": {"classes": 10, "x_shape": (8,)}, "logistic": SYNTHETIC}
+FEMNIST = {"classes": 62, "x_shape": [28, 28], "x_dtype": "uint8"}
+SHAKESPEARE = {"classes": 80, "x_shape": (80,), "x_dtype": "uint8"}
+SYNTHETIC = {"classes": 5, "x_shape": (60,), "x_dtype": "float32"}
+SMALL = {
+    "cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
+    "lstm": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
+    "logistic": SYNTHETIC,
+}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +171,6 @@ def test_an_unknown_model_names_near_ones() -> None:
 )
 def test_examples_of_the_wrong_shape(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(
-        ConfigError, match=rf"model '{name}' cannot read examples of shape \({', '.join(map(str, shape))}"
+        ConfigError, match=rf"model '{name}' cannot read uint8 examples of shape \({', '.join(map(str, shape))}"
     ):
-        build(name, {"classes": 5, "x_shape": shape}, 0)
+        build(name, {"classes": 5, "x_shape": shape, "x_dtype": "uint8"}, 0)

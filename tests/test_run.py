@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from metaleaf import registry, trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.records import read_records
 from metaleaf.run import Run
 from metaleaf.store import Cell
 
@@ -206,3 +208,28 @@ def test_fedavg_with_one_client_is_that_client(tmp_path: Path) -> None:
     expected = trees.subtract(state.broadcast, own)
     after = run.train().state.broadcast
     assert all(torch.allclose(after[name], expected[name], atol=1e-6) for name in expected)
+
+
+def test_a_checkpoint_of_other_data_is_not_used(tmp_path: Path) -> None:
+    config = coins.config("fedavg")
+    cell = Cell(tmp_path, config)
+
+    def interrupt(number: int, rounds: int, row: dict[str, float]) -> None:
+        if number == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(config, STORE).execute(cell, interrupt)
+    other = coins.store(seed=9)
+    other = replace(other, about={**other.about, "data_hash": "1" * 64})
+    seen: list[int] = []
+    Run(config, other).execute(cell, lambda number, rounds, row: seen.append(number))
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_diverged_run_has_all_columns(tmp_path: Path) -> None:
+    hyperparameters = {"client_optimizer": {"name": "sgd", "lr": 1e40}, "epochs": 3}
+    execute(tmp_path, "fedavg", hyperparameters=hyperparameters)
+    [record] = read_records(tmp_path)
+    assert record.clients.empty
+    assert {"loss", "environment"} <= set(record.clients)

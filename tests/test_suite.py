@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metaleaf import registry
+from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.cli import main
 from metaleaf.config import override
 from metaleaf.errors import ConfigError
@@ -105,6 +108,17 @@ def test_worker_processes_give_the_same_records(here: Path) -> None:
         (("rounds = 4", "rounds = -4"), r"rounds = -4"),
         (("test_supports = [0.2]", "test_supports = [1.2]"), r"test_supports must be fractions between 0 and 1"),
         (('name = "tiny"', 'name = "tiny'), r"tiny.toml is not a TOML file"),
+        (('name = "tiny"', 'name = "../tiny"'), r"'../tiny' names a folder"),
+        (("[algorithms.fast]", '[algorithms."a/b"]'), r"'a/b' names a folder"),
+        (("[algorithms.fast]", "[algorithms.report]"), r"'report' names a folder"),
+        (("seeds = [1, 2]", "seeds = [1, 1]"), r"seeds.*each only once"),
+        (("seeds = [1, 2]", "seeds = []"), r"seeds.*at least one seed"),
+        (("inner_lr = 0.5", "inner_lr = nan"), r"maml: .* not finite"),
+        (("inner_lr = 0.5", "inner_lr = -0.5"), r"maml: inner_lr = -0.5: .*greater than 0"),
+        (("inner_lr = 0.5", "server_optimizer = { lr = 0.1 }"), r"maml: server_optimizer: .*'name'"),
+        (("inner_lr = 0.5", 'server_optimizer = { name = "adam", lr = 0.1, bta1 = 0.1 }'), r"unknown key .*bta1"),
+        (("inner_lr = 0.5", "space = { iner_lr = [0.1] }"), r"unknown option of maml 'iner_lr'"),
+        (("inner_lr = 0.5", "space = { inner_lr = [] }"), r"space.inner_lr"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_runs(
@@ -117,6 +131,41 @@ def test_a_mistake_is_named_and_nothing_runs(
     with pytest.raises(AssertionError, match=sentence):
         raise AssertionError(error)
     assert not (here / "results").exists()
+
+
+def test_a_plugin_that_fails_does_not_stop_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = SUITE.replace("[algorithms.fedavg]", "[algorithms.broken]") + "\n[algorithms.fedavg]\n"
+    (here / "tiny.toml").write_text(broken)
+
+    @dataclass(frozen=True)
+    class Broken(FedAvg):
+        def client(self, task: Any, params: Any, episode: Any) -> Any:
+            raise RuntimeError("a bug in a plugin")
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = registry.plugin
+        patch.setattr(registry, "plugin", lambda kind, name: Broken if name == "broken" else real(kind, name))
+        assert main(["suite", "tiny.toml", "--no-report"]) == 2
+    assert len(records(here / "results")) == 4
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == "metaleaf: synthetic broken seed 1 failed: a bug in a plugin (1 more failed; the others are kept)"
+
+
+def test_a_record_of_other_data_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suite", "tiny.toml", "--no-report"]) == 0
+    path = records(here / "results")[0]
+    path.write_text(path.read_text().replace('"data_hash": "', '"data_hash": "0'))
+    assert main(["suite", "tiny.toml", "--no-report"]) == 2
+    assert "was made from other data than what is prepared now" in capsys.readouterr().err
+
+
+def test_an_edited_suite_reports_its_present_configuration_only(here: Path) -> None:
+    assert main(["suite", "tiny.toml"]) == 0
+    (here / "tiny.toml").write_text(SUITE.replace("inner_lr = 0.5", "inner_lr = 0.25"))
+    assert main(["suite", "tiny.toml"]) == 0
+    table = (here / "results" / "tiny" / "report" / "table.md").read_text()
+    assert table.count("| MAML, fast") == 1
+    assert "[fast" not in table
 
 
 def test_a_missing_suite_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

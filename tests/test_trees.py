@@ -82,11 +82,6 @@ def test_stack_and_weighted_sum() -> None:
     assert floats["p"].tolist() == [0.75] * 3
 
 
-def test_detach() -> None:
-    p = torch.ones(2, requires_grad=True)
-    assert not trees.detach({"p": p * 2})["p"].requires_grad
-
-
 @pytest.mark.parametrize(
     ("whole", "names"),
     [

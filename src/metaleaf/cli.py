@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -42,6 +42,8 @@ class Compute:
 
         from metaleaf.execute import Settings
 
+        if self.device != "cpu" and not self.device.startswith("cuda"):
+            raise ConfigError(f"--device {self.device}: choose cpu or cuda.")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise ConfigError(f"--device {self.device}: this machine has no CUDA device; use cpu.")
         if self.workers < 1 or (self.threads is not None and self.threads < 1):
@@ -104,10 +106,20 @@ class SuiteCommand:
 
         suite = load_suite(self.suite)
         _only(self.algorithms, suite.algorithms, "algorithm of the suite")
-        _run_configs(_cells(suite, self.compute.results, self.algorithms, self.seeds), self.compute)
+        every_seed = {seed for label in suite.algorithms for seed in suite.seeds_for(label)}
+        _only(self.seeds, every_seed, "seed of the suite")
+        cells = _cells(suite, self.compute.results)
+        chosen = [
+            cell
+            for cell in cells
+            if (not self.algorithms or cell.algorithm_label in self.algorithms)
+            and (not self.seeds or cell.seed in self.seeds)
+        ]
+        _run_configs(chosen, self.compute)
         if self.report:
             folder = self.compute.results / suite.name
-            _report(folder, folder / "report", tuple(suite.algorithms))
+            # Records of an earlier wording of the suite stay in the store, but out of its report.
+            _report(folder, folder / "report", tuple(suite.algorithms), {cell.config_hash() for cell in cells})
 
 
 @dataclass(frozen=True)
@@ -133,7 +145,7 @@ class TuneCommand:
         jobs = []
         for dataset, algorithm in pairs:
             for changes in tune.trials(suite, algorithm):
-                values = ", ".join(f"{key.split('.')[0]} {value:g}" for key, value in changes.items())
+                values = ", ".join(f"{key.split('.')[0]} {value}" for key, value in changes.items())
                 jobs.append(
                     (
                         f"{dataset} {algorithm} ({values})",
@@ -257,19 +269,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _cells(suite: "Suite", results: Path, algorithms: Sequence[str], seeds: Sequence[int]) -> "list[RunConfig]":
+def _cells(suite: "Suite", results: Path) -> "list[RunConfig]":
     """The suite's cells, seed by seed so that a table is comparable as early as possible."""
     from metaleaf import tune
 
     cells = []
     for dataset, algorithm in suite.grid():
-        if algorithms and algorithm not in algorithms:
-            continue
         tuning = tune.chosen(results, suite, dataset, algorithm) if suite.tuning else None
+        changes = tuning["chosen"] if tuning else None
         for seed in suite.seeds_for(algorithm):
-            if not seeds or seed in seeds:
-                changes = tuning["chosen"] if tuning else None
-                cells.append(suite.config(dataset, algorithm, seed, changes=changes, tuning=tuning))
+            cells.append(suite.config(dataset, algorithm, seed, changes=changes, tuning=tuning))
     return sorted(cells, key=lambda config: config.seed)
 
 
@@ -289,13 +298,13 @@ def _record_path(results: Path, config: "RunConfig") -> Path:
     return Cell(results, config).record_path
 
 
-def _report(folder: Path, output: Path, order: Sequence[str] = ()) -> None:
+def _report(folder: Path, output: Path, order: Sequence[str] = (), only: Container[str] | None = None) -> None:
     from metaleaf.report import write_report
 
-    written = write_report(folder, output, order=order)
+    written = write_report(folder, output, order=order, only=only)
     table = next((path for path in written if path.suffix == ".md"), None)
     if table:
-        print(table.read_text())
+        print(table.read_text(encoding="utf-8"))
     page = next((path for path in written if path.suffix == ".html"), output)
     print(f"{len(written)} files in {output}; open {page}")
 
@@ -304,16 +313,16 @@ def _order(folder: Path) -> tuple[str, ...]:
     """The algorithms in the order of the suite that comes under the folder's name, if there is one."""
     from metaleaf.suite import SUITES, load_suite
 
-    name = folder.resolve().name
-    return tuple(load_suite(name).algorithms) if (SUITES / f"{name}.toml").exists() else ()
+    path = SUITES / f"{folder.resolve().name}.toml"
+    return tuple(load_suite(str(path)).algorithms) if path.is_file() else ()
 
 
-def _only(chosen: Sequence[str], known: Any, kind: str) -> None:
+def _only(chosen: Sequence[Any], known: Collection[Any], kind: str) -> None:
     from metaleaf.errors import unknown
 
     for name in chosen:
         if name not in known:
-            raise unknown(kind, name, known)
+            raise unknown(kind, str(name), [str(one) for one in known])
 
 
 def _assignments(words: Sequence[str]) -> dict[str, Any]:

@@ -100,6 +100,10 @@ def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
         if key not in fields:
             raise unknown(f"option of {name}", key, fields)
     try:
+        json.dumps(dict(options), allow_nan=False)
+    except ValueError:
+        raise ConfigError(f"{name}: {dict(options)!r} holds a number that is not finite.") from None
+    try:
         return TypeAdapter(cls).validate_python(dict(options))
     except ValidationError as error:
         raise ConfigError(explain(error, name)) from None
@@ -129,6 +133,9 @@ def explain(error: ValidationError, where: str) -> str:
     """The first problem that pydantic found, as one sentence."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: unknown key {place!r}."
-    return f"{where}: {place or 'value'} = {problem['input']!r}: {problem['msg']}."
+    if problem["type"] == "missing":
+        return f"{where}: {place!r} is missing."
+    given = f" = {problem['input']!r}" if not isinstance(problem["input"], Mapping) else ""
+    return f"{where}: {place or 'value'}{given}: {problem['msg']}."

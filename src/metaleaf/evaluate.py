@@ -10,6 +10,9 @@ from metaleaf.federation import Federation
 from metaleaf.statistics import summarise
 from metaleaf.trees import Tree
 
+CLIENT_COLUMNS = ("support", "client", "environment", "n_support", "n", "step", "correct", "loss", "majority")
+"""Columns of a record's clients.csv after `model`."""
+
 
 def score_clients(
     engine: Engine,
@@ -43,7 +46,7 @@ def score_clients(
                     "majority": majority,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(CLIENT_COLUMNS))
 
 
 def summaries(clients: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -46,12 +47,15 @@ Job = Callable[[Settings, RunConfig, OnRound], str]
 def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
     """The job of a suite: one run, unless its record exists or another process is at it."""
     cell = Cell(settings.root, config)
+    store = load(config.dataset, config.build_dataset(), raw=settings.raw)
+    if cell.done():
+        cell.check_data(store.about["data_hash"])
+        return "already finished"
     with cell.claimed() as mine:
         if not mine:
             return "left to the process that is computing it"
         if cell.done():
             return "already finished"
-        store = load(config.dataset, config.build_dataset(), raw=settings.raw)
         record = Run(config, store, mode=settings.mode, device=settings.device).execute(cell, on_round)
     if record["status"] == "diverged":
         return f"diverged ({record['reason']})"
@@ -60,20 +64,21 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
 
 
 def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> None:
-    """Do every named job and show how each ended. A job's UserError is shown and raised once the others are done."""
-    failures: list[UserError] = []
+    """Do every named job and show how each ended. One that fails does not stop the others; then UserError is raised."""
+    failures: list[str] = []
     run = _in_processes if settings.workers > 1 else _here
     for name, outcome in run(jobs, job, settings, display):
-        if isinstance(outcome, UserError):
-            failures.append(outcome)
-            display.done(name, f"failed: {outcome}")
-        else:
-            display.done(name, outcome)
+        if isinstance(outcome, Exception):
+            if not isinstance(outcome, UserError):
+                display.say("".join(traceback.format_exception(outcome)).rstrip())
+            failures.append(f"{name} failed: {outcome or type(outcome).__name__}")
+        display.done(name, f"failed: {outcome}" if isinstance(outcome, Exception) else outcome)
     if failures:
-        raise failures[0]
+        others = f" ({len(failures) - 1} more failed; the others are kept)" if len(failures) > 1 else ""
+        raise UserError(f"{failures[0]}{others}")
 
 
-Outcomes = Iterator[tuple[str, str | UserError]]
+Outcomes = Iterator[tuple[str, str | Exception]]
 
 
 def _here(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> Outcomes:
@@ -84,9 +89,10 @@ def _here(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, d
             display.round(name, number, rounds, row)
 
         try:
-            yield name, job(settings, config, report)
-        except UserError as error:
-            yield name, error
+            outcome: str | Exception = job(settings, config, report)
+        except Exception as error:  # a plugin may fail in any way; the other jobs go on
+            outcome = error
+        yield name, outcome
 
 
 def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> Outcomes:
@@ -100,14 +106,15 @@ def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Set
             }
             for future in as_completed(futures):
                 try:
-                    yield futures[future], future.result()
-                except UserError as error:
-                    yield futures[future], error
+                    outcome: str | Exception = future.result()
                 except BrokenProcessPool:
                     raise UserError(
                         "a worker process was killed (out of memory?); finished runs are kept: "
                         "start again with fewer workers."
                     ) from None
+                except Exception as error:  # a plugin may fail in any way; the other jobs go on
+                    outcome = error
+                yield futures[future], outcome
         except BaseException:
             for worker in multiprocessing.active_children():
                 worker.terminate()

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from metaleaf.errors import ConfigError, unknown
 
+Spec = Mapping[str, Any]
+
 
 class CNN(nn.Module):
     """LEAF's FEMNIST network: two 5x5 convolutions (32, 64), each with a 2x2 pool, then 2,048 hidden units.
@@ -75,44 +77,38 @@ class Logistic(nn.Module):
         return logits
 
 
-def _features(shape: tuple[int, ...]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
-
-
-def _side(shape: tuple[int, ...]) -> int:
+def _cnn(spec: Spec) -> nn.Module:
+    shape = spec["x_shape"]
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 4:
         raise ValueError("it needs square images of 4 pixels or more a side.")
-    return shape[0]
+    return CNN(spec["classes"], shape[0])
 
 
-def _characters(classes: int, shape: tuple[int, ...]) -> int:
-    if len(shape) != 1:
+def _lstm(spec: Spec) -> nn.Module:
+    if len(spec["x_shape"]) != 1 or not str(spec["x_dtype"]).startswith("uint"):
         raise ValueError("it needs rows of character numbers.")
-    return classes
+    return LSTM(spec["classes"])
 
 
-MODELS: dict[str, Callable[[int, tuple[int, ...]], nn.Module]] = {
-    "cnn": lambda classes, shape: CNN(classes, _side(shape)),
-    "lstm": lambda classes, shape: LSTM(_characters(classes, shape)),
-    "logistic": lambda classes, shape: Logistic(classes, _features(shape)),
-}
-"""Model by the name that a suite uses; each takes (classes, x_shape)."""
+def _logistic(spec: Spec) -> nn.Module:
+    return Logistic(spec["classes"], math.prod(spec["x_shape"]))
 
 
-def build(name: str, spec: Mapping[str, Any], seed: int) -> nn.Module:
+MODELS: dict[str, Callable[[Spec], nn.Module]] = {"cnn": _cnn, "lstm": _lstm, "logistic": _logistic}
+"""Model by the name that a suite uses, from a prepared dataset's spec (classes, x_shape, x_dtype)."""
+
+
+def build(name: str, spec: Spec, seed: int) -> nn.Module:
     """The model `name` for a prepared dataset's spec, with initial parameters that depend on the seed only."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         try:
-            model = MODELS[name](spec["classes"], tuple(spec["x_shape"]))
+            model = MODELS[name](spec)
         except ValueError as error:
             raise ConfigError(
-                f"model {name!r} cannot read examples of shape {tuple(spec['x_shape'])}: {error}"
+                f"model {name!r} cannot read {spec['x_dtype']} examples of shape {tuple(spec['x_shape'])}: {error}"
             ) from error
         initialise(model)
     return model

@@ -1,24 +1,25 @@
 """Optimizers as pure functions on trees, used alike on a client and on the server."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from metaleaf.trees import Tree, add, leaves, tree_map, zeros_like
 
 _STRICT = ConfigDict(extra="forbid")
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class SGD:
     """Gradient descent, with momentum as in torch.optim.SGD: v = momentum * v + g, p = p - lr * v."""
 
-    lr: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: PositiveFloat
+    momentum: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     name: Literal["sgd"] = "sgd"
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -39,10 +40,10 @@ class SGD:
 class Adam:
     """Adam (Kingma & Ba 2015, arXiv 1412.6980), with bias correction; eps outside the root."""
 
-    lr: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    lr: PositiveFloat
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    eps: PositiveFloat = 1e-8
     name: Literal["adam"] = "adam"
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -66,5 +67,5 @@ class Adam:
         return tree_map(move, params, m, v), {"m": m, "v": v, "steps": steps}
 
 
-Optimizer = SGD | Adam
-"""Either optimizer; in a suite ``{name = "adam", lr = 0.001}``."""
+Optimizer = Annotated[SGD | Adam, Field(discriminator="name")]
+"""Either optimizer; in a suite ``{name = "adam", lr = 0.001}``, where the name has to be given."""

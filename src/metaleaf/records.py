@@ -4,7 +4,7 @@ The format is described in docs/records.md. Whatever is wrong with a file become
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,8 @@ class Data(_Part):
     name: Label
     clients: Counts
     classes: NonNegativeInt | None = None
+    data_hash: Label
+    split_hash: Label
 
 
 class Cost(_Part):
@@ -133,17 +135,34 @@ class Record:
         return _read_csv(self.path.with_suffix(".rounds.csv"), _ROUND_COLUMNS)
 
 
-def read_records(folder: Path) -> list[Record]:
+def read_records(folder: Path, only: Container[str] | None = None) -> list[Record]:
     """All records below `folder`, sorted by path; an empty list when there are none.
 
     Raises DataError on a record that cannot be read, does not follow the schema, or repeats another one.
     """
-    records = [_read_record(path) for path in sorted(folder.rglob("seed-*.json"))]
+    paths = [path for path in sorted(folder.rglob("seed-*.json")) if only is None or path.parent.name in only]
+    records = [_read_record(path) for path in paths]
     cells = Counter(_cell(record.content) for record in records)
     for record in records:
         if cells[_cell(record.content)] > 1:
             raise DataError(f"{record.path} is one of several records of the same run; remove the copy")
+    _check_comparable(records, folder)
     return records
+
+
+def _check_comparable(records: Sequence[Record], folder: Path) -> None:
+    """DataError if a table of these records would compare what cannot be compared."""
+    suites = sorted({record.content.suite for record in records})
+    if len(suites) > 1:
+        raise DataError(f"{folder} holds records of several suites ({', '.join(suites)}); report one of them")
+    splits: dict[str, Record] = {}
+    for record in records:
+        first = splits.setdefault(record.content.dataset, record)
+        if first.content.data.split_hash != record.content.data.split_hash:
+            raise DataError(
+                f"{first.path} and {record.path} have other clients or other data in their splits and cannot be "
+                "compared; remove the older ones"
+            )
 
 
 def tidy(records: Sequence[Record]) -> pd.DataFrame:
@@ -206,6 +225,8 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         raise DataError(f"{path} lacks the column {missing[0]!r}; run this cell again")
     if "model" in columns and not frame["model"].isin(MODELS).all():
         raise DataError(f"{path} has scores of a model other than {' and '.join(MODELS)}; run this cell again")
+    if frame.empty:  # a run that diverged
+        return frame
     numbers = [name for name in columns if name not in ("model", "client")]
     for name in numbers:
         if not pd.api.types.is_numeric_dtype(frame[name]):

@@ -1,7 +1,7 @@
 """Everything that a suite's records say, written as files: tables, figures and the HTML page."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -11,19 +11,24 @@ from metaleaf.records import Model, in_order, read_records
 
 
 def write_report(
-    suite_folder: Path, output: Path, *, order: Sequence[str] = (), model: Model = "selected"
+    suite_folder: Path,
+    output: Path,
+    *,
+    order: Sequence[str] = (),
+    only: Container[str] | None = None,
+    model: Model = "selected",
 ) -> list[Path]:
     """Write `table.{md,csv,tex}`, `<figure>.{png,svg,pdf}` and `index.html` into `output`; return the paths.
 
     `suite_folder` is `results/<suite>`; `order` has the algorithm labels in the suite's order (default: by
-    label). Tables and figures show `model`, the CSV has both. Nothing is written unless everything could be
-    made, and every file is replaced as a whole.
+    label); `only` the config hashes to report (default: all). Tables and figures show `model`, the CSV has both.
+    Nothing is written unless everything could be made, and every file is replaced as a whole.
 
     Raises DataError when there is no record or a damaged one.
     """
     from metaleaf import figures  # matplotlib is slow to import, and only a report needs it
 
-    records = in_order(read_records(suite_folder), order)
+    records = in_order(read_records(suite_folder, only), order)
     if not records:
         raise DataError(f"no records below {suite_folder}; run the suite first")
     made = tables.tables(records, model)

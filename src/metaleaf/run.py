@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+import torch
 
 from metaleaf import models, trees
 from metaleaf.algorithm import State
@@ -15,7 +16,7 @@ from metaleaf.client_store import ClientStore
 from metaleaf.config import RunConfig
 from metaleaf.cost import ClientFlops
 from metaleaf.engine import Mode, engine
-from metaleaf.evaluate import score_clients, summaries
+from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, summaries
 from metaleaf.federation import PARTS, Federation
 from metaleaf.provenance import device_facts, git_facts, versions
 from metaleaf.seeds import derive
@@ -147,7 +148,7 @@ class Run:
 
     def _test(self, progress: Progress) -> tuple[pd.DataFrame, dict[str, Any]]:
         if progress.diverged:
-            return pd.DataFrame(columns=["model", "support", "client", "step", "n", "correct"]), {}
+            return pd.DataFrame(columns=["model", *CLIENT_COLUMNS]), {}
         clients = [int(i) for i in self.federation.clients["test"]]
         frames: list[pd.DataFrame] = []
         scores: dict[str, Any] = {"final": {}, "selected": {}}
@@ -158,8 +159,7 @@ class Run:
             for model, frame in (("final", final), ("selected", selected)):
                 scores[model][str(support)] = summaries(frame)
                 frames.append(frame.assign(model=model))
-        table = pd.concat(frames)
-        return table[["model", *(c for c in table.columns if c != "model")]], scores
+        return pd.concat(frames)[["model", *CLIENT_COLUMNS]], scores
 
     def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
         config, federation, last = self.config, self.federation, progress.rows[-1]
@@ -192,7 +192,18 @@ class Run:
             "versions": versions(),
             "git": git_facts(),
             "device": device_facts(self.device),
-            "engine": {"mode": self.engine.mode},
+            "engine": {"mode": self.engine.mode, "threads": torch.get_num_threads()},
+        }
+
+    def _made_by(self) -> dict[str, Any]:
+        """What has to be the same for a resumed run to be bit-identical; a checkpoint of anything else is not used."""
+        return {
+            "config": self.config.config_hash(),
+            "data": self.store.about["data_hash"],
+            "split": self.federation.split_hash(),
+            "engine": self.engine.mode,
+            "device": device_facts(self.device),
+            "versions": versions(),
         }
 
     def _checkpoint(self, cell: Cell, progress: Progress) -> None:
@@ -202,12 +213,13 @@ class Run:
             "best_round": progress.best_round,
             "best_accuracy": progress.best_accuracy,
             "diverged": progress.diverged,
+            "made_by": self._made_by(),
         }
         cell.save_checkpoint(tensors, note)
 
     def _resume(self, cell: Cell | None) -> Progress | None:
         saved = cell.load_checkpoint() if cell else None
-        if saved is None:
+        if saved is None or saved[1].get("made_by") != self._made_by():
             return None
         tensors, note = saved
         shape = self._initial_state()

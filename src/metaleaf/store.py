@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 from safetensors import SafetensorError, safe_open
@@ -36,17 +36,40 @@ class Cell:
         """Whether the record exists; it is written last, so then everything does."""
         return self.record_path.exists()
 
+    def check_data(self, data_hash: str) -> None:
+        """DataError if the finished record was made from other data than what is prepared now."""
+        try:
+            recorded = json.loads(self.record_path.read_text())["data"]["data_hash"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"the record {self.record_path} is damaged ({error}): delete it to run it again."
+            ) from error
+        if recorded != data_hash:
+            raise DataError(
+                f"the record {self.record_path} was made from other data than what is prepared now "
+                f"(hash {recorded[:12]}, now {data_hash[:12]}): delete it, or use another results folder."
+            )
+
     @contextmanager
     def claimed(self) -> Iterator[bool]:
         """Hold the cell while it is computed; yields False if another process holds it. Freed when the process dies."""
-        self.partial.mkdir(parents=True, exist_ok=True)
-        with open(self.partial / "lock", "w") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
             yield True
+            if self.done():
+                shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _lock_file(self) -> TextIO:
+        while True:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            try:
+                return open(self.partial / "lock", "w")
+            except FileNotFoundError:
+                continue  # a process that has just finished the cell removed the folder in between
 
     def save(self, record: Mapping[str, Any], clients: pd.DataFrame, rounds: pd.DataFrame) -> None:
         """Write the finished run, the record last, and drop its checkpoint."""

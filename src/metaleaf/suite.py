@@ -1,11 +1,12 @@
 """Suites: TOML files that name the grid of runs behind one table."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from metaleaf import registry
 from metaleaf.config import Protocol, RunConfig, Strict, build, explain, override, resolve
@@ -13,6 +14,29 @@ from metaleaf.errors import ConfigError, unknown
 
 SUITES = Path(__file__).resolve().parent / "suites"
 """Folder of the suites that come with metaleaf; their names work without a path."""
+
+
+RESERVED = ("tuning", "report")
+"""Folders of a suite that are not labels."""
+
+
+def _label(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text) or text in RESERVED:
+        raise ValueError(f"{text!r} names a folder: use letters, digits, '_', '-' and '.', not {' or '.join(RESERVED)}")
+    return text
+
+
+Label = Annotated[str, AfterValidator(_label)]
+"""Names of suites, datasets and algorithms are folders of the result store."""
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("give at least one seed, and each only once")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_distinct)]
 
 
 class Tuning(Strict):
@@ -42,8 +66,8 @@ class AlgorithmEntry(Strict):
 
     name: str | None = None
     title: str | None = None
-    seeds: tuple[int, ...] | None = None
-    space: dict[str, tuple[Any, ...]] | None = None
+    seeds: Seeds | None = None
+    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] | None = None
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -54,13 +78,13 @@ class AlgorithmEntry(Strict):
 class Suite(Strict):
     """A suite file. The grid is datasets x algorithms x seeds."""
 
-    name: str
+    name: Label
     title: str
     description: str = ""
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: Seeds = (1, 2, 3)
     protocol: dict[str, Any] = {}
-    datasets: dict[str, DatasetEntry]
-    algorithms: dict[str, AlgorithmEntry]
+    datasets: dict[Label, DatasetEntry]
+    algorithms: dict[Label, AlgorithmEntry]
     tuning: Tuning | None = None
 
     def grid(self) -> list[tuple[str, str]]:
@@ -122,13 +146,14 @@ def load_suite(name_or_path: str) -> Suite:
     except ValidationError as error:
         raise _refused(error, raw, str(path)) from None
     for dataset, algorithm in suite.grid():
-        suite.config(dataset, algorithm, 0)
+        space = suite.algorithms[algorithm].space or {}
+        suite.config(dataset, algorithm, 0, changes={key: values[0] for key, values in space.items()})
     return suite
 
 
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or path.is_file():
         return path
     shipped = sorted(file.stem for file in SUITES.glob("*.toml"))
     if name_or_path not in shipped:

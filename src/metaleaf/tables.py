@@ -75,7 +75,8 @@ def comparison(records: Sequence[Record], model: Model = "selected") -> pd.DataF
             rows.append(start | {"algorithm": MAJORITY, "diverged": 0} | _means(baseline, "majority"))
             for name in runs["name"].unique():
                 finished = cells[cells["name"] == name]
-                costs = {key: runs.loc[runs["name"] == name, key].mean() for key in ("rounds", "bytes", "flops")}
+                each = runs[runs["name"] == name].drop_duplicates("record")
+                costs = {key: each[key].mean() for key in ("rounds", "bytes", "flops")}
                 row = {"algorithm": name, "diverged": diverged.get(name, 0)}
                 rows.append(start | row | _means(finished, "after") | costs)
     return pd.DataFrame(rows)

@@ -58,11 +58,6 @@ def zeros_like(tree: Tree) -> Tree:
     return tree_map(torch.zeros_like, tree)
 
 
-def detach(tree: Tree) -> Tree:
-    """The same values, cut from the graph."""
-    return tree_map(torch.Tensor.detach, tree)
-
-
 def where(condition: Tensor, a: Tree, b: Tree) -> Tree:
     """A where the scalar condition holds, else b (a branch that torch.func.vmap can take per client)."""
     return tree_map(lambda x, y: torch.where(condition, x, y), a, b)

@@ -24,18 +24,21 @@ from metaleaf.prepare import load
 from metaleaf.run import OnRound, Run
 from metaleaf.seeds import derive
 from metaleaf.store import write_json
-from metaleaf.suite import Suite
+from metaleaf.suite import Suite, Tuning
 
 
 def trials(suite: Suite, algorithm: str) -> list[dict[str, Any]]:
     """The changes of hyper-parameters to try for an algorithm of the suite, each by dotted key.
 
-    The whole grid if it is small enough; ConfigError if no balanced draw without repetition is found.
+    ConfigError if the grid is smaller than the number of trials, or no balanced draw without repetition is found.
     """
     tuning = _tuning(suite)
     entry = suite.algorithms[algorithm]
     space: Space = entry.space or registry.plugin("algorithms", entry.name or algorithm).space
-    if math.prod(len(values) for values in space.values()) <= tuning.trials:
+    size = math.prod(len(values) for values in space.values())
+    if size < tuning.trials:
+        raise ConfigError(f"{algorithm} has {size} combinations for {tuning.trials} trials: widen its `space`.")
+    if size == tuning.trials:
         return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     rng = np.random.default_rng(derive(tuning.seed, "trials"))
     for _ in range(1000):
@@ -61,9 +64,9 @@ def trial_config(suite: Suite, dataset: str, algorithm: str, changes: dict[str, 
 
 
 def trial_path(root: Path, config: RunConfig) -> Path:
-    """Where a trial's outcome lies: ``<root>/<suite>/tuning/<dataset>/<algorithm>/<config hash>.json``."""
+    """Where a trial's outcome lies: ``<root>/<suite>/tuning/<dataset>/<algorithm>/<config hash>-seed-<n>.json``."""
     folder = root / config.suite / "tuning" / config.dataset_label / config.algorithm_label
-    return folder / f"{config.config_hash()}.json"
+    return folder / f"{config.config_hash()}-seed-{config.seed}.json"
 
 
 def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
@@ -77,6 +80,7 @@ def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
             "changes": (config.tuning or {})["changes"],
             "config": config.resolved(),
             "seed": config.seed,
+            "data_hash": store.about["data_hash"],
             "score": None if progress.diverged else last["validation_after"],
             "diverged": progress.diverged,
             "seconds": last["seconds"],
@@ -116,7 +120,7 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
     }
 
 
-def _tuning(suite: Suite) -> Any:
+def _tuning(suite: Suite) -> Tuning:
     if suite.tuning is None:
         raise ConfigError(f"suite {suite.name!r} has no [tuning] table: add one with `trials` and `rounds`.")
     return suite.tuning
