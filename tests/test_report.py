@@ -221,6 +221,12 @@ class TestTables:
 
 
 class TestFigures:
+    def test_an_algorithm_looks_the_same_in_every_company(self) -> None:
+        alone = figures.looks(["MAML"])["MAML"]
+        assert figures.looks(["FedAvg(Meta)", "MAML", "Reptile", "Something new"])["MAML"] == alone
+        many = figures.looks(["FedAvg", "FedAvg(Meta)", "FOMAML", "Local", "MAML", "Meta-SGD", "Reptile", "x", "y"])
+        assert len(set(many.values())) == 9
+
     def test_files_and_determinism(self, drawn: dict[str, dict[str, bytes]], suite: Path) -> None:
         assert list(drawn) == ["overview", "convergence", "clients"]
         assert drawn == figures.draw(read_records(suite))

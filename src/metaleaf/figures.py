@@ -6,6 +6,7 @@ marker and place in all of them.
 
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from metaleaf import registry
 from metaleaf.errors import DataError
 from metaleaf.records import Model, Record, tidy
 
@@ -80,9 +82,21 @@ def draw(records: Sequence[Record], model: Model = "selected") -> dict[str, dict
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
-    """Colour and marker of every algorithm, decided by the names alone and not by the order of runs."""
-    ordered = sorted(names, key=lambda name: (name.casefold(), name))
-    return {name: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(ordered)}
+    """Colour and marker of every algorithm: the same in every figure, whatever else is in it.
+
+    An algorithm that comes with metaleaf has its place among all of them; others follow by name.
+    """
+    known = registry.names("algorithms")
+    others = sorted({name for name in names if _slug(name) not in known}, key=lambda name: (name.casefold(), name))
+    place = {
+        name: known.index(_slug(name)) if _slug(name) in known else len(known) + others.index(name) for name in names
+    }
+    return {name: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for name, i in place.items()}
+
+
+def _slug(title: str) -> str:
+    """A title as a plugin's file name: ``FedAvg(Meta)`` is fedavg_meta."""
+    return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_")
 
 
 # ---------------------------------------------------------------------------------------------- overview

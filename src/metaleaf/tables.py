@@ -143,7 +143,7 @@ def _laid_out(rows: pd.DataFrame) -> tuple[tuple[tuple[str, str], ...], tuple[tu
         ("Over clients, after", "p10", _percent("after_p10"), max),
         ("Over clients, after", "p50", _percent("after_p50"), max),
         ("Over clients, after", "p90", _percent("after_p90"), max),
-        ("Over clients, after", "Hurt", _percent("after_hurt"), min),
+        ("Over clients, after", "Hurt", _percent("after_hurt"), None),
         ("Cost", "Seeds", _seeds, None),
         ("Cost", "Rounds", lambda row: _count(row["rounds"]), None),
         ("Cost", f"{byte_unit[1]}B sent", lambda row: _amount(row["bytes"], byte_unit[0]), None),
