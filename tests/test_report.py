@@ -183,6 +183,7 @@ class TestTables:
         table = tables.tables(read_records(tmp_path))[0]
         rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
         assert "1 (1 diverged)" in rows["MAML"]
+        assert not any(cell.best for row in table.rows for cell in row), "the mean of the survivors wins nothing"
         assert rows["Local"][2] == "diverged"
         assert "0 (1 diverged)" in rows["Local"]
 

@@ -150,9 +150,11 @@ def _laid_out(rows: pd.DataFrame) -> tuple[tuple[tuple[str, str], ...], tuple[tu
         ("Cost", f"{flop_unit[1]}FLOPs", lambda row: _amount(row["flops"], flop_unit[0]), None),
     ]
     columns = []
+    # The mean of the seeds that survived is no result to win with.
+    competes = (rows["algorithm"].ne(MAJORITY) & rows["diverged"].eq(0)).tolist()
     for _, _, show, better in fields:
         cells = [show(row) for _, row in rows.iterrows()]
-        columns.append(_with_best(cells, rows["algorithm"].ne(MAJORITY).tolist(), better))
+        columns.append(_with_best(cells, competes, better))
     headings = tuple((group, heading) for group, heading, _, _ in fields)
     return headings, tuple(zip(*columns, strict=True))
 
