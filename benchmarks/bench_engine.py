@@ -43,4 +43,4 @@ def test_round(benchmark: BenchmarkFixture, model: str, algorithm: str, mode: Mo
     episodes = [_episode(seed, spec) for seed in range(clients)]
     runner = engine(task, plugin, mode)
     weights = [1 / clients] * clients
-    benchmark.pedantic(runner.mean_update, (broadcast, episodes, weights), rounds=3, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(runner.gather, (broadcast, episodes, weights), rounds=3, warmup_rounds=1)  # type: ignore[no-untyped-call]

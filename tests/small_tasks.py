@@ -5,13 +5,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from metaleaf import models
+from metaleaf import models, trees
+from metaleaf.algorithm import Replies
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
 
 SPECS: dict[str, dict[str, Any]] = {
     "logistic": {"classes": 3, "x_shape": (4,), "x_dtype": "float32"},
     "cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
+    "face_cnn": {"classes": 2, "x_shape": (16, 16, 3), "x_dtype": "uint8"},
+    "small_cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
     "lstm": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
 }
 
@@ -20,14 +23,14 @@ RAGGED = [(2, 3), (1, 0), (4, 9), (3, 1)]
 
 
 def task(model: str, dtype: torch.dtype = torch.float64) -> Task:
-    return Task(models.build(model, SPECS[model], seed=7).to(dtype))
+    return Task(models.build(model, SPECS[model], seed=7).to(dtype), seed=7, clients=9, cohort=len(RAGGED))
 
 
 def shots(model: str, n: int, seed: int) -> Shots:
     spec, rng = SPECS[model], np.random.default_rng(seed)
     shape = (n, *spec["x_shape"])
-    high = {"cnn": 256, "lstm": spec["classes"]}
-    x = rng.normal(size=shape).astype(np.float32) if model == "logistic" else rng.integers(0, high[model], shape)
+    high = spec["classes"] if model == "lstm" else 256
+    x = rng.normal(size=shape).astype(np.float32) if model == "logistic" else rng.integers(0, high, shape)
     y = rng.integers(0, spec["classes"], n)
     return Shots(torch.tensor(x, dtype=getattr(torch, spec["x_dtype"])), torch.tensor(y), torch.tensor(1000 + seed))
 
@@ -35,11 +38,29 @@ def shots(model: str, n: int, seed: int) -> Shots:
 def episode(model: str, support: int, query: int, seed: int, round_number: int = 1) -> Episode:
     data = shots(model, support + query, seed)
     rows = torch.arange(support + query)
-    return Episode(data.take(rows[:support]), data.take(rows[support:]), data, torch.tensor(float(round_number - 1)))
+    when, client = torch.tensor(float(round_number - 1)), torch.tensor(seed)
+    return Episode(data.take(rows[:support]), data.take(rows[support:]), data, when, client)
 
 
 def cohort(model: str) -> list[Episode]:
     return [episode(model, *sizes, seed=i) for i, sizes in enumerate(RAGGED)]
+
+
+def remembering(algorithm: Any, work: Task, broadcast: Any, episodes: list[Episode]) -> list[Episode]:
+    """The episodes as the run hands them to an algorithm: with the memory of a client that was never sampled."""
+    if not hasattr(algorithm, "memory"):
+        return episodes
+    return [episode._replace(memory=algorithm.memory(work, broadcast)) for episode in episodes]
+
+
+def one_round(algorithm: Any, work: Task, state: Any, one: Episode) -> tuple[Any, Any]:
+    """(what the server reads, what the client keeps) of a round with a single client."""
+    (one,) = remembering(algorithm, work, state.broadcast, [one])
+    reply = algorithm.client(work, state.broadcast, one)
+    update, memory = reply if hasattr(algorithm, "memory") else (reply, ())
+    if not getattr(algorithm, "each", False):
+        return update, memory
+    return Replies(trees.stack([update]), torch.ones(1, dtype=torch.float64, device=one.round.device)), memory
 
 
 WORD = (1 << 64) - 1

@@ -27,17 +27,64 @@ what they return (weighted by the clients' number of examples, or uniformly) and
 ``client`` and ``adapt`` may not branch on the values of tensors, draw random numbers (`metaleaf.shots.minibatches`
 has its order from the client's seed), keep anything between calls, or touch files and devices.
 
-Optional parts of the contract:
+Optional parts of the contract, each declared by being there:
 
-- ``federated: ClassVar[bool] = False``: nothing is ever sent; the run goes straight to evaluation.
+``federated: ClassVar[bool] = False``
+    Nothing is ever sent; the run goes straight to evaluation.
+
+``memory(task, broadcast) -> Tree``
+    Clients keep something between the rounds they are sampled in: this is what one holds that never was. ``client``
+    finds it in ``episode.memory`` and returns a `Reply`, what it sends and what it keeps. Memories live on disk and
+    exist only for clients that were sampled. Test clients have none, so ``adapt`` decides what a new client does::
+
+        def memory(self, task, params):
+            return {"visits": torch.zeros(())}
+
+        def client(self, task, params, episode):
+            return Reply(grad(task.loss)(params, episode.data), {"visits": episode.memory["visits"] + 1})
+
+``each: ClassVar[bool] = True``
+    ``server(state, replies)`` reads the cohort's updates one by one, not their mean: `Replies`, with every leaf stacked
+    along a new first dimension, and the weights. A median instead of the mean::
+
+        each: ClassVar[bool] = True
+
+        def server(self, state, replies):
+            return State(tree_map(lambda p, u: p - u.median(0).values, state.broadcast, replies.updates))
+
+``predict(task, model, x, mask) -> Tensor``
+    Prediction is not one forward pass: class scores [n, classes] (logits or log-probabilities) for x from a model,
+    which then is whatever ``adapt`` yields. Two models that vote::
+
+        def adapt(self, task, params, support):
+            yield {"own": last(descend(task, params, support, 0.1, 5)), "shared": params}
+
+        def predict(self, task, model, x, mask):
+            return sum(task.logits(p, x, mask).log_softmax(-1) for p in model.values())
+
+``traffic(broadcast, update) -> Traffic``
+    What really travels between the server and one client, where that is not the broadcast down and the update up: for
+    methods whose server would compute a part of what ``client`` computes here. Only counts bytes::
+
+        def traffic(self, broadcast, update):
+            return Traffic(down=broadcast["params"], up=update)
+
+Parts of a model are the model's affair: ``task.split(params, "head")`` and ``"norm"`` take it apart, and
+``task.holding(part)`` is the task of training the rest. ``episode.client`` is the client's number among the
+``task.clients`` that train, of whom ``task.cohort`` are sampled a round. ``task.params(draw)`` gives further random
+initial parameters. Batch normalisation uses the statistics of the batch at hand (`metaleaf.models.BatchNorm`), so its
+scale and bias are parameters like all others: every algorithm averages them unless its docstring says otherwise.
+
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from torch import Tensor
+
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
-from metaleaf.trees import Tree
+from metaleaf.trees import Tree, weighted_sum
 
 Space = Mapping[str, tuple[Any, ...]]
 """Search space for tuning: values to try by hyper-parameter; ``a.b`` names the field b of the hyper-parameter a."""
@@ -48,6 +95,31 @@ class State(NamedTuple):
 
     broadcast: Tree
     kept: Tree = ()
+
+
+class Reply(NamedTuple):
+    """What a client of an algorithm with a memory returns: what it sends, and what it keeps until its next round."""
+
+    update: Tree
+    memory: Tree
+
+
+class Replies(NamedTuple):
+    """The updates of a cohort of k one by one: each leaf [k, ...]; weights float64 [k] sum to 1."""
+
+    updates: Tree
+    weights: Tensor
+
+    def mean(self) -> Tree:
+        """The weighted mean of the updates."""
+        return weighted_sum(self.updates, self.weights)
+
+
+class Traffic(NamedTuple):
+    """The trees that travel down to one client and up from it in a round."""
+
+    down: Tree
+    up: Tree
 
 
 class Algorithm(Protocol):

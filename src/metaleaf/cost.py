@@ -31,9 +31,10 @@ class ClientFlops:
     """
 
     def __init__(self, task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> None:
-        meta = Task(copy.deepcopy(task.model).to("meta"))
+        meta = Task(copy.deepcopy(task.model).to("meta"), clients=task.clients, cohort=task.cohort)
         empty = trees.to(broadcast, torch.device("meta"))
-        probes = [_episode(spec, *sizes) for sizes in _PROBES.tolist()]
+        memory = algorithm.memory(meta, empty) if hasattr(algorithm, "memory") else ()
+        probes = [_episode(spec, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
         counts = [_count(partial(algorithm.client, meta, empty, probe)) for probe in probes]
         equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
         self._coefficients = np.linalg.solve(equations, np.array(counts, dtype=float))
@@ -56,4 +57,10 @@ def _episode(spec: Mapping[str, Any], support: int, query: int, data: int) -> Ep
         y = torch.empty(n, dtype=torch.int64, device="meta")
         return Shots(x, y, torch.empty((), dtype=torch.int64, device="meta"))
 
-    return Episode(shots(support), shots(query), shots(data), torch.empty((), device="meta"))
+    return Episode(
+        shots(support),
+        shots(query),
+        shots(data),
+        torch.empty((), device="meta"),
+        torch.empty((), dtype=torch.int64, device="meta"),
+    )

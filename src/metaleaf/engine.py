@@ -5,7 +5,8 @@ Both engines compute the same thing, up to the rounding of float sums in another
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metaleaf import trees
-from metaleaf.algorithm import Algorithm
+from metaleaf.algorithm import Algorithm, Replies
 from metaleaf.gradient import vectorising
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
@@ -28,13 +29,24 @@ MEMORY = 2 << 30
 """Bytes that the copies of parameters and gradients of clients run at once may take."""
 
 
+class Gathered(NamedTuple):
+    """What a cohort's work comes to.
+
+    update: what `Algorithm.server` reads, the mean of what the clients send or all of it (`Replies`). memories: for
+    algorithms with a memory, what each client keeps.
+    """
+
+    update: Tree
+    memories: list[Tree]
+
+
 class Engine(Protocol):
     """Runs a plugin's `client` and `adapt` for many clients."""
 
     mode: str
 
-    def mean_update(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Tree:
-        """The weighted sum of what the clients send (the mean, for weights that sum to 1)."""
+    def gather(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Gathered:
+        """Run `Algorithm.client` over the cohort; the mean is by these weights, which sum to 1."""
         ...
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
@@ -72,15 +84,13 @@ class Sequential:
     def __init__(self, task: Task, algorithm: Algorithm, device: torch.device) -> None:
         self.task, self.algorithm, self.device = task, algorithm, device
 
-    def mean_update(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Tree:
+    def gather(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Gathered:
         """See `Engine`."""
-        total: Tree = None
-        for episode, weight in zip(episodes, weights, strict=True):
+        sent = _Sent(self.algorithm, weights)
+        for i, episode in enumerate(episodes):
             with torch.no_grad():
-                update = self.algorithm.client(self.task, broadcast, _place(episode, self.device))
-            weighted = trees.tree_map(lambda leaf, w=weight: w * leaf, update)
-            total = weighted if total is None else trees.add(total, weighted)
-        return total
+                sent.one(i, self.algorithm.client(self.task, broadcast, _place(episode, self.device)))
+        return sent.gathered(self.device)
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
@@ -99,17 +109,13 @@ class Vectorised:
         # Eight: parameters, gradient, two moments and the temporaries of a step.
         self.chunk = max(1, MEMORY // (8 * trees.nbytes(task.params())))
 
-    def mean_update(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Tree:
+    def gather(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Gathered:
         """See `Engine`."""
         run = _vmapped(lambda episode: self.algorithm.client(self.task, broadcast, episode))
-        sizes = [len(episode.data.y) for episode in episodes]
-        total: Tree = None
-        for chosen in _chunks(sizes, self.chunk):
-            update = run(_place(_batch([episodes[i] for i in chosen]), self.device))
-            share = torch.tensor([weights[i] for i in chosen], dtype=torch.float64, device=self.device)
-            part = trees.weighted_sum(update, share)
-            total = part if total is None else trees.add(total, part)
-        return total
+        sent = _Sent(self.algorithm, weights)
+        for chosen in _chunks([_rows(episode) for episode in episodes], self.chunk):
+            sent.several(chosen, run(_place(_batch([episodes[i] for i in chosen]), self.device)))
+        return sent.gathered(self.device)
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
@@ -120,6 +126,49 @@ class Vectorised:
             scores = run(_place(_batch([clients[i] for i in chosen]), self.device)).cpu()
             found.update(zip(chosen, scores, strict=True))
         return [found[i] for i in range(len(clients))]
+
+
+class _Sent:
+    """Takes the clients' replies in any order and keeps only what is needed: their mean, or each of them."""
+
+    def __init__(self, algorithm: Algorithm, weights: Sequence[float]) -> None:
+        self.weights = weights
+        self.each, self.remembers = getattr(algorithm, "each", False), hasattr(algorithm, "memory")
+        self.total: Tree = None
+        self.updates: dict[int, Tree] = {}
+        self.memories: dict[int, Tree] = {}
+
+    def one(self, i: int, reply: Any) -> None:
+        """The reply of client i."""
+        if self.remembers:
+            reply, self.memories[i] = reply
+        if self.each:
+            self.updates[i] = reply
+        else:
+            self._add(trees.tree_map(lambda leaf: self.weights[i] * leaf, reply))
+
+    def several(self, chosen: Sequence[int], replies: Any) -> None:
+        """The replies of the clients `chosen`, stacked."""
+        if self.remembers:
+            replies, memories = replies
+            self.memories.update(zip(chosen, trees.unstack(memories), strict=True))
+        if self.each:
+            self.updates.update(zip(chosen, trees.unstack(replies), strict=True))
+            return
+        weights = torch.tensor([self.weights[i] for i in chosen], dtype=torch.float64)
+        self._add(trees.weighted_sum(replies, weights.to(trees.leaves(replies)[0].device)))
+
+    def _add(self, part: Tree) -> None:
+        self.total = part if self.total is None else trees.add(self.total, part)
+
+    def gathered(self, device: torch.device) -> Gathered:
+        """What came of it, in the cohort's order."""
+        memories = [self.memories[i] for i in sorted(self.memories)]
+        if not self.each:
+            return Gathered(self.total, memories)
+        stacked = trees.stack([self.updates[i] for i in sorted(self.updates)])
+        weights = torch.tensor(self.weights, dtype=torch.float64, device=device)
+        return Gathered(Replies(stacked, weights), memories)
 
 
 def _vmapped(f: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
@@ -143,7 +192,8 @@ def _score(task: Task, algorithm: Algorithm, broadcast: Tree, client: tuple[Shot
     models = algorithm.adapt(task, broadcast, support)
     if not every_step:
         models = _ends(models)
-    return torch.stack([task.score(params, query) for params in models])
+    predict = partial(algorithm.predict, task) if hasattr(algorithm, "predict") else task.logits
+    return torch.stack([task.score(model, query, partial(predict, model)) for model in models])
 
 
 def _ends(models: Iterator[Params]) -> Iterator[Params]:
@@ -159,16 +209,24 @@ def _chunks(sizes: Sequence[int], chunk: int) -> Iterator[list[int]]:
         yield order[start : start + chunk]
 
 
+def _rows(episode: Tree) -> int:
+    """A client's size, by which the cohort is put into groups."""
+    data: Shots = episode.data
+    return len(data.y)
+
+
 def _batch(clients: Sequence[Tree]) -> Tree:
-    """Trees of Shots and scalars, stacked along a new first dimension; Shots are padded to the longest and masked."""
+    """Trees stacked along a new first dimension; Shots without a mask are padded to the longest and get one."""
     first = clients[0]
-    if isinstance(first, Shots):
+    if isinstance(first, Shots) and first.mask is None:
         rows = max(len(shots.y) for shots in clients)
         return trees.stack([_pad(shots, rows) for shots in clients])
-    if isinstance(first, tuple):
+    if isinstance(first, dict):
+        return {key: _batch([client[key] for client in clients]) for key in first}
+    if isinstance(first, tuple) and not isinstance(first, Shots):
         parts = [_batch(part) for part in zip(*clients, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-    return torch.stack(list(clients))
+    return trees.stack(clients)
 
 
 def _pad(shots: Shots, rows: int) -> Shots:

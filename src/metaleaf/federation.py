@@ -95,7 +95,8 @@ class Federation:
         n = self.size(client)
         rows = np.arange(n) if self.window else np.sort(self._order(client)[:n])
         data = self._shots(client, rows, round_number)
-        return Episode(support, query, data, torch.tensor(float(round_number - 1)))
+        place = torch.tensor(np.searchsorted(self.clients["train"], client))
+        return Episode(support, query, data, torch.tensor(float(round_number - 1)), place)
 
     def _order(self, client: int) -> np.ndarray:
         rng = np.random.default_rng(derive(self.protocol.split_seed, "examples", str(self.store.ids[client])))

@@ -1,11 +1,14 @@
 """The models of LEAF, as torch modules, initialised as TensorFlow 1 initialises them (Glorot uniform, zero biases).
 
-Source of the architectures: LEAF's ``models/{femnist,shakespeare,synthetic}``.
+Source of the architectures: LEAF's ``models/{femnist,shakespeare,synthetic,celeba}``.
+
+Which parts a model has is its own affair, not an algorithm's: `Model.parts` names the head (what follows the features)
+and the normalisation layers, and `metaleaf.task.Task.split` hands them out.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,25 @@ from metaleaf.errors import ConfigError, unknown
 Spec = Mapping[str, Any]
 
 
-class CNN(nn.Module):
+class Model(nn.Module):
+    """Features, then a linear head `out` on them."""
+
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": ("out",), "norm": ()}
+    """Names of the submodules that make up each part."""
+
+    out: nn.Linear
+
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the head reads, [n, width]; mask (bool [n]) is False on rows that must not influence the others."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits [n, classes]."""
+        logits: Tensor = self.out(self.features(x, mask))
+        return logits
+
+
+class CNN(Model):
     """LEAF's FEMNIST network: two 5x5 convolutions (32, 64), each with a 2x2 pool, then 2,048 hidden units.
 
     6,603,710 parameters for 28x28 images of 62 classes. Takes uint8 images [n, 28, 28], 255 = white paper.
@@ -29,16 +50,84 @@ class CNN(nn.Module):
         self.hidden = nn.Linear(64 * (side // 4) ** 2, 2048)
         self.out = nn.Linear(2048, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [n, classes]."""
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The hidden units, [n, 2048]."""
         h = x.to(self.out.weight.dtype).unsqueeze(1) / 255
         h = F.max_pool2d(F.relu(self.conv1(h)), 2)
         h = F.max_pool2d(F.relu(self.conv2(h)), 2)
-        logits: Tensor = self.out(F.relu(self.hidden(h.flatten(1))))
-        return logits
+        return F.relu(self.hidden(h.flatten(1)))
 
 
-class LSTM(nn.Module):
+class BatchNorm(nn.Module):
+    """Normalises each channel by the mean and variance of the batch at hand, always: while scoring, too.
+
+    So there are no running averages and nothing that a server would have to merge or a client to send. It is what
+    LEAF's CelebA network does (``batch_normalization(training=True)``), with TensorFlow's epsilon. Padded rows do not
+    count.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """X [n, channels, height, width], normalised, scaled and shifted."""
+        real = torch.ones_like(x[:, 0, 0, 0]) if mask is None else mask.to(x.dtype)
+        share = (real / real.sum().clamp(min=1)).view(-1, 1, 1, 1)
+        mean = (share * x).sum(0).mean((1, 2)).view(-1, 1, 1)
+        variance = (share * (x - mean) ** 2).sum(0).mean((1, 2)).view(-1, 1, 1)
+        normal = (x - mean) / (variance + 1e-3).sqrt()
+        return normal * self.scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
+class FaceCNN(Model):
+    """LEAF's CelebA network: four times a 3x3 convolution of 32 channels, batch normalisation and a 2x2 pool.
+
+    31,202 parameters for 84x84 colour images of 2 classes. Takes uint8 images [n, side, side, 3].
+    """
+
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": ("out",), "norm": tuple(f"norm{i}" for i in range(4))}
+
+    def __init__(self, classes: int, side: int, channels: int) -> None:
+        super().__init__()
+        for i in range(4):
+            self.add_module(f"conv{i}", nn.Conv2d(32 if i else channels, 32, 3, padding=1))
+            self.add_module(f"norm{i}", BatchNorm(32))
+            side = -(-side // 2)
+        self.out = nn.Linear(32 * side**2, classes)
+
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The last maps, [n, 32 * side^2]."""
+        h = x.to(self.out.weight.dtype).movedim(-1, 1).contiguous() / 255
+        for i in range(4):
+            h = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(h), mask)
+            h = F.relu(F.max_pool2d(h, 2, ceil_mode=True))
+        return h.flatten(1)
+
+
+class SmallCNN(Model):
+    """A CNN small enough to run many copies side by side: two 3x3 convolutions (8, 16) with pools, 64 hidden units.
+
+    11,178 parameters for 14x14 images of 10 classes; ours, not LEAF's. Takes uint8 images [n, side, side].
+    """
+
+    def __init__(self, classes: int, side: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
+        self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
+        self.hidden = nn.Linear(16 * (side // 4) ** 2, 64)
+        self.out = nn.Linear(64, classes)
+
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The hidden units, [n, 64]."""
+        h = 1 - x.to(self.out.weight.dtype).unsqueeze(1) / 255
+        h = F.avg_pool2d(F.relu(self.conv1(h)), 2)
+        h = F.avg_pool2d(F.relu(self.conv2(h)), 2)
+        return F.relu(self.hidden(h.flatten(1)))
+
+
+class LSTM(Model):
     """LEAF's Shakespeare network: embedding of 8, two LSTM layers of 256, the last state gives the next character.
 
     817,872 parameters for 80 characters, as in TensorFlow: torch's second bias vector is not trained but holds
@@ -54,51 +143,71 @@ class LSTM(nn.Module):
             if name.startswith("bias_hh"):
                 bias.requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [n, classes]."""
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The second layer's last state, [n, 256]."""
         embedded = self.embedding(x.long())
         # Zeros made from the input, not by the module: vmap has to see one initial state per client.
         zeros = torch.zeros_like(embedded[:, 0, :1]).expand(self.lstm.num_layers, -1, self.lstm.hidden_size)
         states, _ = self.lstm(embedded, (zeros.contiguous(), zeros.contiguous()))
-        logits: Tensor = self.out(states[:, -1])
-        return logits
+        final: Tensor = states[:, -1]
+        return final
 
 
-class Logistic(nn.Module):
+class Logistic(Model):
     """Multinomial logistic regression on the flattened input: LEAF's model for Synthetic."""
 
     def __init__(self, classes: int, features: int) -> None:
         super().__init__()
         self.out = nn.Linear(features, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [n, classes]."""
-        logits: Tensor = self.out(x.to(self.out.weight.dtype).flatten(1))
-        return logits
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The input itself, flattened."""
+        return x.to(self.out.weight.dtype).flatten(1)
 
 
-def _cnn(spec: Spec) -> nn.Module:
+def _cnn(spec: Spec) -> Model:
+    return CNN(spec["classes"], _side(spec))
+
+
+def _small_cnn(spec: Spec) -> Model:
+    return SmallCNN(spec["classes"], _side(spec))
+
+
+def _side(spec: Spec) -> int:
     shape = spec["x_shape"]
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 4:
         raise ValueError("it needs square images of 4 pixels or more a side.")
-    return CNN(spec["classes"], shape[0])
+    return int(shape[0])
 
 
-def _lstm(spec: Spec) -> nn.Module:
+def _face_cnn(spec: Spec) -> Model:
+    shape = spec["x_shape"]
+    if len(shape) != 3 or shape[0] != shape[1]:
+        raise ValueError("it needs square colour images, channels last.")
+    return FaceCNN(spec["classes"], shape[0], shape[2])
+
+
+def _lstm(spec: Spec) -> Model:
     if len(spec["x_shape"]) != 1 or not str(spec["x_dtype"]).startswith("uint"):
         raise ValueError("it needs rows of character numbers.")
     return LSTM(spec["classes"])
 
 
-def _logistic(spec: Spec) -> nn.Module:
+def _logistic(spec: Spec) -> Model:
     return Logistic(spec["classes"], math.prod(spec["x_shape"]))
 
 
-MODELS: dict[str, Callable[[Spec], nn.Module]] = {"cnn": _cnn, "lstm": _lstm, "logistic": _logistic}
+MODELS: dict[str, Callable[[Spec], Model]] = {
+    "cnn": _cnn,
+    "face_cnn": _face_cnn,
+    "logistic": _logistic,
+    "lstm": _lstm,
+    "small_cnn": _small_cnn,
+}
 """Model by the name that a suite uses, from a prepared dataset's spec (classes, x_shape, x_dtype)."""
 
 
-def build(name: str, spec: Spec, seed: int) -> nn.Module:
+def build(name: str, spec: Spec, seed: int) -> Model:
     """The model `name` for a prepared dataset's spec, with initial parameters that depend on the seed only."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
@@ -118,10 +227,10 @@ def initialise(model: nn.Module) -> None:
     """Set TensorFlow 1's defaults: Glorot-uniform weights and embeddings, zero biases, LSTM forget bias 1."""
     for name, p in model.named_parameters():
         with torch.no_grad():
-            if "bias" not in name:
+            if p.dim() > 1:
                 nn.init.xavier_uniform_(p)
             else:
-                p.zero_()
+                p.fill_(1.0 if name.endswith("scale") else 0.0)
             if "bias_hh" in name:
                 size = len(p) // 4
                 p[size : 2 * size] = 1.0  # torch orders the gates input, forget, cell, output

@@ -5,21 +5,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
 
 from metaleaf import models, trees
-from metaleaf.algorithm import State
+from metaleaf.algorithm import Replies, State, Traffic
 from metaleaf.client_store import ClientStore
 from metaleaf.config import RunConfig
 from metaleaf.cost import ClientFlops
 from metaleaf.engine import Mode, engine
 from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, summaries
 from metaleaf.federation import PARTS, Federation
+from metaleaf.memory import ClientMemory
 from metaleaf.provenance import device_facts, git_facts, versions
 from metaleaf.seeds import derive
+from metaleaf.shots import Episode
 from metaleaf.store import SCHEMA, Cell
 from metaleaf.task import Task
 from metaleaf.trees import Tree
@@ -39,6 +41,8 @@ class Progress:
     best_round: int = 0
     best_accuracy: float = -1.0
     diverged: str | None = None
+    memories: dict[int, int] = field(default_factory=dict)
+    """The round after which each client's memory was written, by client."""
 
     @property
     def round(self) -> int:
@@ -55,13 +59,21 @@ class Run:
         self.federation = Federation(store, config.protocol, config.seed)
         self.algorithm = config.build_algorithm()
         model = models.build(config.model, self.spec, derive(config.seed, "model"))
-        self.task = Task(model.to(device))
+        self.task = Task(
+            model.to(device),
+            seed=config.seed,
+            clients=len(self.federation.clients["train"]),
+            cohort=len(self.federation.cohort(1)),
+        )
         self.engine = engine(self.task, self.algorithm, mode, device)
         self.device = device
+        self.memories = ClientMemory()
         self.rounds = config.protocol.rounds if getattr(self.algorithm, "federated", True) else 0
 
     def train(self, cell: Cell | None = None, on_round: OnRound | None = None) -> Progress:
         """Train to the last round, from the cell's checkpoint if it has one; checkpoints as it goes, and on Ctrl-C."""
+        if cell:
+            self.memories = ClientMemory(cell.partial / "memories")
         progress = self._resume(cell) or self._evaluated(self._start(), {"round": 0}, 0.0)
         flops = ClientFlops(self.task, self.algorithm, progress.state.broadcast, self.spec) if self.rounds else None
         begun = time.monotonic() - (progress.rows[-1]["seconds"] if progress.rows else 0.0)
@@ -107,13 +119,13 @@ class Run:
     def _round(self, progress: Progress, flops: ClientFlops | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
         cohort = self.federation.cohort(number)
-        episodes = [self.federation.episode(client, number) for client in cohort]
-        update = self.engine.mean_update(state.broadcast, episodes, self.federation.weights(cohort))
-        before = progress.rows[-1]
+        episodes = self._episodes(cohort, progress)
+        update, memories = self.engine.gather(state.broadcast, episodes, self.federation.weights(cohort))
+        before, traffic = progress.rows[-1], self._traffic(state.broadcast, update)
         row = {
             "round": number,
-            "bytes_down": before["bytes_down"] + len(cohort) * trees.nbytes(state.broadcast),
-            "bytes_up": before["bytes_up"] + len(cohort) * trees.nbytes(update),
+            "bytes_down": before["bytes_down"] + len(cohort) * trees.nbytes(traffic.down),
+            "bytes_up": before["bytes_up"] + len(cohort) * trees.nbytes(traffic.up),
             "flops": before["flops"] + sum(flops(episode) for episode in episodes if flops),
             "update_norm": trees.norm(update),
         }
@@ -121,7 +133,26 @@ class Run:
             reason = f"round {number}: the cohort's mean update is not finite"
             rows = [*progress.rows, {**row, "seconds": time.monotonic() - begun}]
             return replace(progress, rows=rows, diverged=reason)
-        return self._evaluated(replace(progress, state=self.algorithm.server(state, update)), row, begun)
+        for client, memory in zip(cohort, memories, strict=False):  # none for most algorithms
+            self.memories.put(client, number, memory)
+        written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
+        progress = replace(progress, state=self.algorithm.server(state, update), memories=written)
+        return self._evaluated(progress, row, begun)
+
+    def _episodes(self, cohort: list[int], progress: Progress) -> list[Episode]:
+        episodes = [self.federation.episode(client, progress.round + 1) for client in cohort]
+        if not hasattr(self.algorithm, "memory"):
+            return episodes
+        fresh, written = self.algorithm.memory(self.task, progress.state.broadcast), progress.memories
+        found = [self.memories.get(i, written[i], fresh) if i in written else fresh for i in cohort]
+        return [episode._replace(memory=memory) for episode, memory in zip(episodes, found, strict=True)]
+
+    def _traffic(self, broadcast: Tree, update: Tree) -> Traffic:
+        """What one client of the cohort receives and sends."""
+        one = trees.unstack(update.updates)[0] if isinstance(update, Replies) else update
+        if hasattr(self.algorithm, "traffic"):
+            return cast(Traffic, self.algorithm.traffic(broadcast, one))
+        return Traffic(broadcast, one)
 
     def _evaluated(self, progress: Progress, row: dict[str, float], begun: float) -> Progress:
         """The progress with this round's row, validated if it is the round's turn."""
@@ -213,9 +244,11 @@ class Run:
             "best_round": progress.best_round,
             "best_accuracy": progress.best_accuracy,
             "diverged": progress.diverged,
+            "memories": progress.memories,
             "made_by": self._made_by(),
         }
         cell.save_checkpoint(tensors, note)
+        self.memories.tidy(progress.memories)
 
     def _resume(self, cell: Cell | None) -> Progress | None:
         saved = cell.load_checkpoint() if cell else None
@@ -232,4 +265,5 @@ class Run:
             note["best_round"],
             note["best_accuracy"],
             note["diverged"],
+            {int(client): number for client, number in note["memories"].items()},
         )

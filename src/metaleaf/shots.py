@@ -1,7 +1,7 @@
 """A client's examples as algorithms see them, and passes over them in random order."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,13 +30,17 @@ class Episode(NamedTuple):
     """What one client works with in one round.
 
     support and query are disjoint; data is everything the client has (for windows of text also the gap between
-    support and query). round counts from 0 and is a float scalar, for schedules.
+    support and query). round counts from 0 and is a float scalar, for schedules. client is the client's number among
+    the training clients, an int64 scalar. memory is what the client kept since it was last sampled: a tree, empty for
+    algorithms without memory.
     """
 
     support: Shots
     query: Shots
     data: Shots
     round: Tensor
+    client: Tensor = torch.zeros((), dtype=torch.int64)
+    memory: Any = ()
 
 
 def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0) -> Iterator[Shots]:

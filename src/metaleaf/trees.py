@@ -68,6 +68,17 @@ def stack(trees: Sequence[Tree]) -> Tree:
     return tree_map(lambda *xs: torch.stack(xs), *trees)
 
 
+def unstack(stacked: Tree) -> list[Tree]:
+    """The trees along the first dimension; the opposite of `stack`."""
+    count = len(leaves(stacked)[0])
+    return [tree_map(lambda x, i=i: x[i], stacked) for i in range(count)]
+
+
+def take(stacked: Tree, index: Tensor) -> Tree:
+    """The tree at an int64 scalar position of the first dimension (an index that torch.func.vmap can take)."""
+    return tree_map(lambda x: x.index_select(0, index.reshape(1)).squeeze(0), stacked)
+
+
 def weighted_sum(stacked: Tree, weights: Tensor) -> Tree:
     """Sum over the first dimension, row i counted weights[i] times."""
     return tree_map(lambda x: torch.tensordot(weights.to(x.dtype), x, dims=1), stacked)
