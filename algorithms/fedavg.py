@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
 
-from metaleaf.algorithm import Space, State
+from metaleaf.algorithm import About, Space, State
 from metaleaf.learning import fit
 from metaleaf.optimizers import SGD, Optimizer
 from metaleaf.shots import Episode, Shots
@@ -26,6 +26,9 @@ class FedAvg:
     """FedAvg without personalisation: every client uses the global model."""
 
     title: ClassVar[str] = "FedAvg"
+    about: ClassVar[About] = About(
+        "averaging", "clients train locally, the server averages", "McMahan et al. 2017, arXiv 1602.05629"
+    )
     space: ClassVar[Space] = {"client_optimizer.lr": (0.003, 0.01, 0.03, 0.1), "decay": (1.0, 0.99)}
 
     client_optimizer: Optimizer = SGD(lr=0.03)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import NonNegativeInt, PositiveFloat
 
-from metaleaf.algorithm import Space
+from metaleaf.algorithm import About, Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.learning import descend
 from metaleaf.shots import Shots
@@ -23,6 +23,9 @@ class FedAvgMeta(FedAvg):
     """FedAvg, then `adapt_steps` steps on the support set."""
 
     title: ClassVar[str] = "FedAvg(Meta)"
+    about: ClassVar[About] = About(
+        "averaging", "FedAvg, then fine-tuning on the support set", "Chen et al. 2018, arXiv 1802.07876"
+    )
     space: ClassVar[Space] = {**FedAvg.space, "adapt_lr": (0.003, 0.01, 0.03, 0.1)}
 
     adapt_lr: PositiveFloat = 0.03

@@ -6,6 +6,7 @@ Finn, Abbeel, Levine (2017), arXiv 1703.03400, section 5.2; federated by Chen et
 from dataclasses import dataclass
 from typing import ClassVar
 
+from metaleaf.algorithm import About
 from metaleaf.algorithms.maml import MAML
 
 
@@ -14,5 +15,8 @@ class FOMAML(MAML):
     """MAML without the second-order terms."""
 
     title: ClassVar[str] = "FOMAML"
+    about: ClassVar[About] = About(
+        "meta-gradient", "MAML without the second-order terms", "Finn et al. 2017, arXiv 1703.03400"
+    )
 
     first_order: bool = True

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import PositiveInt
 
-from metaleaf.algorithm import Space, State
+from metaleaf.algorithm import About, Space, State
 from metaleaf.learning import fit_epochs
 from metaleaf.optimizers import SGD, Optimizer
 from metaleaf.shots import Episode, Shots
@@ -22,6 +22,7 @@ class Local:
     """Training on the support set only."""
 
     title: ClassVar[str] = "Local"
+    about: ClassVar[About] = About("floor", "every client alone on its support set", "Motley, arXiv 2206.09262")
     space: ClassVar[Space] = {"client_optimizer.lr": (0.003, 0.01, 0.03, 0.1, 0.3), "epochs": (5, 10, 20)}
     federated: ClassVar[bool] = False
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pydantic import NonNegativeInt, PositiveFloat
 
-from metaleaf.algorithm import Space, State
+from metaleaf.algorithm import About, Space, State
 from metaleaf.gradient import grad
 from metaleaf.learning import descend, last
 from metaleaf.optimizers import Adam, Optimizer
@@ -26,6 +26,12 @@ class MAML:
     """Second-order MAML; `first_order` gives FOMAML."""
 
     title: ClassVar[str] = "MAML"
+    about: ClassVar[About] = About(
+        "meta-gradient",
+        "the query gradient after adaptation, taken through the inner steps",
+        "Finn et al. 2017, arXiv 1703.03400; Chen et al. 2018, arXiv 1802.07876",
+        order=2,
+    )
     space: ClassVar[Space] = {
         "inner_lr": (0.003, 0.01, 0.03, 0.1),
         "server_optimizer.lr": (0.0003, 0.001, 0.003),

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from pydantic import NonNegativeInt, PositiveFloat
 
-from metaleaf.algorithm import Space, State
+from metaleaf.algorithm import About, Space, State
 from metaleaf.gradient import grad
 from metaleaf.learning import descend, last
 from metaleaf.optimizers import Adam, Optimizer
@@ -28,6 +28,12 @@ class MetaSGD:
     """Second-order Meta-SGD. The server sends and learns {"params", "rates"}: twice MAML's bytes."""
 
     title: ClassVar[str] = "Meta-SGD"
+    about: ClassVar[About] = About(
+        "meta-gradient",
+        "MAML with a learned step size for each parameter",
+        "Li et al. 2017, arXiv 1707.09835; Chen et al. 2018, arXiv 1802.07876",
+        order=2,
+    )
     space: ClassVar[Space] = {
         "inner_lr": (0.003, 0.01, 0.03, 0.1),
         "server_optimizer.lr": (0.0003, 0.001, 0.003),

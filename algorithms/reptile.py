@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pydantic import NonNegativeInt
 
-from metaleaf.algorithm import Space
+from metaleaf.algorithm import About, Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.learning import fit_epochs
 from metaleaf.optimizers import SGD, Optimizer
@@ -25,6 +25,11 @@ class Reptile(FedAvg):
     """FedAvg with a partial server step; clients adapt by the same local training, on their support set."""
 
     title: ClassVar[str] = "Reptile"
+    about: ClassVar[About] = About(
+        "averaging",
+        "the server moves part of the way to the mean of the clients",
+        "Nichol et al. 2018, arXiv 1803.02999",
+    )
     space: ClassVar[Space] = {
         "client_optimizer.lr": (0.003, 0.01, 0.03, 0.1),
         "server_optimizer.lr": (0.3, 0.5, 0.7),

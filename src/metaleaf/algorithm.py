@@ -7,6 +7,7 @@ A complete toy algorithm (one file in ``algorithms/``; the file's name is the na
         '''Clients send one gradient; the server follows it; nobody adapts.'''
 
         title: ClassVar[str] = "One step"
+        about: ClassVar[About] = About("averaging", "clients send one gradient", "nobody 2026")
         space: ClassVar[Space] = {"lr": (0.01, 0.1, 1.0)}
         lr: float = 0.1
 
@@ -78,7 +79,7 @@ scale and bias are parameters like all others: every algorithm averages them unl
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -88,6 +89,22 @@ from metaleaf.trees import Tree, weighted_sum
 
 Space = Mapping[str, tuple[Any, ...]]
 """Search space for tuning: values to try by hyper-parameter; ``a.b`` names the field b of the hyper-parameter a."""
+
+
+Family = Literal["averaging", "server optimizer", "meta-gradient", "personalised", "clustered", "hypernetwork", "floor"]
+
+
+class About(NamedTuple):
+    """What lists of algorithms say of one, beside its title.
+
+    sentence: what happens, in one clause without a full stop. paper: authors, year and arXiv number. order: the highest
+    order of derivatives taken (1 for plain gradients).
+    """
+
+    family: Family
+    sentence: str
+    paper: str
+    order: Literal[1, 2] = 1
 
 
 class State(NamedTuple):
@@ -127,6 +144,7 @@ class Algorithm(Protocol):
 
     title: ClassVar[str]
     """How the algorithm is called in tables."""
+    about: ClassVar[About]
     space: ClassVar[Space]
 
     def init(self, task: Task, params: Params) -> State:
