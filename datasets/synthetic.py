@@ -14,7 +14,7 @@ the same matrix times a number, so that there is nothing to adapt to; the defaul
 argmax of a softmax over classes (over examples in its first version), which is the argmax of its argument.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -73,9 +73,7 @@ class Synthetic:
     )
 
     def __post_init__(self) -> None:
-        for name, (low, high) in LIMITS.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"synthetic: {name} is {getattr(self, name)}, not from {low} to {high}.")
+        check_limits("synthetic", self, LIMITS)
         # Shapes are options here, so an instance has its own spec. Sizes depend on tasks and seed alone, so
         # that LEAF's published figures hold for any number of clusters.
         as_published = (self.tasks, self.seed) == (1000, LEAF_SEED)
@@ -95,22 +93,41 @@ class Synthetic:
 
     def sizes(self) -> np.ndarray:
         """Examples of every client, int64 [tasks]: 5 to 1000."""
-        drawn = np.random.RandomState(self.seed).lognormal(3, 2, self.tasks)
-        return np.minimum(drawn.astype(np.int64) + 5, 1000)
+        return draw_sizes(self.tasks, self.seed)
 
     def draw(self) -> Iterator[Task]:
         """Yield every client with its true model, in the order of LEAF's file."""
-        # NumPy's legacy generator, seeded anew after the sizes, and this order of draws: all are LEAF's.
-        rng = np.random.RandomState(self.seed)
-        shared = rng.normal(size=(self.dimension + 1, self.classes, self.clusters))
-        spread = np.sqrt(np.arange(1, self.dimension + 1) ** -1.2)
-        centres = [rng.normal(rng.normal(), 1, self.clusters) for _ in range(self.clusters)]
-        likelihood = np.full(self.clusters, 1 / self.clusters)
-        for n in self.sizes():
-            cluster = int(rng.choice(self.clusters, p=likelihood))
-            mean = rng.normal(rng.normal(), 1, self.dimension)
-            # What multivariate_normal computes here, without its decomposition of the same matrix every time.
-            x = rng.normal(size=(n, self.dimension)) * spread + mean
-            weights = shared @ rng.normal(centres[cluster], 0.1)
-            logits = weights[0] + x @ weights[1:] + rng.normal(0, 0.1, (n, self.classes))
-            yield Task(cluster, x, logits.argmax(axis=1), weights)
+        return draw_tasks(self.sizes(), self.classes, self.dimension, self.clusters, self.clusters, self.seed)
+
+
+def check_limits(dataset: str, options: object, limits: Mapping[str, tuple[float, float]]) -> None:
+    """ConfigError for an option of the dataset that is outside its limits."""
+    for name, (low, high) in limits.items():
+        if not low <= getattr(options, name) <= high:
+            raise ConfigError(f"{dataset}: {name} is {getattr(options, name)}, not from {low} to {high}.")
+
+
+def draw_sizes(tasks: int, seed: int, mean: float = 3, sd: float = 2) -> np.ndarray:
+    """Examples of every client, int64 [tasks], from the lognormal distribution: 5 to 1000."""
+    drawn = np.random.RandomState(seed).lognormal(mean, sd, tasks)
+    return np.minimum(drawn.astype(np.int64) + 5, 1000)
+
+
+def draw_tasks(
+    sizes: np.ndarray, classes: int, dimension: int, clusters: int, latent: int, seed: int
+) -> Iterator[Task]:
+    """Yield clients of these sizes. latent: entries of u, of the centres and of Q's last axis; LEAF's has s."""
+    # NumPy's legacy generator, seeded anew after the sizes, and this order of draws: all are LEAF's.
+    rng = np.random.RandomState(seed)
+    shared = rng.normal(size=(dimension + 1, classes, latent))
+    spread = np.sqrt(np.arange(1, dimension + 1) ** -1.2)
+    centres = [rng.normal(rng.normal(), 1, latent) for _ in range(clusters)]
+    likelihood = np.full(clusters, 1 / clusters)
+    for n in sizes:
+        cluster = int(rng.choice(clusters, p=likelihood))
+        mean = rng.normal(rng.normal(), 1, dimension)
+        # What multivariate_normal computes here, without its decomposition of the same matrix every time.
+        x = rng.normal(size=(n, dimension)) * spread + mean
+        weights = shared @ rng.normal(centres[cluster], 0.1)
+        logits = weights[0] + x @ weights[1:] + rng.normal(0, 0.1, (n, classes))
+        yield Task(cluster, x, logits.argmax(axis=1), weights)
