@@ -67,5 +67,39 @@ class Adam:
         return tree_map(move, params, m, v), {"m": m, "v": v, "steps": steps}
 
 
-Optimizer = Annotated[SGD | Adam, Field(discriminator="name")]
-"""Either optimizer; in a suite ``{name = "adam", lr = 0.001}``, where the name has to be given."""
+@dataclass(frozen=True)
+class Adaptive:
+    """The server optimizers of Reddi et al. (2021, arXiv 2003.00295), Algorithm 2: Adam, Yogi and Adagrad.
+
+    No bias correction; the second moment v starts at tau^2 and never forgets in Adagrad; tau stands outside the root.
+    The paper's pseudo-gradient Delta is minus what is descended here, which only its square and its sign see.
+    """
+
+    lr: PositiveFloat
+    rule: Literal["adam", "yogi", "adagrad"] = "adam"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.99
+    tau: PositiveFloat = 1e-3
+    name: Literal["adaptive"] = "adaptive"
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    def init(self, params: Tree) -> Tree:
+        """First and second moments."""
+        return {"m": zeros_like(params), "v": tree_map(lambda p: torch.full_like(p, self.tau**2), params)}
+
+    def step(self, params: Tree, gradient: Tree, state: Tree, rate: float | Tensor = 1.0) -> tuple[Tree, Tree]:
+        """(new parameters, new state); `rate` multiplies the learning rate (a schedule)."""
+        m = tree_map(lambda a, g: self.beta1 * a + (1 - self.beta1) * g, state["m"], gradient)
+        v = tree_map(lambda b, g: self._second(b, g * g), state["v"], gradient)
+        return add(params, tree_map(lambda a, b: a / (b.sqrt() + self.tau), m, v), -self.lr * rate), {"m": m, "v": v}
+
+    def _second(self, v: Tensor, square: Tensor) -> Tensor:
+        if self.rule == "adam":
+            return self.beta2 * v + (1 - self.beta2) * square
+        if self.rule == "yogi":
+            return v - (1 - self.beta2) * square * (v - square).sign()
+        return v + square
+
+
+Optimizer = Annotated[SGD | Adam | Adaptive, Field(discriminator="name")]
+"""Any of the optimizers; in a suite ``{name = "adam", lr = 0.001}``, where the name has to be given."""

@@ -1,0 +1,36 @@
+"""FedAdagrad: FedAvg whose server follows the mean difference with Adagrad.
+
+Reddi, Charles, Zaheer, Garrett, Rush, Konečný, Kumar, McMahan (2021), arXiv 2003.00295, Algorithm 2.
+
+The default rate is the best on EMNIST in the paper's appendix, without momentum (beta1 = 0) as in its experiments;
+beta2 is not used.
+
+Deviation: new clients fine-tune on their support set as in FedAvg(Meta), so that only the server's step tells the two
+apart; `adapt_steps` = 0 gives the paper's single global model. The cohort's mean is weighted as the protocol says.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from metaleaf.algorithm import About, Space
+from metaleaf.algorithms.fedavg_meta import FedAvgMeta
+from metaleaf.optimizers import Adaptive, Optimizer
+
+
+@dataclass(frozen=True)
+class FedAdagrad(FedAvgMeta):
+    """FedAvg(Meta) with Adagrad on the server."""
+
+    title: ClassVar[str] = "FedAdagrad"
+    about: ClassVar[About] = About(
+        "server optimizer",
+        "FedAvg with Adagrad on the server",
+        "Reddi et al. 2021, arXiv 2003.00295",
+    )
+    space: ClassVar[Space] = {
+        "client_optimizer.lr": (0.003, 0.01, 0.03, 0.1),
+        "server_optimizer.lr": (0.01, 0.03, 0.1, 0.3),
+        "adapt_lr": (0.003, 0.01, 0.03, 0.1),
+    }
+
+    server_optimizer: Optimizer = field(default=Adaptive(lr=0.1, rule="adagrad", beta1=0.0))
