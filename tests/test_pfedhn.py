@@ -1,0 +1,203 @@
+"""pFedHN against a hypernetwork in numpy, whose Jacobians come from finite differences."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_tasks import task
+from softmax_by_hand import (
+    ALL,
+    SEEDS,
+    SUPPORTS,
+    WEIGHTS,
+    Array,
+    Data,
+    adapted,
+    assert_models,
+    both,
+    episodes,
+    local_sgd,
+    softmax,
+    tensors,
+    tiny,
+)
+from torch.testing import assert_close
+
+from metaleaf import hypernetwork, trees
+from metaleaf.algorithms.pfedhn import PFedHN
+from metaleaf.engine import Mode, engine
+from metaleaf.optimizers import SGD
+from metaleaf.trees import Tree
+
+CLIENTS = [3, 1]
+SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 2, "embedding": 2, "hidden": 3, "layers": 2, "code": 2}
+
+
+def numbers(tree: Tree) -> dict[str, Array]:
+    return {name: leaf.numpy().copy() for name, leaf in trees.named_leaves(tree).items()}
+
+
+def written(network: dict[str, Array], v: Array, layers: int = 3) -> Array:
+    """The model [classes, features + 1] for an embedding; `layers` counts the last."""
+    for i in range(layers):
+        v = network[f"trunk.{i}.weight"] @ v + network[f"trunk.{i}.bias"]
+        v = np.maximum(v, 0) if i < layers - 1 else v
+    weight, bias = (network[f"{kind}.out.weight"] for kind in ("weight", "bias"))
+    return np.column_stack([weight @ v + bias, network["weight.out.bias"] @ v + network["bias.out.bias"]])
+
+
+def slope(f: Callable[[Array], float], at: Array) -> Array:
+    """f's gradient by central differences."""
+    found = np.zeros_like(at)
+    for i in np.ndindex(at.shape):
+        step = np.zeros_like(at)
+        step[i] = 1e-5
+        found[i] = (f(at + step) - f(at - step)) / 2e-5
+    return found
+
+
+def learned_tree(work: Any, algorithm: PFedHN) -> Tree:
+    """Larger weights than at the start, so that embeddings matter."""
+    learned = algorithm.init(work, work.params()).broadcast
+    network = {**learned["network"], "weight": trees.tree_map(lambda w: 8 * w, learned["network"]["weight"])}
+    return {**learned, "network": network}
+
+
+def products(network: dict[str, Array], rows: list[Array], differences: list[Array]) -> tuple[Any, list[Array]]:
+    """The weighted mean of the products with the Jacobian by each part of the network; each client's own by its row."""
+    by_network = {
+        name: slope(
+            lambda part, name=name: sum(  # type: ignore[misc]
+                w * float((written({**network, name: part}, row) * d).sum())
+                for w, row, d in zip(WEIGHTS, rows, differences, strict=True)
+            ),
+            leaf,
+        )
+        for name, leaf in network.items()
+    }
+    by_row = [
+        slope(lambda v, d=d: float((written(network, v) * d).sum()), row)  # type: ignore[misc]
+        for row, d in zip(rows, differences, strict=True)
+    ]
+    return by_network, by_row
+
+
+@both
+@pytest.mark.parametrize("clip", [50.0, 0.1])
+def test_two_rounds_by_finite_differences(clip: float, mode: Mode) -> None:
+    """Momentum and weight decay are the optimizer's, and reach the rows of clients that were not sampled."""
+    work = tiny(clients=5)
+    algorithm = PFedHN(SGD(0.5), SGD(0.3, momentum=0.9, weight_decay=0.1), clip=clip, **SMALL)
+    state = algorithm.init(work, work.params())._replace(broadcast=learned_tree(work, algorithm))
+    runner = engine(work, algorithm, mode)
+    network, table = numbers(state.broadcast["network"]), state.broadcast["table"].numpy().copy()
+    velocity: dict[str, Any] = dict.fromkeys([*network, "table"], 0.0)
+    for number in (1, 2):
+        cohort = [e._replace(client=torch.tensor(i)) for e, i in zip(episodes(number), CLIENTS, strict=True)]
+        replies = runner.gather(state.broadcast, cohort, WEIGHTS).update
+        assert replies.updates["client"].tolist() == CLIENTS
+        state = algorithm.server(state, replies)
+        models = [written(network, table[i]) for i in CLIENTS]
+        assert np.abs(models[0] - models[1]).max() > 0.05
+        differences = [m - local_sgd(m, d, s, 0.5, 2, 2) for m, d, s in zip(models, ALL, SEEDS, strict=True)]
+        by_network, by_row = products(network, [table[i] for i in CLIENTS], differences)
+        gradient = {**by_network, "table": np.zeros_like(table)}
+        gradient["table"][CLIENTS] = by_row
+        length = np.sqrt(sum((g**2).sum() for g in gradient.values()))
+        assert (length > clip) == (clip < 1)
+        for name, g in gradient.items():
+            part = table if name == "table" else network[name]
+            velocity[name] = 0.9 * velocity[name] + g * min(1, clip / length) + 0.1 * part
+            part -= 0.3 * velocity[name]
+        np.testing.assert_allclose(state.broadcast["table"].numpy(), table, rtol=1e-6, atol=1e-9)
+        for name, leaf in numbers(state.broadcast["network"]).items():
+            np.testing.assert_allclose(leaf, network[name], rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_an_embedding_does_not_depend_on_who_else_was_sampled() -> None:
+    """Only the hypernetwork follows the cohort's mean."""
+    work, algorithm = tiny(clients=5), PFedHN(server_optimizer=SGD(0.3), **SMALL)
+    state = algorithm.init(work, work.params())._replace(broadcast=learned_tree(work, algorithm), kept=())
+    cohort = [e._replace(client=torch.tensor(i)) for e, i in zip(episodes(), CLIENTS, strict=True)]
+    runner = engine(work, algorithm, "sequential")
+    both_rows = algorithm.server(state, runner.gather(state.broadcast, cohort, WEIGHTS).update)
+    alone = algorithm.server(state, runner.gather(state.broadcast, cohort[:1], [1.0]).update)
+    assert_close(both_rows.broadcast["table"][3], alone.broadcast["table"][3])
+    assert not torch.equal(both_rows.broadcast["table"][3], state.broadcast["table"][3])
+    assert torch.equal(both_rows.broadcast["table"][0], state.broadcast["table"][0])
+
+
+def test_a_new_client_fits_its_embedding_only() -> None:
+    work = tiny(clients=5)
+    algorithm = PFedHN(adapt_lr=0.5, adapt_steps=3, **SMALL)
+    learned = learned_tree(work, algorithm)
+    network = numbers(learned["network"])
+
+    def loss(v: Array, data: Data) -> float:
+        p = softmax(written(network, v), data[0])[1]
+        return float(-np.log(p[np.arange(len(data[1])), data[1]]).mean())
+
+    for client, data in enumerate(SUPPORTS):
+        v, expected = learned["table"].numpy().mean(0), []
+        for _ in range(4):
+            expected.append(written(network, v))
+            v = v - 0.5 * slope(lambda v, data=data: loss(v, data), v)  # type: ignore[misc]
+        found = adapted(algorithm, learned, client, work)
+        assert len(found) == 4
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+    assert_models(adapted(PFedHN(adapt_steps=0, **SMALL), learned, 0, work), expected[:1])
+
+
+def test_a_model_travels_down_and_a_difference_up() -> None:
+    algorithm, work = PFedHN(), tiny(clients=5)
+    learned = algorithm.init(work, work.params()).broadcast
+    traffic = algorithm.traffic(learned, algorithm.client(work, learned, episodes()[0]))
+    assert [trees.nbytes(part) for part in traffic] == [9 * 8, 9 * 8]
+    assert learned["table"].shape == (5, 2)  # 1 + clients / 4
+
+
+@pytest.mark.parametrize(("model", "code"), [("logistic", 100), ("cnn", 8)])
+def test_large_models_get_a_short_code_and_all_start_near_the_models_own_start(model: str, code: int) -> None:
+    work = task(model)
+    params = work.params()
+    network = PFedHN().init(work, params).broadcast["network"]
+    assert {w.shape for w in network["weight"].values()} == {(*p.shape, code) for p in params.values()}
+    one, other = trees.unstack(hypernetwork.write(network, torch.randn(2, 3, dtype=torch.float64)))
+    name = max(params, key=lambda name: params[name].numel())
+    assert trees.norm(one[name] - other[name]) > 0.01 * trees.norm(params[name])
+    for written_model in (one, other):
+        assert trees.norm(written_model[name] - params[name]) < 0.5 * trees.norm(params[name])
+    assert {p.dtype for p in one.values()} == {torch.float64}
+    given = PFedHN(code=3).init(work, params).broadcast["network"]
+    assert given["weight"]["out.bias"].shape[-1] == 3
+
+
+def test_one_vector_or_many_and_clipping() -> None:
+    network = hypernetwork.init(tiny(), tensors(np.ones((3, 3))), 2, hidden=4, layers=1)
+    rows = torch.randn(5, 2, dtype=torch.float64)
+    together = hypernetwork.write(network, rows)
+    assert_close(together, trees.stack([hypernetwork.write(network, v) for v in rows]))
+    assert_close(
+        hypernetwork.products(together, together),
+        torch.stack([hypernetwork.product(one, one) for one in trees.unstack(together)]),
+    )
+    tree = {"a": torch.tensor([3.0]), "b": torch.tensor(4.0)}
+    assert_close(hypernetwork.clip(tree, 2.0), {"a": torch.tensor([1.2]), "b": torch.tensor(1.6)})
+    assert_close(hypernetwork.clip(tree, 6.0), tree, rtol=0, atol=0)
+    nothing = trees.zeros_like(tree)
+    assert_close(hypernetwork.clip(nothing, 6.0), nothing, rtol=0, atol=0)
+
+
+def test_draws_depend_on_the_seed_only() -> None:
+    networks = []
+    for seed in (1, 1, 2):
+        work = task("logistic")
+        work.seed = seed
+        networks.append(PFedHN().init(work, work.params()).broadcast)
+    assert_close(networks[0], networks[1], rtol=0, atol=0)
+    assert not torch.equal(networks[0]["table"], networks[2]["table"])
+    assert not torch.equal(
+        networks[0]["network"]["weight"]["out.weight"], networks[2]["network"]["weight"]["out.weight"]
+    )
