@@ -63,6 +63,15 @@ class MetaSGD:
         """One step of the server optimizer, over parameters and rates alike."""
         return State(*self.server_optimizer.step(state.broadcast, update, state.kept))
 
+    def params(self, learned: Tree) -> Params:
+        """The initial parameters: what a new environment starts from (`metaleaf.newcomers`)."""
+        initial: Params = learned["params"]
+        return initial
+
+    def local(self, task: Task, learned: Tree, params: Params, shots: Shots) -> Iterator[Params]:
+        """Local training in a new environment: with the learned rates."""
+        return descend(task, params, shots, learned["rates"], task.local_steps)
+
     def adapt(self, task: Task, learned: Tree, support: Shots) -> Iterator[Params]:
         """The inner loop with the learned rates."""
         steps = self.inner_steps if self.adapt_steps is None else self.adapt_steps

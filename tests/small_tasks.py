@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metaleaf import models, trees
+from metaleaf import models, registry, trees
 from metaleaf.algorithm import Replies
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
@@ -17,6 +17,13 @@ SPECS: dict[str, dict[str, Any]] = {
     "small_cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
     "lstm": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
 }
+
+LEARN_FROM_CLIENTS = [
+    name
+    for name in registry.names("algorithms")
+    if getattr(registry.plugin("algorithms", name), "unit", "client") == "client"
+]
+"""Algorithms whose `client` gets an `Episode`; the others get a whole environment (tests/environment_cases.py)."""
 
 RAGGED = [(2, 3), (1, 0), (4, 9), (3, 1)]
 """(support, query) examples of a cohort; the second client has a single example and nothing to be scored on."""

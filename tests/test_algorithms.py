@@ -1,20 +1,55 @@
-"""Every algorithm against the contract; then each one's rounds against numbers computed without it.
+"""Every algorithm against the contract; then the basic ones' rounds against numbers computed without them.
 
 The conformance tests take their algorithms from the registry, so a new file in ``algorithms/`` is tested by being
-there. The reference numbers come from plain numpy: softmax regression's gradient and Hessian in closed form.
+there. The reference numbers come from `softmax_by_hand`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from finite_differences import direction, query_loss, slope_along, step_along
 from safetensors.torch import load, save
-from small_tasks import RAGGED, cohort, episode, one_round, reference_batches, remembering, shots, task
+from small_tasks import (
+    LEARN_FROM_CLIENTS,
+    RAGGED,
+    cohort,
+    episode,
+    one_round,
+    reference_batches,
+    remembering,
+    shots,
+    task,
+)
+from softmax_by_hand import (
+    ALL,
+    QUERIES,
+    SEEDS,
+    SUPPORTS,
+    THETA,
+    Array,
+    Data,
+    NumpyAdam,
+    adapted,
+    array,
+    assert_models,
+    assert_rounds,
+    both,
+    descended,
+    episodes,
+    gradient,
+    hessian_product,
+    local_sgd,
+    mean,
+    rounds,
+    softmax,
+    tensors,
+    tiny,
+)
 from torch import Tensor
-from torch.func import functional_call
 from torch.testing import assert_close
 
 from metaleaf import registry, trees
@@ -27,14 +62,12 @@ from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
 from metaleaf.algorithms.reptile import Reptile
 from metaleaf.config import build, override, resolve
-from metaleaf.engine import Engine, Mode, Sequential, Vectorised, engine
-from metaleaf.models import Logistic
+from metaleaf.engine import Mode, Sequential, Vectorised, engine
 from metaleaf.optimizers import SGD, Adam
-from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
-NAMES = registry.names("algorithms")
+NAMES = LEARN_FROM_CLIENTS
 MODELS = ["logistic", "cnn", "lstm", "face_cnn"]
 CPU = torch.device("cpu")
 
@@ -266,123 +299,6 @@ def test_is_a_frozen_dataclass(name: str) -> None:
 
 # ------------------------------------------------------------------------------- rounds computed by hand, with numpy
 
-FEATURES, CLASSES = 2, 3
-Array = np.ndarray
-Data = tuple[Array, Array]
-
-
-def softmax(theta: Array, x: Array) -> tuple[Array, Array]:
-    """Inputs with a one for the bias, and probabilities, of softmax regression with theta [classes, features + 1]."""
-    inputs = np.column_stack([x, np.ones(len(x))])
-    z = np.exp(inputs @ theta.T)
-    return inputs, z / z.sum(1, keepdims=True)
-
-
-def gradient(theta: Array, data: Data) -> Array:
-    """Of the mean cross-entropy: (p - onehot)^T x / n."""
-    x, y = data
-    inputs, p = softmax(theta, x)
-    found: Array = (p - np.eye(CLASSES)[y]).T @ inputs / len(y)
-    return found
-
-
-def hessian_product(theta: Array, data: Data, v: Array) -> Array:
-    """H v, with H[(c, i), (d, j)] = mean of p_c (delta_cd - p_d) x_i x_j."""
-    inputs, p = softmax(theta, data[0])
-    curvature = p[:, :, None] * (np.eye(CLASSES) - p[:, None, :])
-    found: Array = np.einsum("ncd,ni,nj,dj->ci", curvature, inputs, inputs, v) / len(inputs)
-    return found
-
-
-THETA = np.array([[0.3, -0.2, 0.1], [-0.5, 0.4, 0.0], [0.2, 0.6, -0.3]])
-SUPPORTS: list[Data] = [
-    (np.array([[1.0, 2.0]]), np.array([2])),
-    (np.array([[0.5, -1.0], [2.0, 0.3], [-1.2, 0.7]]), np.array([0, 1, 1])),
-]
-QUERIES: list[Data] = [
-    (np.array([[-1.0, 0.5], [0.2, 0.9]]), np.array([0, 1])),
-    (np.array([[1.5, 1.0], [-0.4, -0.8]]), np.array([2, 0])),
-]
-ALL: list[Data] = [(np.vstack([s[0], q[0]]), np.append(s[1], q[1])) for s, q in zip(SUPPORTS, QUERIES, strict=True)]
-WEIGHTS = [3 / 8, 5 / 8]  # of 3 and 5 examples
-SEEDS = [101, 202]
-
-
-def tensors(theta: Array) -> Params:
-    return {"out.weight": torch.tensor(theta[:, :FEATURES]), "out.bias": torch.tensor(theta[:, FEATURES])}
-
-
-def array(params: Params) -> Array:
-    return np.column_stack([params["out.weight"].numpy(), params["out.bias"].numpy()])
-
-
-def tiny() -> Task:
-    model = Logistic(CLASSES, FEATURES).double()
-    model.load_state_dict(tensors(THETA))
-    return Task(model)
-
-
-def as_shots(data: Data, seed: int) -> Shots:
-    return Shots(torch.tensor(data[0]), torch.tensor(data[1]), torch.tensor(seed))
-
-
-def episodes(round_number: int = 1) -> list[Episode]:
-    when = torch.tensor(round_number - 1.0, dtype=torch.float64)
-    parts = zip(SUPPORTS, QUERIES, ALL, SEEDS, strict=True)
-    return [Episode(as_shots(s, seed), as_shots(q, seed), as_shots(a, seed), when) for s, q, a, seed in parts]
-
-
-def local_sgd(
-    theta: Array, data: Data, seed: int, lr: float, size: int, epochs: int, momentum: float = 0.0, decay: float = 0.0
-) -> Array:
-    """Minibatch SGD in the documented order."""
-    velocity = np.zeros_like(theta)
-    for rows in reference_batches(seed, len(data[1]), size, epochs):
-        velocity = momentum * velocity + gradient(theta, (data[0][rows], data[1][rows])) + decay * theta
-        theta = theta - lr * velocity
-    return theta
-
-
-class NumpyAdam:
-    """Adam as its paper's algorithm 1 writes it."""
-
-    def __init__(self, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
-        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
-        self.m: Any = 0.0
-        self.v: Any = 0.0
-        self.t = 0
-
-    def step(self, theta: Array, g: Array) -> Array:
-        self.t += 1
-        self.m = self.beta1 * self.m + (1 - self.beta1) * g
-        self.v = self.beta2 * self.v + (1 - self.beta2) * g**2
-        m, v = self.m / (1 - self.beta1**self.t), self.v / (1 - self.beta2**self.t)
-        after: Array = theta - self.lr * m / (np.sqrt(v) + self.eps)
-        return after
-
-
-def mean(per_client: Sequence[Array]) -> Array:
-    return cast(Array, sum(w * found for w, found in zip(WEIGHTS, per_client, strict=True)))
-
-
-def rounds(algorithm: Algorithm, mode: Mode, count: int) -> Iterator[State]:
-    """The states after each of `count` rounds, as a run goes through them."""
-    work = tiny()
-    runner: Engine = engine(work, algorithm, mode)
-    state = algorithm.init(work, work.params())
-    for number in range(1, count + 1):
-        update = runner.gather(state.broadcast, episodes(number), WEIGHTS).update
-        state = algorithm.server(state, update)
-        yield state
-
-
-def assert_rounds(algorithm: Algorithm, mode: Mode, expected: Sequence[Array]) -> None:
-    for state, theta in zip(rounds(algorithm, mode, len(expected)), expected, strict=True):
-        np.testing.assert_allclose(array(state.broadcast), theta, rtol=1e-11, atol=1e-13)
-
-
-both = pytest.mark.parametrize("mode", ["sequential", "vectorised"])
-
 
 def test_the_reference_formulas() -> None:
     """The numpy formulas by themselves: the Hessian is the gradient's slope, the gradient the loss's."""
@@ -451,25 +367,6 @@ def test_fedavg_server_adam_over_three_rounds(mode: Mode) -> None:
         theta = adam.step(theta, theta - mean([theta - 0.3 * gradient(theta, d) for d in ALL]))
         expected.append(theta)
     assert_rounds(FedAvg(SGD(0.3), Adam(0.1, 0.9, 0.99, 1e-3)), mode, expected)
-
-
-def adapted(algorithm: Algorithm, broadcast: Tree, client: int) -> list[Array]:
-    models = algorithm.adapt(tiny(), broadcast, as_shots(SUPPORTS[client], SEEDS[client]))
-    return [array(model) for model in models]
-
-
-def assert_models(found: Sequence[Array], expected: Sequence[Array]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
-
-
-def descended(theta: Array, data: Data, rate: Any, steps: int) -> list[Array]:
-    """Full-batch gradient descent: the points before, and after every step."""
-    points = [theta]
-    for _ in range(steps):
-        points.append(points[-1] - rate * gradient(points[-1], data))
-    return points
 
 
 def test_fedavg_does_not_adapt() -> None:
@@ -628,37 +525,6 @@ def test_scoring_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 # ------------------------------------------------------------------------------------------------ finite differences
-
-
-def query_loss(work: Task, params: Params, rates: Params, whole: Episode, steps: int) -> float:
-    """The meta-objective, with inner gradients by torch's autograd and a loss of our own."""
-
-    def loss(p: Params, data: Shots) -> Tensor:
-        logits = functional_call(work.model, p, (data.x,))
-        chosen: Tensor = logits.log_softmax(-1)[torch.arange(len(data.y)), data.y]
-        return -chosen.mean()
-
-    for _ in range(steps):
-        p = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
-        found = torch.autograd.grad(loss(p, whole.support), list(p.values()))
-        params = {name: params[name] - rates[name] * g for name, g in zip(p, found, strict=True)}
-    return float(loss(params, whole.query).detach())
-
-
-def direction(params: Params, seed: int) -> Params:
-    """A random one of length 1: longer steps would cross kinks of ReLU, where the inner gradient jumps."""
-    rng = torch.Generator().manual_seed(seed)
-    v = {name: torch.randn(p.shape, generator=rng, dtype=p.dtype) for name, p in params.items()}
-    return step_along(trees.zeros_like(v), v, 1 / trees.norm(v))
-
-
-def slope_along(v: Params, g: Params) -> float:
-    return sum(float((v[name] * g[name]).sum()) for name in v)
-
-
-def step_along(p: Params, v: Params, size: float) -> Params:
-    return {name: p[name] + size * v[name] for name in p}
-
 
 # Inner rates at which the second-order terms are a visible part of the gradient.
 INNER_LR = {"logistic": 0.5, "cnn": 0.3, "lstm": 2.0}

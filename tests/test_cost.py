@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from small_tasks import SPECS, episode, task
+from small_tasks import LEARN_FROM_CLIENTS, SPECS, episode, remembering, task
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaleaf import registry
@@ -18,7 +18,7 @@ from metaleaf.engine import Vectorised
 from metaleaf.models import LSTM
 from metaleaf.task import Task
 
-NAMES = registry.names("algorithms")
+NAMES = LEARN_FROM_CLIENTS
 
 # Multiply-adds of one example, times 2, by layer, forward.
 LOGISTIC = 2 * 4 * 3
@@ -37,7 +37,7 @@ def counted(algorithm: Algorithm, model: str, sizes: tuple[int, int]) -> int:
     """What torch counts while one client on the CPU really works."""
     work = task(model, torch.float32)
     broadcast = algorithm.init(work, work.params()).broadcast
-    whole = episode(model, *sizes, seed=0)
+    (whole,) = remembering(algorithm, work, broadcast, [episode(model, *sizes, seed=0)])
     with FlopCounterMode(display=False) as mode, torch.no_grad():
         algorithm.client(work, broadcast, whole)
     return int(mode.get_total_flops())

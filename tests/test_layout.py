@@ -44,6 +44,7 @@ def test_wheel_and_sdist_hold_the_plugins_as_real_files(tmp_path: Path) -> None:
             assert f"metaleaf/{kind}/{name}.py" in wheel
             assert f"src/metaleaf/{kind}/{name}.py" in sdist
     assert {"metaleaf/py.typed", "metaleaf/page.html", "metaleaf/metaleaf.mplstyle"} <= wheel
+    assert {f"metaleaf/templates/{name}.py.template" for name in ("algorithm", "test_algorithm")} <= wheel
     assert {"metaleaf/suites/synthetic.toml", "metaleaf/datasets/checksums/femnist.tsv"} <= wheel
     top = {name.split("/")[0] for name in wheel}
     assert top == {"metaleaf", next(n for n in top if n.endswith(".dist-info"))}, "only metaleaf may be installed"

@@ -218,7 +218,7 @@ class TestTables:
         [(0, "0"), (5.2e10, "52"), (1.234e10, "12.3"), (4.5e8, "0.45"), (1.23456e12, "1235")],
     )
     def test_amounts(self, value: float, text: str) -> None:
-        assert tables._amount(value, 1e9).text == text
+        assert tables.amount_cell(value, 1e9).text == text
 
 
 class TestFigures:

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_tasks import LEARN_FROM_CLIENTS
 
-from metaleaf import registry, trees
+from metaleaf import trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.records import read_records
@@ -43,7 +44,7 @@ def without_times(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("algorithm", registry.names("algorithms"))
+@pytest.mark.parametrize("algorithm", LEARN_FROM_CLIENTS)
 def test_a_record_agrees_with_its_tables(tmp_path: Path, algorithm: str) -> None:
     record, clients, rounds = execute(tmp_path, algorithm)
     assert record["status"] == "finished"
@@ -170,7 +171,7 @@ def test_a_model_that_became_nan_has_nothing_right() -> None:
 
 def test_clients_with_one_example_survive(tmp_path: Path) -> None:
     lonely = coins.store(sizes=[1] * 10 + [12] * 20)
-    for algorithm in registry.names("algorithms"):
+    for algorithm in LEARN_FROM_CLIENTS:
         config = coins.config(algorithm)
         record = Run(config, lonely).execute(Cell(tmp_path, config))
         assert record["status"] == "finished"

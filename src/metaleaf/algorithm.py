@@ -2,6 +2,13 @@
 
 A complete toy algorithm (one file in ``algorithms/``; the file's name is the name on the command line)::
 
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from metaleaf.algorithm import About, Space, State
+    from metaleaf.gradient import grad
+    from metaleaf.trees import add
+
     @dataclass(frozen=True)
     class OneStep:
         '''Clients send one gradient; the server follows it; nobody adapts.'''
@@ -15,7 +22,7 @@ A complete toy algorithm (one file in ``algorithms/``; the file's name is the na
             return State(broadcast=params)
 
         def client(self, task, params, episode):
-            return grad(task.loss)(params, episode.data)  # metaleaf.gradient.grad
+            return grad(task.loss)(params, episode.data)
 
         def server(self, state, update):
             return State(add(state.broadcast, update, -self.lr))
@@ -28,7 +35,8 @@ what they return (weighted by the clients' number of examples, or uniformly) and
 ``client`` and ``adapt`` may not branch on the values of tensors, draw random numbers (`metaleaf.shots.minibatches`
 has its order from the client's seed), keep anything between calls, or touch files and devices.
 
-Optional parts of the contract, each declared by being there:
+Optional parts of the contract, each declared by being there; the fragments go into the class above (``descend`` is in
+`metaleaf.learning`, ``tree_map`` in `metaleaf.trees`):
 
 ``federated: ClassVar[bool] = False``
     Nothing is ever sent; the run goes straight to evaluation.
@@ -39,7 +47,7 @@ Optional parts of the contract, each declared by being there:
     exist only for clients that were sampled. Test clients have none, so ``adapt`` decides what a new client does::
 
         def memory(self, task, params):
-            return {"visits": torch.zeros(())}
+            return {"visits": torch.zeros((), dtype=torch.int64, device=task.device)}
 
         def client(self, task, params, episode):
             return Reply(grad(task.loss)(params, episode.data), {"visits": episode.memory["visits"] + 1})
@@ -58,17 +66,22 @@ Optional parts of the contract, each declared by being there:
     which then is whatever ``adapt`` yields. Two models that vote::
 
         def adapt(self, task, params, support):
-            yield {"own": last(descend(task, params, support, 0.1, 5)), "shared": params}
+            for own in descend(task, params, support, 0.1, 5):
+                yield {"own": own, "shared": params}
 
         def predict(self, task, model, x, mask):
             return sum(task.logits(p, x, mask).log_softmax(-1) for p in model.values())
 
 ``traffic(broadcast, update) -> Traffic``
     What really travels between the server and one client, where that is not the broadcast down and the update up: for
-    methods whose server would compute a part of what ``client`` computes here. Only counts bytes::
+    methods that compress, or whose server would compute a part of what ``client`` computes here. Only counts bytes.
+    Signs instead of a gradient, a byte each::
+
+        def client(self, task, params, episode):
+            return tree_map(torch.sign, grad(task.loss)(params, episode.data))
 
         def traffic(self, broadcast, update):
-            return Traffic(down=broadcast["params"], up=update)
+            return Traffic(down=broadcast, up=tree_map(torch.Tensor.char, update))
 
 Parts of a model are the model's affair: ``task.split(params, "head")`` and ``"norm"`` take it apart, and
 ``task.holding(part)`` is the task of training the rest. ``episode.client`` is the client's number among the

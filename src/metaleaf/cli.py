@@ -167,10 +167,12 @@ class ReportCommand:
     """A suite's folder in the result store, e.g. results/synthetic."""
     output: Path | None = None
     """Default: `report` in that folder."""
+    baseline: str | None = None
+    """New environments: the label that all others are paired with (default: few_round, if it is there)."""
 
     def main(self) -> None:
         """Write it."""
-        _report(self.folder, self.output or self.folder / "report", _order(self.folder))
+        _report(self.folder, self.output or self.folder / "report", _order(self.folder), baseline=self.baseline)
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,57 @@ class ListCommand:
             print(name)
 
 
+@dataclass(frozen=True)
+class AlgorithmsCommand:
+    """Tabulate all algorithms: family, paper, order, memory, and the bytes each really sends."""
+
+    model: str | None = None
+    """Count bytes on this model, with the examples of a dataset whose own it is (default: the dataset's)."""
+    dataset: str | None = None
+    """Count bytes on this dataset (default: the model's, or synthetic)."""
+    markdown: bool = False
+    """Print Markdown."""
+    write: bool = False
+    """Renew algorithms/README.md instead (its models are fixed)."""
+
+    def main(self) -> None:
+        """Print it."""
+        from metaleaf import catalogue
+
+        if self.write:
+            print(catalogue.write_readme())
+            return
+        default = "synthetic" if self.model is None else None
+        place = catalogue.place(self.dataset or default, self.model)
+        found = catalogue.entries(registry.names("algorithms"), [place])
+        print(catalogue.markdown(found, place) if self.markdown else catalogue.text(found, place))
+
+
+@dataclass(frozen=True)
+class NewCommand:
+    """Write a new plugin that works, and its test, to start from."""
+
+    what: tyro.conf.Positional[Literal["algorithm"]]
+    name: tyro.conf.Positional[str]
+    """In snake_case; the plugin's name on the command line."""
+    to: Path | None = None
+    """A folder of a package of your own (default: this repository's algorithms/ and tests/)."""
+
+    def main(self) -> None:
+        """Write both, and say what is next."""
+        from metaleaf.starter import class_name, module_name, new_algorithm
+
+        plugin, test = new_algorithm(self.name, self.to)
+        print(plugin, test, "", "Next:", f"  pytest {test}", sep="\n")
+        if self.to is None:
+            print("  metaleaf algorithms --write    # renews algorithms/README.md")
+        else:
+            print("  # in your pyproject.toml, then install your package:")
+            print('  [project.entry-points."metaleaf.algorithms"]')
+            print(f'  {self.name} = "{module_name(self.to, self.name)}:{class_name(self.name)}"')
+        print(f"  metaleaf run --algorithm {self.name}")
+
+
 Command = (
     Annotated[RunCommand, tyro.conf.subcommand("run")]
     | Annotated[SuiteCommand, tyro.conf.subcommand("suite")]
@@ -236,6 +289,8 @@ Command = (
     | Annotated[ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[ListCommand, tyro.conf.subcommand("list")]
+    | Annotated[AlgorithmsCommand, tyro.conf.subcommand("algorithms")]
+    | Annotated[NewCommand, tyro.conf.subcommand("new")]
 )
 
 
@@ -298,10 +353,16 @@ def _record_path(results: Path, config: "RunConfig") -> Path:
     return Cell(results, config).record_path
 
 
-def _report(folder: Path, output: Path, order: Sequence[str] = (), only: Container[str] | None = None) -> None:
+def _report(
+    folder: Path,
+    output: Path,
+    order: Sequence[str] = (),
+    only: Container[str] | None = None,
+    baseline: str | None = None,
+) -> None:
     from metaleaf.report import write_report
 
-    written = write_report(folder, output, order=order, only=only)
+    written = write_report(folder, output, order=order, only=only, baseline=baseline)
     table = next((path for path in written if path.suffix == ".md"), None)
     if table:
         print(table.read_text(encoding="utf-8"))

@@ -20,6 +20,47 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class NewEnvironments(Strict):
+    """The track of new environments: how methods train on some environments and are scored in others."""
+
+    budget: int = Field(20_000, ge=0)
+    """Client updates (one client's local work in one round) that every method may spend in training, in all."""
+    environments_per_round: int = Field(4, ge=1)
+    """Environments in a round of a method that learns from whole environments."""
+    participants: int = Field(5, ge=1)
+    """Clients in a cohort of a new environment."""
+    train_participants: tuple[int, int] = (5, 5)
+    """Least and most clients in a cohort of a training environment; drawn anew every round."""
+    queries: int = Field(8, ge=1)
+    """Other clients of a training environment who judge its model in a round."""
+    members: int = Field(20, ge=1)
+    """Clients asked when a method asks whole environments."""
+    rounds: tuple[int, ...] = (0, 1, 2, 5, 10)
+    """Rounds in a test environment after which its model is scored."""
+    validation_rounds: tuple[int, ...] = (0, 1, 2)
+    """The same in a validation environment; the mean accuracy selects the model."""
+    scored: int = Field(10, ge=1)
+    """Clients of a new environment who never take part and are scored."""
+    draws: int = Field(2, ge=1)
+    """Times that every test environment is entered, with other cohorts."""
+    local_steps: int = Field(5, ge=1)
+    local_lr: float = Field(0.1, gt=0)
+    """Everyone's local training: steps of gradient descent on all examples, and their rate."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "NewEnvironments":
+        least, most = self.train_participants
+        if not 1 <= least <= most:
+            raise ValueError(f"train_participants must rise from 1 or more, got {[least, most]}")
+        if self.members <= most:
+            raise ValueError(f"members must be more than the {most} train_participants, so that somebody can judge")
+        for name in ("rounds", "validation_rounds"):
+            numbers = getattr(self, name)
+            if not numbers or min(numbers) < 0 or list(numbers) != sorted(set(numbers)):
+                raise ValueError(f"{name} must be rising numbers from 0, got {list(numbers)}")
+        return self
+
+
 class Protocol(Strict):
     """How clients are split, sampled and scored (docs/protocol.md)."""
 
@@ -40,12 +81,23 @@ class Protocol(Strict):
     """Use only this many clients, drawn by the split seed."""
     split_seed: int = 0
     """Splits clients and their examples, for all runs and all tuning: no run's test client is ever tuned on."""
+    environments: NewEnvironments | None = None
+    """Given: the track of new environments. Then `rounds` and `test_supports` are not used."""
 
     @model_validator(mode="after")
     def _fractions(self) -> "Protocol":
         if not self.test_supports or not all(0 < p < 1 for p in self.test_supports):
             raise ValueError(f"test_supports must be fractions between 0 and 1, got {list(self.test_supports)}")
         return self
+
+
+class Start(Strict):
+    """Where a run starts from instead of random parameters: what another algorithm makes of a part of the budget."""
+
+    name: str
+    share: float = Field(gt=0, lt=1)
+    """Part of the budget that the start takes."""
+    hyperparameters: dict[str, Any] = {}
 
 
 class RunConfig(Strict):
@@ -63,15 +115,23 @@ class RunConfig(Strict):
     protocol: Protocol
     seed: int
     tuning: dict[str, Any] | None = None
+    redraw: bool = False
+    """The dataset's own `seed` is the run's: every seed is another draw of the data."""
+    start: Start | None = None
 
     def resolved(self) -> dict[str, Any]:
-        """Everything that decides the numbers, except the seed."""
-        return {
-            "dataset": {"name": self.dataset, "options": self.dataset_options},
+        """Everything that decides the numbers, except the seed. What is not used is not there."""
+        protocol = self.protocol.model_dump(mode="json")
+        if self.protocol.environments is None:
+            del protocol["environments"]
+        options = {**self.dataset_options, "seed": "the run's"} if self.redraw else self.dataset_options
+        found = {
+            "dataset": {"name": self.dataset, "options": options},
             "model": self.model,
             "algorithm": {"name": self.algorithm, "hyperparameters": self.hyperparameters},
-            "protocol": self.protocol.model_dump(mode="json"),
+            "protocol": protocol,
         }
+        return found if self.start is None else {**found, "start": self.start.model_dump(mode="json")}
 
     def config_hash(self) -> str:
         """12 hexadecimal digits that name the configuration."""

@@ -1,4 +1,4 @@
-"""FLOPs of an algorithm's work on one client, counted operator by operator on tensors without data.
+"""What one client costs: the trees that travel, and the FLOPs of its work, counted on tensors without data.
 
 Counted are matrix products and convolutions, forward and backward, of higher order too (torch's FlopCounterMode);
 element-wise work is not, as is usual. Padding never counts: the count is of one unpadded client.
@@ -7,20 +7,28 @@ element-wise work is not, as is usual. Padding never counts: the count is of one
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaleaf import trees
-from metaleaf.algorithm import Algorithm
-from metaleaf.shots import Episode, Shots
+from metaleaf.algorithm import Algorithm, Replies, Traffic
+from metaleaf.shots import EnvironmentEpisode, Episode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
 _PROBES = np.array([[2, 2, 2], [4, 2, 2], [2, 4, 2], [2, 2, 4]])
 """Sizes of (support, query, data) to count at; all small, as operators without data still cost time."""
+
+
+def exchanged(algorithm: Algorithm, broadcast: Tree, update: Tree) -> Traffic:
+    """What one client receives and sends in a round; update is what the server reads, or what one client returns."""
+    one = trees.unstack(update.updates)[0] if isinstance(update, Replies) else update
+    if hasattr(algorithm, "traffic"):
+        return cast(Traffic, algorithm.traffic(broadcast, one))
+    return Traffic(broadcast, one)
 
 
 class ClientFlops:
@@ -34,7 +42,7 @@ class ClientFlops:
         meta = Task(copy.deepcopy(task.model).to("meta"), clients=task.clients, cohort=task.cohort)
         empty = trees.to(broadcast, torch.device("meta"))
         memory = algorithm.memory(meta, empty) if hasattr(algorithm, "memory") else ()
-        probes = [_episode(spec, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
+        probes = [empty_episode(spec, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
         counts = [_count(partial(algorithm.client, meta, empty, probe)) for probe in probes]
         equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
         self._coefficients = np.linalg.solve(equations, np.array(counts, dtype=float))
@@ -45,13 +53,23 @@ class ClientFlops:
         return round(float(self._coefficients @ np.array([1.0, *sizes])))
 
 
+def count(task: Task, algorithm: Algorithm, broadcast: Tree, episode: EnvironmentEpisode) -> int:
+    """FLOPs of `Algorithm.client` in one environment, padding included: so they depend on its participants' number."""
+    meta = Task(copy.deepcopy(task.model).to("meta"), seed=task.seed, clients=task.clients, cohort=task.cohort)
+    meta.rounds, meta.local_steps, meta.local_lr = task.rounds, task.local_steps, task.local_lr
+    empty = trees.to((broadcast, episode), torch.device("meta"))
+    return _count(partial(algorithm.client, meta, *empty))
+
+
 def _count(work: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         work()
     return int(counter.get_total_flops())
 
 
-def _episode(spec: Mapping[str, Any], support: int, query: int, data: int) -> Episode:
+def empty_episode(spec: Mapping[str, Any], support: int, query: int, data: int) -> Episode:
+    """An episode of those sizes on the device "meta"."""
+
     def shots(n: int) -> Shots:
         x = torch.empty((n, *spec["x_shape"]), dtype=getattr(torch, spec["x_dtype"]), device="meta")
         y = torch.empty(n, dtype=torch.int64, device="meta")

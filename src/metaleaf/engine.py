@@ -16,11 +16,13 @@ from torch.func import vmap
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm, Replies
 from metaleaf.gradient import vectorising
-from metaleaf.shots import Episode, Shots
+from metaleaf.shots import EnvironmentEpisode, Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
 Mode = Literal["auto", "sequential", "vectorised"]
+
+AnyEpisode = Episode | EnvironmentEpisode
 
 SMALL_MODEL = 100_000
 """Parameters up to which vectorising pays on a CPU: below, Python's overhead per operation dominates; above, copies
@@ -45,7 +47,7 @@ class Engine(Protocol):
 
     mode: str
 
-    def gather(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Gathered:
+    def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
         """Run `Algorithm.client` over the cohort; the mean is by these weights, which sum to 1."""
         ...
 
@@ -84,18 +86,18 @@ class Sequential:
     def __init__(self, task: Task, algorithm: Algorithm, device: torch.device) -> None:
         self.task, self.algorithm, self.device = task, algorithm, device
 
-    def gather(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Gathered:
+    def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
         """See `Engine`."""
         sent = _Sent(self.algorithm, weights)
         for i, episode in enumerate(episodes):
             with torch.no_grad():
-                sent.one(i, self.algorithm.client(self.task, broadcast, _place(episode, self.device)))
+                sent.one(i, self.algorithm.client(self.task, broadcast, place(episode, self.device)))
         return sent.gathered(self.device)
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
         with torch.no_grad():
-            placed = (_place(client, self.device) for client in clients)
+            placed = (place(client, self.device) for client in clients)
             return [_score(self.task, self.algorithm, broadcast, client, every_step).cpu() for client in placed]
 
 
@@ -109,12 +111,12 @@ class Vectorised:
         # Eight: parameters, gradient, two moments and the temporaries of a step.
         self.chunk = max(1, MEMORY // (8 * trees.nbytes(task.params())))
 
-    def gather(self, broadcast: Tree, episodes: Sequence[Episode], weights: Sequence[float]) -> Gathered:
+    def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
         """See `Engine`."""
         run = _vmapped(lambda episode: self.algorithm.client(self.task, broadcast, episode))
         sent = _Sent(self.algorithm, weights)
         for chosen in _chunks([_rows(episode) for episode in episodes], self.chunk):
-            sent.several(chosen, run(_place(_batch([episodes[i] for i in chosen]), self.device)))
+            sent.several(chosen, run(place(_batch([episodes[i] for i in chosen]), self.device)))
         return sent.gathered(self.device)
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
@@ -123,7 +125,7 @@ class Vectorised:
         sizes = [len(support.y) + len(query.y) for support, query in clients]
         found: dict[int, Tensor] = {}
         for chosen in _chunks(sizes, self.chunk):
-            scores = run(_place(_batch([clients[i] for i in chosen]), self.device)).cpu()
+            scores = run(place(_batch([clients[i] for i in chosen]), self.device)).cpu()
             found.update(zip(chosen, scores, strict=True))
         return [found[i] for i in range(len(clients))]
 
@@ -151,12 +153,12 @@ class _Sent:
         """The replies of the clients `chosen`, stacked."""
         if self.remembers:
             replies, memories = replies
-            self.memories.update(zip(chosen, trees.unstack(memories), strict=True))
+            self.memories.update(zip(chosen, _apart(memories, len(chosen)), strict=True))
         if self.each:
-            self.updates.update(zip(chosen, trees.unstack(replies), strict=True))
+            self.updates.update(zip(chosen, _apart(replies, len(chosen)), strict=True))
             return
         weights = torch.tensor([self.weights[i] for i in chosen], dtype=torch.float64)
-        self._add(trees.weighted_sum(replies, weights.to(trees.leaves(replies)[0].device)))
+        self._add(trees.weighted_sum(replies, weights))
 
     def _add(self, part: Tree) -> None:
         self.total = part if self.total is None else trees.add(self.total, part)
@@ -169,6 +171,11 @@ class _Sent:
         stacked = trees.stack([self.updates[i] for i in sorted(self.updates)])
         weights = torch.tensor(self.weights, dtype=torch.float64, device=device)
         return Gathered(Replies(stacked, weights), memories)
+
+
+def _apart(stacked: Tree, count: int) -> list[Tree]:
+    """The clients' trees; those of a part that the model does not have are empty."""
+    return trees.unstack(stacked) if trees.leaves(stacked) else [stacked] * count
 
 
 def _vmapped(f: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
@@ -209,10 +216,9 @@ def _chunks(sizes: Sequence[int], chunk: int) -> Iterator[list[int]]:
         yield order[start : start + chunk]
 
 
-def _rows(episode: Tree) -> int:
-    """A client's size, by which the cohort is put into groups."""
-    data: Shots = episode.data
-    return len(data.y)
+def _rows(episode: AnyEpisode) -> int:
+    """A client's size, by which the cohort is put into groups; environments are of one size."""
+    return len(episode.data.y) if isinstance(episode, Episode) else 0
 
 
 def _batch(clients: Sequence[Tree]) -> Tree:
@@ -236,5 +242,6 @@ def _pad(shots: Shots, rows: int) -> Shots:
     return Shots(x, F.pad(shots.y, [0, missing]), shots.seed, mask)
 
 
-def _place(tree: Tree, device: torch.device) -> Tree:
+def place(tree: Tree, device: torch.device) -> Tree:
+    """The tree on a device; it may have None for leaves."""
     return trees.tree_map(lambda leaf: leaf if leaf is None else leaf.to(device), tree)

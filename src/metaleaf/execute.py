@@ -18,6 +18,7 @@ import torch
 from metaleaf.config import RunConfig
 from metaleaf.display import Display
 from metaleaf.engine import Mode
+from metaleaf.environment_run import EnvironmentRun
 from metaleaf.errors import UserError
 from metaleaf.prepare import load
 from metaleaf.run import OnRound, Run
@@ -56,11 +57,16 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
             return "left to the process that is computing it"
         if cell.done():
             return "already finished"
-        record = Run(config, store, mode=settings.mode, device=settings.device).execute(cell, on_round)
+        kind = EnvironmentRun if config.protocol.environments else Run
+        record = kind(config, store, mode=settings.mode, device=settings.device).execute(cell, on_round)
     if record["status"] == "diverged":
         return f"diverged ({record['reason']})"
-    scores = record["scores"]["selected"][str(config.protocol.test_supports[0])]
-    return f"test {scores['before']['accuracy']:.1%} before, {scores['after']['accuracy']:.1%} after adaptation"
+    scores = record["scores"]["selected"]
+    if config.protocol.environments:
+        found = ", ".join(f"{scores[r]['before']['accuracy']:.1%} after {r}" for r in scores)
+        return f"new environments {found} rounds"
+    first = scores[str(config.protocol.test_supports[0])]
+    return f"test {first['before']['accuracy']:.1%} before, {first['after']['accuracy']:.1%} after adaptation"
 
 
 def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> None:

@@ -7,7 +7,7 @@ marker and place in all of them.
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -38,7 +38,7 @@ INK, MUTED, PAPER = "#1f2328", "#6e7781", "#ffffff"
 # Okabe & Ito (2008), safe for colour-blind readers; without yellow, which vanishes on white
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 # their number has no common factor with that of the colours, so that 63 algorithms stay distinct
-_MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">")
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">")
 
 _NO_DATES = {
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -72,13 +72,12 @@ def draw(records: Sequence[Record], model: Model = "selected") -> dict[str, dict
     frame = frame[(frame["status"] == "finished") & (frame["model"] == model)]
     if frame.empty:
         return {}
-    with _styled():
-        figures = {
-            "overview": overview(frame),
-            "convergence": convergence(frame, records),
-            "clients": clients(frame, records),
-        }
-        return {name: _files(figure) for name, figure in figures.items()}
+    makers: dict[str, Callable[[], Figure]] = {
+        "overview": lambda: overview(frame),
+        "convergence": lambda: convergence(frame, records),
+        "clients": lambda: clients(frame, records),
+    }
+    return as_files(makers)
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
@@ -91,7 +90,7 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     place = {
         name: known.index(_slug(name)) if _slug(name) in known else len(known) + others.index(name) for name in names
     }
-    return {name: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for name, i in place.items()}
+    return {name: Look(_COLOURS[i % len(_COLOURS)], MARKERS[i % len(MARKERS)]) for name, i in place.items()}
 
 
 def _slug(title: str) -> str:
@@ -173,19 +172,11 @@ def convergence(frame: pd.DataFrame, records: Sequence[Record]) -> Figure:
     """
     names = list(frame["name"].unique())
     look = looks(names)
-    datasets = list(frame["dataset"].unique())
-    columns = min(2, len(datasets))
-    lines = math.ceil(len(datasets) / columns)
-    height = max(1.95, 0.55 + 0.14 * (len(names) + 1))
-    figure = _figure(SINGLE if columns == 1 else DOUBLE, lines * height)
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for axes in grid.flat[len(datasets) :]:
-        axes.remove()
-    for axes, dataset in zip(grid.flat, datasets, strict=False):
+    figure, panels = panel_per_dataset(list(frame["dataset"].unique()), max(1.95, 0.55 + 0.14 * (len(names) + 1)))
+    for axes, dataset in panels:
         rows = frame[frame["dataset"] == dataset]
         curves = {name: _curves(rows[rows["name"] == name], records) for name in names if name in set(rows["name"])}
         _draw_curves(axes, {name: curve for name, curve in curves.items() if not curve.empty}, look)
-        axes.set_title(_short(dataset))
         axes.set_xlabel("Round")
         axes.set_ylabel("Validation accuracy (%)")
     return figure
@@ -224,13 +215,13 @@ def _draw_curves(axes: Axes, curves: dict[str, pd.DataFrame], look: dict[str, Lo
             markersize=3.2,
             clip_on=False,
         )
-        ends.append((_short(name), float(after[-1]), colour))
+        ends.append((short(name), float(after[-1]), colour))
     leader = max(curves, key=lambda name: curves[name]["before"].iloc[-1])
     before = curves[leader]["before"]
     gain = curves[leader]["after"].iloc[-1] - before.iloc[-1]
     if len(before) > 1 and abs(gain) >= 1:  # closer, the two lines could not be told apart
         axes.plot(before.index, before, color=look[leader].colour, linewidth=1, linestyle=(0, (3, 2)))
-        ends.append((f"{_short(leader)}, before", float(before.iloc[-1]), look[leader].colour))
+        ends.append((f"{short(leader)}, before", float(before.iloc[-1]), look[leader].colour))
     axes.set_xlim(0, max(last, 1))
     axes.margins(y=0.04)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
@@ -343,10 +334,24 @@ def _panels(frame: pd.DataFrame) -> list[Panel]:
         rows = frame[frame["dataset"] == dataset]
         supports = sorted(rows["support"].unique())
         for support in supports[:1] if len(datasets) > 1 else supports:
-            name, share = _short(dataset), f"{100 * support:g} % support"
+            name, share = short(dataset), f"{100 * support:g} % support"
             title = f"{name}, {share}" if len(name) <= 12 else f"{name},\n{share}"
             panels.append(Panel(title, rows[rows["support"] == support]))
     return panels
+
+
+def panel_per_dataset(datasets: Sequence[str], height: float) -> tuple[Figure, list[tuple[Axes, str]]]:
+    """A figure with a panel for each dataset, side by side in pairs; `height` of a panel in inches."""
+    columns = min(2, len(datasets))
+    lines = math.ceil(len(datasets) / columns)
+    figure = _figure(SINGLE if columns == 1 else DOUBLE, lines * height)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat[len(datasets) :]:
+        axes.remove()
+    placed = list(zip(grid.flat, datasets, strict=False))
+    for axes, dataset in placed:
+        axes.set_title(short(dataset))
+    return figure, placed
 
 
 def _rows_of_algorithms(
@@ -368,12 +373,12 @@ def _rows_of_algorithms(
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
-    placed[0][0].set_yticks(range(len(names)), [_short(name) for name in names])
+    placed[0][0].set_yticks(range(len(names)), [short(name) for name in names])
     placed[0][0].set_ylim(len(names) - 0.4, -0.6)
     return figure, placed
 
 
-def _short(text: str, limit: int = 24) -> str:
+def short(text: str, limit: int = 24) -> str:
     """Text that leaves room for the data however long a name in a record is."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -387,6 +392,12 @@ def _figure(width: float, height: float) -> Figure:
 def _legend(figure: Figure, *handles: Artist) -> None:
     columns = 2 if figure.get_figwidth() == SINGLE else len(handles)
     figure.legend(handles=list(handles), loc="outside upper right", ncols=columns, handletextpad=0.4)
+
+
+def as_files(makers: Mapping[str, Callable[[], Figure]]) -> dict[str, dict[str, bytes]]:
+    """Figures, drawn in the style of them all: name -> format (pdf, png, svg) -> content of the file."""
+    with _styled():
+        return {name: _files(make()) for name, make in makers.items()}
 
 
 @contextmanager

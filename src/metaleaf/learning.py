@@ -1,6 +1,7 @@
 """What clients do with their examples: the primitives that algorithms are written from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 from torch import Tensor
 
@@ -10,6 +11,9 @@ from metaleaf.optimizers import Optimizer
 from metaleaf.shots import Shots, minibatches
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
+
+Gradient = Callable[[Params, Shots], Params]
+"""What local training follows: the gradient at these parameters, on this batch."""
 
 
 def fit(
@@ -21,9 +25,16 @@ def fit(
     epochs: int = 1,
     batch_size: int = 10,
     rate: float | Tensor = 1.0,
+    gradient: Gradient | None = None,
 ) -> Params:
-    """Train on the examples by minibatches from a fresh optimizer state; the parameters after the last epoch."""
-    return last(fit_epochs(task, params, shots, optimizer, epochs=epochs, batch_size=batch_size, rate=rate))
+    """Train on the examples by minibatches from a fresh optimizer state; the parameters after the last epoch.
+
+    gradient: None for that of the task's loss; `proximal` makes another.
+    """
+    every = fit_epochs(
+        task, params, shots, optimizer, epochs=epochs, batch_size=batch_size, rate=rate, gradient=gradient
+    )
+    return last(every)
 
 
 def fit_epochs(
@@ -35,16 +46,34 @@ def fit_epochs(
     epochs: int,
     batch_size: int,
     rate: float | Tensor = 1.0,
+    gradient: Gradient | None = None,
 ) -> Iterator[Params]:
     """Like `fit`, yielding the parameters before training and after every epoch."""
-    state = optimizer.init(params)
+    state, slope = optimizer.init(params), gradient or grad(task.loss)
     yield params
     for epoch in range(epochs):
         for batch in minibatches(shots, batch_size, stream=epoch):
-            stepped = optimizer.step(params, grad(task.loss)(params, batch), state, rate)
+            stepped = optimizer.step(params, slope(params, batch), state, rate)
             # A batch of padding only must leave momentum and step counts alone, not just the parameters.
             params, state = stepped if batch.mask is None else trees.where(batch.mask.any(), stepped, (params, state))
         yield params
+
+
+def count_steps(shots: Shots, batch_size: int, epochs: int = 1) -> int | Tensor:
+    """Steps that `fit` takes on these examples: batches of padding only are none."""
+    real = len(shots.y) if shots.mask is None else shots.mask.sum()
+    return epochs * ((real + batch_size - 1) // batch_size)
+
+
+def proximal(task: Task, anchor: Params, strength: float) -> Gradient:
+    """The gradient of the loss plus strength / 2 times the squared distance from the anchor."""
+    slope = grad(task.loss)
+
+    def gradient(params: Params, batch: Shots) -> Params:
+        pull = trees.subtract(params, anchor)
+        return cast(Params, trees.add(slope(params, batch), pull, strength))
+
+    return gradient
 
 
 def descend(task: Task, params: Params, shots: Shots, rates: float | Tree, steps: int) -> Iterator[Params]:

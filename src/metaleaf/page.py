@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from metaleaf.records import Record
+from metaleaf.records import Head, Stored
 from metaleaf.tables import Table
 
 FIGURES = {
@@ -28,19 +28,34 @@ _SCHEME = {
 }
 
 
-def render(records: Sequence[Record], tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
-    """The page's HTML. `figures` has the SVG of each figure by name; an unknown name has no caption.
+def render(
+    records: Sequence[Stored[Head]],
+    tables: Sequence[Table],
+    figures: Mapping[str, bytes],
+    captions: Mapping[str, str] = FIGURES,
+) -> str:
+    """The page's HTML. `figures` has the SVG of each figure by name, `captions` say what they show, in their order.
 
     Everything that comes from a record is escaped: by Jinja, and by matplotlib within the figures.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("metaleaf") / "page.html").read_text(encoding="utf-8"))
     inlined = [
-        {"name": name, "caption": FIGURES.get(name, ""), "svg": inline_svg(figures[name].decode(), name)}
-        for name in sorted(figures, key=lambda name: (*FIGURES, name).index(name))
+        {"name": name, "caption": caption, "svg": inline_svg(figures[name].decode(), name)}
+        for name, caption in captions.items()
+        if name in figures
     ]
     suites = sorted({record.content.suite for record in records})
     return template.render(suite=", ".join(suites), tables=tables, figures=inlined, runs=_runs(records))
+
+
+def report_files(
+    drawn: Mapping[str, Mapping[str, bytes]], markdown: str, csv: str, latex: str, html: str
+) -> dict[str, bytes]:
+    """File name -> content of a whole report; the names are those that the page links to."""
+    texts = {"table.md": markdown, "table.csv": csv, "table.tex": latex, "index.html": html}
+    contents = {f"{name}.{kind}": data for name, kinds in drawn.items() for kind, data in kinds.items()}
+    return contents | {name: text.encode() for name, text in texts.items()}
 
 
 def inline_svg(svg: str, name: str) -> Markup:
@@ -56,7 +71,7 @@ def inline_svg(svg: str, name: str) -> Markup:
     return Markup(re.sub(r"\n\s*", "\n", body))  # safe: letters are drawn as paths, and comments are gone
 
 
-def _runs(records: Sequence[Record]) -> list[dict[str, Any]]:
+def _runs(records: Sequence[Stored[Head]]) -> list[dict[str, Any]]:
     """What the page lists for every configuration: its seeds, those that diverged, and all settings."""
     runs: dict[tuple[str, str, str], dict[str, Any]] = {}
     for record in records:

@@ -4,11 +4,11 @@ The format is described in docs/records.md. Whatever is wrong with a file become
 """
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import pandas as pd
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     ValidationError,
+    model_validator,
 )
 
 from metaleaf.errors import DataError
@@ -41,11 +42,13 @@ Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_prin
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a record that a reader checks; keys that it does not name are not looked at."""
+
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Summary(_Part):
+class Summary(Part):
     """Scores of one model over the test clients; see `metaleaf.statistics.summarise`."""
 
     clients: NonNegativeInt
@@ -61,7 +64,7 @@ class Summary(_Part):
     hurt: Fraction | None = None
 
 
-class Scores(_Part):
+class Scores(Part):
     """What one model reached at one support fraction: before and after adaptation, and the majority class."""
 
     before: Summary
@@ -69,7 +72,7 @@ class Scores(_Part):
     majority: Summary
 
 
-class Counts(_Part):
+class Counts(Part):
     """Numbers of clients in the three parts of a split."""
 
     train: NonNegativeInt
@@ -77,7 +80,7 @@ class Counts(_Part):
     test: NonNegativeInt
 
 
-class Data(_Part):
+class Data(Part):
     """The data behind a run."""
 
     name: Label
@@ -87,7 +90,7 @@ class Data(_Part):
     split_hash: Label
 
 
-class Cost(_Part):
+class Cost(Part):
     """Counted cost of all rounds: bytes sent to and by clients, floating-point operations."""
 
     bytes_down: NonNegativeFloat
@@ -95,8 +98,11 @@ class Cost(_Part):
     flops: NonNegativeFloat
 
 
-class Content(_Part):
-    """The JSON file of a record; keys that no table or figure needs are not looked at."""
+class Head(Part):
+    """What the JSON files of all tracks share."""
+
+    new_environments: ClassVar[bool]
+    """Whether it is of that track."""
 
     schema_version: Literal[1] = Field(alias="schema")
     suite: Label
@@ -114,20 +120,82 @@ class Content(_Part):
     rounds: NonNegativeInt
     selected_round: NonNegativeInt | None = None
     cost: Cost
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_track(cls, content: object) -> object:
+        """Before all else, because a record of the other track lacks much."""
+        config = content.get("config") if isinstance(content, dict) else None
+        if isinstance(config, dict) and (environments_in(config) is not None) != cls.new_environments:
+            track = "new clients" if cls.new_environments else "new environments"
+            raise ValueError(f"is of the track of {track}; report each track from a folder of its own")
+        return content
+
+    @property
+    def environments(self) -> dict[str, Any] | None:
+        """The settings of the track of new environments; None on the track of new clients."""
+        return environments_in(self.config)
+
+    @property
+    def plugin(self) -> str:
+        """The algorithm behind the label."""
+        name = _within(self.config, "algorithm", "name")
+        return name if isinstance(name, str) else self.algorithm
+
+    @property
+    def comparable(self) -> tuple[Hashable, ...]:
+        """Runs with the same have to have the same split."""
+        return (self.dataset,)
+
+
+class Content(Head):
+    """The JSON file of a record on the track of new clients."""
+
+    new_environments = False
+
     scores: dict[Model, dict[str, Scores]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Content":
+        for by_support in self.scores.values():
+            for support in by_support:
+                if not 0 < float(support) < 1:
+                    raise ValueError(f"support fraction {support} is not between 0 and 1")
+        if self.status == "finished" and set(self.scores) != set(MODELS):
+            raise ValueError("is finished but lacks the scores of a model; run this cell again")
+        return self
+
+
+def environments_in(config: object) -> dict[str, Any] | None:
+    """The settings of the track of new environments in a record's configuration; None on the other track."""
+    found = _within(config, "protocol", "environments")
+    return found if isinstance(found, dict) else None
+
+
+def _within(config: object, *keys: str) -> object:
+    for key in keys:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
+
+
+AnyContent = TypeVar("AnyContent", bound=Head, covariant=True)
 
 
 @dataclass(frozen=True)
-class Record:
+class Stored(Generic[AnyContent]):
     """One run, finished or diverged: the checked content of `path` and, read when asked for, two tables."""
 
     path: Path
-    content: Content
+    content: AnyContent
+
+    schema: ClassVar[type[Head]]
+    columns: ClassVar[list[str]]
+    """Of the table of clients."""
 
     @cached_property
     def clients(self) -> pd.DataFrame:
-        """Scores per test client: one row per model, support fraction, client and step."""
-        return _read_csv(self.path.with_suffix(".clients.csv"), _CLIENT_COLUMNS)
+        """Scores of the test clients."""
+        return _read_csv(self.path.with_suffix(".clients.csv"), self.columns)
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
@@ -135,13 +203,32 @@ class Record:
         return _read_csv(self.path.with_suffix(".rounds.csv"), _ROUND_COLUMNS)
 
 
+class Record(Stored[Content]):
+    """A run on the track of new clients; one row of `clients` per model, support fraction, client and step."""
+
+    schema = Content
+    columns = _CLIENT_COLUMNS
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Stored[Head])
+
+
 def read_records(folder: Path, only: Container[str] | None = None) -> list[Record]:
-    """All records below `folder`, sorted by path; an empty list when there are none.
+    """All records of the track of new clients below `folder`, sorted by path; an empty list when there are none.
 
     Raises DataError on a record that cannot be read, does not follow the schema, or repeats another one.
     """
-    paths = [path for path in sorted(folder.rglob("seed-*.json")) if only is None or path.parent.name in only]
-    records = [_read_record(path) for path in paths]
+    return read_all(Record, folder, only)
+
+
+def record_paths(folder: Path, only: Container[str] | None = None) -> list[Path]:
+    """Paths of all records below `folder`, or of those with these config hashes, sorted."""
+    return [path for path in sorted(folder.rglob("seed-*.json")) if only is None or path.parent.name in only]
+
+
+def read_all(kind: type[AnyRecord], folder: Path, only: Container[str] | None = None) -> list[AnyRecord]:
+    """Like `read_records`, on the track of that kind of record."""
+    records = [_read_record(kind, path) for path in record_paths(folder, only)]
     cells = Counter(_cell(record.content) for record in records)
     for record in records:
         if cells[_cell(record.content)] > 1:
@@ -150,14 +237,14 @@ def read_records(folder: Path, only: Container[str] | None = None) -> list[Recor
     return records
 
 
-def _check_comparable(records: Sequence[Record], folder: Path) -> None:
+def _check_comparable(records: Sequence[Stored[Head]], folder: Path) -> None:
     """DataError if a table of these records would compare what cannot be compared."""
     suites = sorted({record.content.suite for record in records})
     if len(suites) > 1:
         raise DataError(f"{folder} holds records of several suites ({', '.join(suites)}); report one of them")
-    splits: dict[str, Record] = {}
+    splits: dict[tuple[Hashable, ...], Stored[Head]] = {}
     for record in records:
-        first = splits.setdefault(record.content.dataset, record)
+        first = splits.setdefault(record.content.comparable, record)
         if first.content.data.split_hash != record.content.data.split_hash:
             raise DataError(
                 f"{first.path} and {record.path} have other clients or other data in their splits and cannot be "
@@ -175,45 +262,41 @@ def tidy(records: Sequence[Record]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for position, record in enumerate(records):
-        content = record.content
-        cost = content.cost
-        run = content.model_dump(include={"suite", "dataset", "algorithm", "config_hash", "seed", "status", "rounds"})
-        run["record"] = position
-        run["name"] = content.title
-        run["bytes"] = cost.bytes_down + cost.bytes_up
-        run["flops"] = cost.flops
+        run = about_run(position, record)
         scored = [
             run | {"model": model, "support": float(support)} | _flat(scores)
-            for model, by_support in content.scores.items()
+            for model, by_support in record.content.scores.items()
             for support, scores in by_support.items()
         ]
         rows += scored or [run | {"model": None, "support": float("nan")}]
-    frame = pd.DataFrame(rows)
-    return frame.assign(name=_distinct_names(frame)) if rows else frame
+    return with_distinct_names(pd.DataFrame(rows))
 
 
-def in_order(records: Sequence[Record], algorithms: Sequence[str]) -> list[Record]:
+def about_run(position: int, record: Stored[Head]) -> dict[str, Any]:
+    """The columns of `tidy` that do not depend on the track; the name is the title."""
+    content, cost = record.content, record.content.cost
+    run = content.model_dump(include={"suite", "dataset", "algorithm", "config_hash", "seed", "status", "rounds"})
+    sent = cost.bytes_down + cost.bytes_up
+    return {**run, "record": position, "name": content.title, "bytes": sent, "flops": cost.flops}
+
+
+def in_order(records: Sequence[AnyRecord], algorithms: Sequence[str]) -> list[AnyRecord]:
     """`records` with the algorithm labels in the given order (a suite's); those not named follow."""
     rank = {label: position for position, label in enumerate(algorithms)}
     return sorted(records, key=lambda record: rank.get(record.content.algorithm, len(rank)))
 
 
-def _read_record(path: Path) -> Record:
+def _read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
     try:
-        content = Content.model_validate_json(path.read_bytes())
-        for by_support in content.scores.values():
-            for support in by_support:
-                if not 0 < float(support) < 1:
-                    raise ValueError(f"support fraction {support} is not between 0 and 1")
+        content = kind.schema.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise DataError(f"{path} is not a record of schema 1: {where or 'file'}: {first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{path} is not a record of schema 1: {where or 'file'}: {message}") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a record: {error}") from error
-    if content.status == "finished" and set(content.scores) != set(MODELS):
-        raise DataError(f"{path} is finished but lacks the scores of a model; run this cell again")
-    return Record(path, content)
+    return kind(path, content)
 
 
 def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -227,14 +310,14 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         raise DataError(f"{path} has scores of a model other than {' and '.join(MODELS)}; run this cell again")
     if frame.empty:  # a run that diverged
         return frame
-    numbers = [name for name in columns if name not in ("model", "client")]
+    numbers = [name for name in columns if name not in ("model", "client", "environment")]
     for name in numbers:
         if not pd.api.types.is_numeric_dtype(frame[name]):
             raise DataError(f"{path} has something other than numbers in the column {name!r}; run this cell again")
     return frame
 
 
-def _cell(content: Content) -> tuple[str, str, str, str, int]:
+def _cell(content: Head) -> tuple[str, str, str, str, int]:
     return content.suite, content.dataset, content.algorithm, content.config_hash, content.seed
 
 
@@ -246,11 +329,13 @@ def _flat(scores: Scores) -> dict[str, float]:
     }
 
 
-def _distinct_names(frame: pd.DataFrame) -> pd.Series:
-    """Titles, made distinct where a dataset has one title for several labels or configurations.
+def with_distinct_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with names made distinct where a dataset has one title for several labels or configurations.
 
     Runs of different configurations are never averaged as if they were seeds of one.
     """
+    if frame.empty:
+        return frame
     identity = frame["algorithm"] + " " + frame["config_hash"].str[:6]
     runs = identity.groupby([frame["dataset"], frame["name"]]).transform("nunique")
-    return frame["name"].where(runs == 1, frame["name"] + " [" + identity + "]")
+    return frame.assign(name=frame["name"].where(runs == 1, frame["name"] + " [" + identity + "]"))

@@ -1,13 +1,15 @@
 """Everything that a suite's records say, written as files: tables, figures and the HTML page."""
 
+import json
 import os
 from collections.abc import Container, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from metaleaf import page, tables
-from metaleaf.errors import DataError
-from metaleaf.records import Model, in_order, read_records
+from metaleaf import environment_report, figures, page, tables
+from metaleaf.environment_records import EnvironmentRecord
+from metaleaf.errors import ConfigError, DataError
+from metaleaf.records import Model, Record, environments_in, in_order, read_all, read_records, record_paths
 
 
 def write_report(
@@ -17,32 +19,47 @@ def write_report(
     order: Sequence[str] = (),
     only: Container[str] | None = None,
     model: Model = "selected",
+    baseline: str | None = None,
 ) -> list[Path]:
     """Write `table.{md,csv,tex}`, `<figure>.{png,svg,pdf}` and `index.html` into `output`; return the paths.
 
     `suite_folder` is `results/<suite>`; `order` has the algorithm labels in the suite's order (default: by
     label); `only` the config hashes to report (default: all). Tables and figures show `model`, the CSV has both.
+    On the track of new environments the others are paired with the label `baseline`; there is one model.
     Nothing is written unless everything could be made, and every file is replaced as a whole.
 
-    Raises DataError when there is no record or a damaged one.
+    Raises DataError when there is no record or a damaged one, or a baseline without its pair; ConfigError when there is
+    no such baseline.
     """
-    from metaleaf import figures  # matplotlib is slow to import, and only a report needs it
-
-    records = in_order(read_records(suite_folder, only), order)
-    if not records:
+    paths = record_paths(suite_folder, only)
+    if not paths:
         raise DataError(f"no records below {suite_folder}; run the suite first")
-    made = tables.tables(records, model)
-    drawn = figures.draw(records, model)
-    contents = {f"{name}.{kind}": data for name, kinds in drawn.items() for kind, data in kinds.items()}
-    texts = {
-        "table.md": tables.to_markdown(made),
-        "table.csv": tables.to_csv(records),
-        "table.tex": tables.to_latex(made),
-        "index.html": page.render(records, made, {name: kinds["svg"] for name, kinds in drawn.items()}),
-    }
-    contents |= {name: text.encode() for name, text in texts.items()}
+    if _of_new_environments(paths[0]):  # a folder with records of both tracks is refused by either reader
+        entered = in_order(read_all(EnvironmentRecord, suite_folder, only), order)
+        contents = environment_report.contents(entered, baseline)
+    elif baseline is not None:
+        raise ConfigError(f"a baseline ({baseline}) is for suites of new environments; {suite_folder} is none.")
+    else:
+        contents = _contents(in_order(read_records(suite_folder, only), order), model)
     output.mkdir(parents=True, exist_ok=True)
     return [_replace(output / name, data) for name, data in contents.items()]
+
+
+def _of_new_environments(path: Path) -> bool:
+    """Whether a record is of that track; not if it cannot be read, which its reader will say."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and environments_in(content.get("config")) is not None
+
+
+def _contents(records: Sequence[Record], model: Model) -> dict[str, bytes]:
+    """File name -> content, on the track of new clients."""
+    made = tables.tables(records, model)
+    drawn = figures.draw(records, model)
+    html = page.render(records, made, {name: kinds["svg"] for name, kinds in drawn.items()})
+    return page.report_files(drawn, tables.to_markdown(made), tables.to_csv(records), tables.to_latex(made), html)
 
 
 def _replace(path: Path, data: bytes) -> Path:

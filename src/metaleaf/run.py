@@ -5,17 +5,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
 
 from metaleaf import models, trees
-from metaleaf.algorithm import Replies, State, Traffic
+from metaleaf.algorithm import State
 from metaleaf.client_store import ClientStore
 from metaleaf.config import RunConfig
-from metaleaf.cost import ClientFlops
+from metaleaf.cost import ClientFlops, exchanged
 from metaleaf.engine import Mode, engine
+from metaleaf.errors import ConfigError
 from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, summaries
 from metaleaf.federation import PARTS, Federation
 from metaleaf.memory import ClientMemory
@@ -25,6 +26,9 @@ from metaleaf.shots import Episode
 from metaleaf.store import SCHEMA, Cell
 from metaleaf.task import Task
 from metaleaf.trees import Tree
+
+COSTS = ("bytes_down", "bytes_up", "flops")
+"""Columns of rounds.csv that add up over the rounds."""
 
 OnRound = Callable[[int, int, dict[str, float]], None]
 """Called after every round with (round, rounds, the round's row)."""
@@ -56,26 +60,36 @@ class Run:
     def __init__(self, config: RunConfig, store: ClientStore, *, mode: Mode = "auto", device: str = "cpu") -> None:
         self.config, self.store = config, store
         self.spec = store.about["spec"]
-        self.federation = Federation(store, config.protocol, config.seed)
+        self.federation = self._federation()
         self.algorithm = config.build_algorithm()
         model = models.build(config.model, self.spec, derive(config.seed, "model"))
-        self.task = Task(
-            model.to(device),
-            seed=config.seed,
-            clients=len(self.federation.clients["train"]),
-            cohort=len(self.federation.cohort(1)),
-        )
+        self.task = self._task(model.to(device))
         self.engine = engine(self.task, self.algorithm, mode, device)
         self.device = device
         self.memories = ClientMemory()
-        self.rounds = config.protocol.rounds if getattr(self.algorithm, "federated", True) else 0
+        self.rounds = self._rounds() if getattr(self.algorithm, "federated", True) else 0
+
+    def _federation(self) -> Federation:
+        return Federation(self.store, self.config.protocol, self.config.seed)
+
+    def _task(self, model: models.Model) -> Task:
+        clients, cohort = self.federation.clients["train"], self.federation.cohort(1)
+        return Task(model, seed=self.config.seed, clients=len(clients), cohort=len(cohort))
+
+    def _rounds(self) -> int:
+        if getattr(self.algorithm, "unit", "client") == "environment":
+            raise ConfigError(
+                f"{self.config.algorithm} learns from whole environments: it needs the track of new environments "
+                "([protocol.environments])."
+            )
+        return self.config.protocol.rounds
 
     def train(self, cell: Cell | None = None, on_round: OnRound | None = None) -> Progress:
         """Train to the last round, from the cell's checkpoint if it has one; checkpoints as it goes, and on Ctrl-C."""
         if cell:
             self.memories = ClientMemory(cell.partial / "memories")
-        progress = self._resume(cell) or self._evaluated(self._start(), {"round": 0}, 0.0)
-        flops = ClientFlops(self.task, self.algorithm, progress.state.broadcast, self.spec) if self.rounds else None
+        progress = self._resume(cell) or self._evaluated(self._start(), self._first_row(), 0.0)
+        flops = self._flops(progress.state.broadcast) if self.rounds else None
         begun = time.monotonic() - (progress.rows[-1]["seconds"] if progress.rows else 0.0)
         try:
             while progress.round < self.rounds and not progress.diverged:
@@ -113,31 +127,44 @@ class Run:
         state = self._initial_state()
         return Progress(state, best=state.broadcast)
 
+    def _first_row(self) -> dict[str, float]:
+        """The row of round 0."""
+        return {"round": 0}
+
     def _initial_state(self) -> State:
         return self.algorithm.init(self.task, self.task.params())
 
-    def _round(self, progress: Progress, flops: ClientFlops | None, begun: float) -> Progress:
+    def _flops(self, broadcast: Tree) -> Callable[[Any], int]:
+        return ClientFlops(self.task, self.algorithm, broadcast, self.spec)
+
+    def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
         cohort = self.federation.cohort(number)
         episodes = self._episodes(cohort, progress)
         update, memories = self.engine.gather(state.broadcast, episodes, self.federation.weights(cohort))
-        before, traffic = progress.rows[-1], self._traffic(state.broadcast, update)
+        traffic = exchanged(self.algorithm, state.broadcast, update)
         row = {
             "round": number,
-            "bytes_down": before["bytes_down"] + len(cohort) * trees.nbytes(traffic.down),
-            "bytes_up": before["bytes_up"] + len(cohort) * trees.nbytes(traffic.up),
-            "flops": before["flops"] + sum(flops(episode) for episode in episodes if flops),
+            "bytes_down": len(cohort) * trees.nbytes(traffic.down),
+            "bytes_up": len(cohort) * trees.nbytes(traffic.up),
+            "flops": sum(flops(episode) for episode in episodes if flops),
             "update_norm": trees.norm(update),
         }
+        row |= {key: row[key] + progress.rows[-1][key] for key in COSTS}
+        written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
+        for client, memory in zip(cohort, memories, strict=False):  # none for most algorithms
+            self.memories.put(client, number, memory)
+        return self._follow(replace(progress, memories=written), row, update, begun)
+
+    def _follow(self, progress: Progress, row: dict[str, float], update: Tree, begun: float) -> Progress:
+        """The progress after the server has followed the round's update."""
+        number = int(row["round"])
         if not math.isfinite(row["update_norm"]):
             reason = f"round {number}: the cohort's mean update is not finite"
             rows = [*progress.rows, {**row, "seconds": time.monotonic() - begun}]
             return replace(progress, rows=rows, diverged=reason)
-        for client, memory in zip(cohort, memories, strict=False):  # none for most algorithms
-            self.memories.put(client, number, memory)
-        written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
-        progress = replace(progress, state=self.algorithm.server(state, update), memories=written)
-        return self._evaluated(progress, row, begun)
+        state = self.algorithm.server(progress.state, update)
+        return self._evaluated(replace(progress, state=state), row, begun)
 
     def _episodes(self, cohort: list[int], progress: Progress) -> list[Episode]:
         episodes = [self.federation.episode(client, progress.round + 1) for client in cohort]
@@ -147,26 +174,13 @@ class Run:
         found = [self.memories.get(i, written[i], fresh) if i in written else fresh for i in cohort]
         return [episode._replace(memory=memory) for episode, memory in zip(episodes, found, strict=True)]
 
-    def _traffic(self, broadcast: Tree, update: Tree) -> Traffic:
-        """What one client of the cohort receives and sends."""
-        one = trees.unstack(update.updates)[0] if isinstance(update, Replies) else update
-        if hasattr(self.algorithm, "traffic"):
-            return cast(Traffic, self.algorithm.traffic(broadcast, one))
-        return Traffic(broadcast, one)
-
     def _evaluated(self, progress: Progress, row: dict[str, float], begun: float) -> Progress:
         """The progress with this round's row, validated if it is the round's turn."""
-        number, protocol = int(row["round"]), self.config.protocol
-        row = {"bytes_down": 0, "bytes_up": 0, "flops": 0, "update_norm": 0.0, **row}
+        number = int(row["round"])
+        row = {**dict.fromkeys(COSTS, 0), "update_norm": 0.0, **row}
         if self._is_milestone(number):
-            clients = [int(i) for i in self.federation.clients["validation"]]
             broadcast = progress.state.broadcast
-            scores = score_clients(self.engine, self.federation, broadcast, clients, protocol.support, every_step=False)
-            found = summaries(scores)
-            row["validation_before"] = found["before"]["accuracy"]
-            row["validation_after"] = found["after"]["accuracy"]
-            row["validation_client_mean"] = found["after"]["client_mean"]
-            row["validation_loss"] = found["after"]["loss"]
+            row |= self._validate(broadcast)
             if row["validation_after"] > progress.best_accuracy:
                 progress = replace(
                     progress,
@@ -176,6 +190,18 @@ class Run:
                 )
         row["seconds"] = time.monotonic() - begun if number else 0.0
         return replace(progress, rows=[*progress.rows, row])
+
+    def _validate(self, broadcast: Tree) -> dict[str, float]:
+        """The row's entries on the validation clients; `validation_after` selects the model."""
+        clients = [int(i) for i in self.federation.clients["validation"]]
+        support = self.config.protocol.support
+        found = summaries(score_clients(self.engine, self.federation, broadcast, clients, support, every_step=False))
+        return {
+            "validation_before": found["before"]["accuracy"],
+            "validation_after": found["after"]["accuracy"],
+            "validation_client_mean": found["after"]["client_mean"],
+            "validation_loss": found["after"]["loss"],
+        }
 
     def _test(self, progress: Progress) -> tuple[pd.DataFrame, dict[str, Any]]:
         if progress.diverged:
@@ -218,7 +244,7 @@ class Run:
             "parameters": sum(leaf.numel() for leaf in self.task.params().values()),
             "rounds": progress.round,
             "selected_round": progress.best_round,
-            "cost": {key: int(last[key]) for key in ("bytes_down", "bytes_up", "flops")},
+            "cost": {key: int(last[key]) for key in COSTS},
             "scores": scores,
             "versions": versions(),
             "git": git_facts(),

@@ -43,6 +43,23 @@ class Episode(NamedTuple):
     memory: Any = ()
 
 
+class EnvironmentEpisode(NamedTuple):
+    """What an algorithm that learns from whole environments works with: some clients of one of them.
+
+    participants: their examples, stacked, padded and masked, x [k, n, *x_shape]; weights: float [k], which sum to 1, 0
+    for a participant who only pads. queries and query_weights: the same of other clients [q, n, ...], on whom the
+    environment's model is judged. round as in `Episode`. first: for algorithms that keep them, the participants' first
+    updates, leaves [k, ...].
+    """
+
+    participants: Shots
+    weights: Tensor
+    queries: Shots
+    query_weights: Tensor
+    round: Tensor
+    first: Any = ()
+
+
 def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0) -> Iterator[Shots]:
     """Batches of `epochs` passes, each pass in a fresh random order; the last batch of a pass may be smaller.
 

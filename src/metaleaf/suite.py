@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
 from metaleaf import registry
-from metaleaf.config import Protocol, RunConfig, Strict, build, explain, override, resolve
+from metaleaf.config import NewEnvironments, Protocol, RunConfig, Start, Strict, build, explain, override, resolve
 from metaleaf.errors import ConfigError, unknown
 
 SUITES = Path(__file__).resolve().parent / "suites"
@@ -48,18 +48,23 @@ class Tuning(Strict):
 
 
 class DatasetEntry(Strict):
-    """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's."""
+    """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's.
+
+    `redraw`: the dataset's option `seed` is the run's seed, so that every seed is another draw of the data.
+    """
 
     name: str | None = None
     model: str | None = None
     options: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
+    redraw: bool = False
 
 
 class AlgorithmEntry(Strict):
     """``[algorithms.<label>]``: `name` is the plugin (default: the label); all other keys are hyper-parameters.
 
-    `space` replaces the plugin's own search space, `seeds` the suite's.
+    `space` replaces the plugin's own search space, `seeds` the suite's. `start`: what the run starts from, if not from
+    random parameters.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", frozen=True)
@@ -67,6 +72,7 @@ class AlgorithmEntry(Strict):
     name: str | None = None
     title: str | None = None
     seeds: Seeds | None = None
+    start: Start | None = None
     space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] | None = None
 
     @property
@@ -105,19 +111,27 @@ class Suite(Strict):
         data_name, name = place.name or dataset, method.name or algorithm
         data = build("datasets", data_name, place.options)
         given = resolve("algorithms", name, method.hyperparameters)
+        options = resolve("datasets", data_name, place.options)
+        if place.redraw and "seed" not in options:
+            raise ConfigError(f"suite {self.name}: redraw is set, but dataset {data_name} has no option seed.")
+        protocol = self.protocol_for(dataset)
+        if method.start and not protocol.environments:
+            raise ConfigError(f"suite {self.name}: {algorithm} has a start, which only new environments have.")
         return RunConfig(
             suite=self.name,
             dataset_label=dataset,
             algorithm_label=algorithm,
             title=method.title or registry.plugin("algorithms", name).title,
             dataset=data_name,
-            dataset_options=resolve("datasets", data_name, place.options),
+            dataset_options={**options, "seed": seed} if place.redraw else options,
             model=place.model or data.spec.model,
             algorithm=name,
             hyperparameters=resolve("algorithms", name, override(given, changes or {})),
-            protocol=self.protocol_for(dataset),
+            protocol=protocol,
             seed=seed,
             tuning=dict(tuning) if tuning else None,
+            redraw=place.redraw,
+            start=method.start and _resolved_start(method.start),
         )
 
     def protocol_for(self, dataset: str) -> Protocol:
@@ -151,6 +165,10 @@ def load_suite(name_or_path: str) -> Suite:
     return suite
 
 
+def _resolved_start(start: Start) -> Start:
+    return start.model_copy(update={"hyperparameters": resolve("algorithms", start.name, start.hyperparameters)})
+
+
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.is_file():
@@ -176,6 +194,7 @@ def _refused(error: ValidationError, raw: Mapping[str, Any], where: str, prefix:
     known = {
         (): Suite.model_fields,
         ("protocol",): Protocol.model_fields,
+        ("protocol", "environments"): NewEnvironments.model_fields,
         ("tuning",): Tuning.model_fields,
     }.get(tuple(str(part) for part in place[:-1]), DatasetEntry.model_fields)
     table = ".".join(str(part) for part in place[:-1])

@@ -12,11 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf.records import MODELS, Model, Record, tidy
+from metaleaf.records import MODELS, Head, Model, Record, tidy
 from metaleaf.statistics import over_seeds
 
 MAJORITY = "Majority class"
 """Name of the baseline row: always answering the most frequent class of the client's own support."""
+
+BEST_ROUND = "the round with the best validation accuracy"
+"""The selected model's, in captions."""
 
 _METRICS = (
     "before_accuracy",
@@ -48,6 +51,8 @@ class Table:
     caption: str
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Cell, ...], ...]
+    baseline: str = ""
+    """Name of the row that stands for no algorithm."""
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -95,14 +100,19 @@ def tables(records: Sequence[Record], model: Model = "selected") -> list[Table]:
             caption = _caption(of_dataset, support, model)
             # nan is not equal to itself, so a dataset where every run diverged is asked for by isna
             at = rows[rows["support"].isna() if math.isnan(support) else rows["support"] == support]
-            made.append(Table(_slug(title), title, caption, *_laid_out(at)))
+            made.append(Table(slug(title), title, caption, *_laid_out(at), baseline=MAJORITY))
     return made
 
 
 def to_csv(records: Sequence[Record]) -> str:
     """The numbers of both reported models, as fractions and plain units, for further work."""
     frame = pd.concat([comparison(records, model) for model in MODELS], ignore_index=True)
-    for column in ("dataset", "algorithm"):  # a spreadsheet would run such a text as a formula
+    return csv_text(frame, ("dataset", "algorithm"))
+
+
+def csv_text(frame: pd.DataFrame, texts: Iterable[str]) -> str:
+    """`frame` as CSV; `texts` are the columns with text from records."""
+    for column in texts:  # a spreadsheet would run such a text as a formula
         frame[column] = frame[column].where(~frame[column].str.match(r"[=+\-@]"), "'" + frame[column])
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
@@ -130,11 +140,18 @@ def _means(runs: pd.DataFrame, side: str) -> dict[str, float]:
     return row
 
 
-def _laid_out(rows: pd.DataFrame) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[Cell, ...], ...]]:
+Field = tuple[str, str, Callable[[pd.Series], Cell], Callable[..., Any] | None]
+"""A column: its group and heading, what it shows of a row, and which values are better, if any."""
+
+Layout = tuple[tuple[tuple[str, str], ...], tuple[tuple[Cell, ...], ...]]
+"""Columns and rows of a `Table`."""
+
+
+def _laid_out(rows: pd.DataFrame) -> Layout:
     """Columns and rows of a `Table` from the rows of `comparison`."""
     algorithms = rows[rows["algorithm"] != MAJORITY]
-    byte_unit, flop_unit = _unit(algorithms["bytes"].max()), _unit(algorithms["flops"].max())
-    fields: list[tuple[str, str, Callable[[pd.Series], Cell], Callable[..., Any] | None]] = [
+    byte_unit, flop_unit = unit_of(algorithms["bytes"].max()), unit_of(algorithms["flops"].max())
+    fields: list[Field] = [
         ("", "Algorithm", lambda row: Cell(row["algorithm"]), None),
         ("Accuracy", "Before", _percent("before_accuracy", sd=True), max),
         ("Accuracy", "After", _after, max),
@@ -144,14 +161,18 @@ def _laid_out(rows: pd.DataFrame) -> tuple[tuple[tuple[str, str], ...], tuple[tu
         ("Over clients, after", "p50", _percent("after_p50"), max),
         ("Over clients, after", "p90", _percent("after_p90"), max),
         ("Over clients, after", "Hurt", _percent("after_hurt"), None),
-        ("Cost", "Seeds", _seeds, None),
-        ("Cost", "Rounds", lambda row: _count(row["rounds"]), None),
-        ("Cost", f"{byte_unit[1]}B sent", lambda row: _amount(row["bytes"], byte_unit[0]), None),
-        ("Cost", f"{flop_unit[1]}FLOPs", lambda row: _amount(row["flops"], flop_unit[0]), None),
+        ("Cost", "Seeds", seeds_cell, None),
+        ("Cost", "Rounds", lambda row: count_cell(row["rounds"]), None),
+        ("Cost", f"{byte_unit[1]}B sent", lambda row: amount_cell(row["bytes"], byte_unit[0]), None),
+        ("Cost", f"{flop_unit[1]}FLOPs", lambda row: amount_cell(row["flops"], flop_unit[0]), None),
     ]
-    columns = []
     # The mean of the seeds that survived is no result to win with.
-    competes = (rows["algorithm"].ne(MAJORITY) & rows["diverged"].eq(0)).tolist()
+    return lay_out(rows, fields, (rows["algorithm"].ne(MAJORITY) & rows["diverged"].eq(0)).tolist())
+
+
+def lay_out(rows: pd.DataFrame, fields: Sequence[Field], competes: list[bool]) -> Layout:
+    """What `fields` show of `rows`, with the best among the rows that compete marked."""
+    columns = []
     for _, _, show, better in fields:
         cells = [show(row) for _, row in rows.iterrows()]
         columns.append(_with_best(cells, competes, better))
@@ -160,13 +181,15 @@ def _laid_out(rows: pd.DataFrame) -> tuple[tuple[tuple[str, str], ...], tuple[tu
 
 
 def _percent(metric: str, sd: bool = False) -> Callable[[pd.Series], Cell]:
-    def show(row: pd.Series) -> Cell:
-        mean, spread = 100 * row[f"{metric}_mean"], 100 * row[f"{metric}_sd"]
-        if math.isnan(mean):
-            return Cell("–")
-        return Cell(f"{mean:.1f}" + (f" ± {_dash(spread)}" if sd else ""), mean)
+    return lambda row: percent_cell(row[f"{metric}_mean"], row[f"{metric}_sd"] if sd else None)
 
-    return show
+
+def percent_cell(mean: float, spread: float | None = None) -> Cell:
+    """A fraction in percent, with its spread if one is given."""
+    if math.isnan(mean):
+        return Cell("–")
+    around = "" if spread is None else f" ± {_dash(100 * spread)}"
+    return Cell(f"{100 * mean:.1f}{around}", 100 * mean)
 
 
 def _after(row: pd.Series) -> Cell:
@@ -175,7 +198,8 @@ def _after(row: pd.Series) -> Cell:
     return _percent("after_accuracy", sd=True)(row)
 
 
-def _seeds(row: pd.Series) -> Cell:
+def seeds_cell(row: pd.Series) -> Cell:
+    """Finished seeds, and those that diverged."""
     diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
     return Cell(f"{row['seeds']}{diverged}", row["seeds"])
 
@@ -184,20 +208,22 @@ def _dash(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f}"
 
 
-def _count(value: float) -> Cell:
+def count_cell(value: float) -> Cell:
+    """A whole number."""
     return Cell("–") if math.isnan(value) else Cell(f"{value:.0f}", value)
 
 
-def _amount(value: float, unit: float) -> Cell:
+def amount_cell(value: float, unit: float) -> Cell:
+    """A number in a unit of `unit_of`, to three digits or the whole number."""
     if math.isnan(value):
         return Cell("–")
     scaled = value / unit
     return Cell(f"{scaled:.0f}" if scaled >= 100 else f"{scaled:.2g}" if scaled < 1 else f"{scaled:.3g}", value)
 
 
-def _unit(largest: float) -> tuple[float, str]:
-    """The largest of the units mega to peta in which `largest` is at least 1."""
-    for unit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
+def unit_of(largest: float) -> tuple[float, str]:
+    """The largest of the units kilo to peta in which `largest` is at least 1; mega if there is nothing."""
+    for unit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if largest >= unit:
             return unit, prefix
     return 1e6, "M"
@@ -218,43 +244,45 @@ def _caption(records: Sequence[Record], support: float, model: Model) -> str:
     """The protocol in a few sentences: what makes the numbers of this table comparable."""
     contents = [record.content for record in records]
     train, validation, test = (
-        _span(getattr(c.data.clients, part) for c in contents) for part in ("train", "validation", "test")
+        span(getattr(c.data.clients, part) for c in contents) for part in ("train", "validation", "test")
     )
-    cohort = _span(_protocol(record, "clients_per_round") for record in records)
-    trials = {_integer((c.tuning or {}).get("trials", 0)) or 0 for c in contents}
+    cohort = span(_protocol(record, "clients_per_round") for record in records)
     seeds = len({c.seed for c in contents})
-    chosen = "the round with the best validation accuracy" if model == "selected" else "the last round"
+    chosen = BEST_ROUND if model == "selected" else "the last round"
     share = "" if math.isnan(support) else f", each adapting on {100 * support:g} % of its examples"
     sentences = (
         f"Accuracy in % on the query examples of {test} test clients{share};",
         f"trained on {train} clients, validated on {validation}.",
-        f"{_span(c.rounds or None for c in contents) or 0} rounds" + (f" of {cohort} clients," if cohort else ","),
+        f"{span(c.rounds or None for c in contents) or 0} rounds" + (f" of {cohort} clients," if cohort else ","),
         f"model of {chosen},",
         f"mean ± sd over {seeds} seeds." if seeds > 1 else "one seed.",
-        _tuning(trials),
+        tuning_sentence(contents),
         "Hurt: share of clients whose accuracy fell by adapting.",
         f"{MAJORITY}: the most frequent one in the client's own support. Bold: the best algorithm.",
     )
     return " ".join(sentences)
 
 
-def _tuning(trials: set[int]) -> str:
+def tuning_sentence(contents: Iterable[Head]) -> str:
+    """Where the hyper-parameters come from."""
+    trials = {integer((content.tuning or {}).get("trials", 0)) or 0 for content in contents}
     if trials == {0}:
         return "Hyper-parameters are those that the suite states."
     each = " per algorithm" if len(trials) == 1 else ""
-    return f"Hyper-parameters: {_span(trials)} trials{each} on validation clients."
+    return f"Hyper-parameters: {span(trials)} trials{each} on validation clients."
 
 
 def _protocol(record: Record, key: str) -> int | None:
     protocol = record.content.config.get("protocol")
-    return _integer(protocol.get(key)) if isinstance(protocol, dict) else None
+    return integer(protocol.get(key)) if isinstance(protocol, dict) else None
 
 
-def _integer(value: object) -> int | None:
+def integer(value: object) -> int | None:
+    """The value, if that is what it is."""
     return value if isinstance(value, int) else None
 
 
-def _span(values: Iterable[int | None]) -> str:
+def span(values: Iterable[int | None]) -> str:
     """`100`, or `50–100` when runs differ."""
     known = sorted({value for value in values if value is not None})
     if not known:
@@ -306,7 +334,7 @@ def _latex(table: Table) -> str:
         lines.append(
             _latex_row(f"\\textbf{{\\boldmath {t}}}" if c.best else t for t, c in zip(texts, row, strict=True))
         )
-        if row[0].text == MAJORITY:
+        if row[0].text == table.baseline:
             lines.append("\\midrule")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table*}", ""])
 
@@ -323,6 +351,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "–": "--",
+    "−": "$-$",
     "[": "{[}",  # after \\ a bracket would start an optional argument
     "]": "{]}",
 }
@@ -334,5 +363,6 @@ def _escape_latex(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in plain).replace(r" \%", r"\,\%")
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text as a name for links and LaTeX labels."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

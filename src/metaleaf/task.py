@@ -27,7 +27,12 @@ class Task:
     """Classification with a torch module, as pure functions of the parameters.
 
     clients and cohort: how many clients train, and how many of them a round. seed: of `params` beyond the first draw.
+    rounds: how many there will be. local_steps and local_lr: the local training in an environment (`metaleaf.rounds`).
     """
+
+    rounds = 1
+    local_steps = 5
+    local_lr = 0.1
 
     def __init__(self, model: Model, *, seed: int = 0, clients: int = 1, cohort: int = 1) -> None:
         self.model, self.seed, self.clients, self.cohort = model, seed, clients, cohort

@@ -81,7 +81,7 @@ def take(stacked: Tree, index: Tensor) -> Tree:
 
 def weighted_sum(stacked: Tree, weights: Tensor) -> Tree:
     """Sum over the first dimension, row i counted weights[i] times."""
-    return tree_map(lambda x: torch.tensordot(weights.to(x.dtype), x, dims=1), stacked)
+    return tree_map(lambda x: torch.tensordot(weights.to(x), x, dims=1), stacked)
 
 
 def nbytes(tree: Tree) -> int:
@@ -97,3 +97,14 @@ def norm(tree: Tree) -> float:
 def to(tree: Tree, device: torch.device) -> Tree:
     """The tree on a device."""
     return tree_map(lambda leaf: leaf.to(device), tree)
+
+
+def flatten(tree: Tree) -> Tensor:
+    """All leaves in one vector, [total]."""
+    return torch.cat([leaf.reshape(-1) for leaf in leaves(tree)])
+
+
+def unflatten(vector: Tensor, like: Tree) -> Tree:
+    """The tree in the shape of `like` whose leaves are the vector's pieces, in order."""
+    pieces = iter(torch.split(vector, [leaf.numel() for leaf in leaves(like)]))
+    return tree_map(lambda leaf: next(pieces).reshape(leaf.shape), like)

@@ -1,0 +1,52 @@
+"""FedBN: FedAvg but for the normalisation layers, whose parameters every client keeps to itself.
+
+Li, Jiang, Zhang, Kamp, Dou (2021), arXiv 2102.07623. Here the layers normalise by the batch at hand
+(`metaleaf.models.BatchNorm`), so what stays with a client are scale and bias; the paper's clients also keep running
+statistics, which these layers do not have. On a model without normalisation layers it is FedAvg.
+
+A client keeps the parameters it ended its last round with. A new client starts from the common initial ones, which
+follow from the seed, and learns them by gradient descent on its support set with everything else held still. (For
+clients that never trained the paper averages the others' normalisation parameters; here those never travel.)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metaleaf.algorithm import About, Reply, State
+from metaleaf.algorithms.fedavg_meta import FedAvgMeta
+from metaleaf.learning import descend
+from metaleaf.shots import Episode, Shots
+from metaleaf.task import Params, Task
+from metaleaf.trees import Tree, subtract
+
+
+@dataclass(frozen=True)
+class FedBN(FedAvgMeta):
+    """FedAvg with private normalisation; new clients fine-tune that alone."""
+
+    title: ClassVar[str] = "FedBN"
+    about: ClassVar[About] = About(
+        "personalised", "FedAvg with private normalisation layers", "Li et al. 2021, arXiv 2102.07623"
+    )
+
+    def init(self, task: Task, params: Params) -> State:
+        """The parameters outside the normalisation layers."""
+        return super().init(task, task.split(params, "norm")[0])
+
+    def memory(self, task: Task, shared: Params) -> Tree:
+        """The client's normalisation parameters."""
+        return task.split(task.params(), "norm")[1]
+
+    def client(self, task: Task, shared: Params, episode: Episode) -> Reply:
+        """Train everything as FedAvg does; send the shared part of the difference, apply the other here."""
+        update = super().client(task, {**shared, **episode.memory}, episode)
+        sent, own = task.split(update, "norm")
+        return Reply(sent, subtract(episode.memory, own))
+
+    def adapt(self, task: Task, shared: Params, support: Shots) -> Iterator[Params]:
+        """Gradient descent on the support set by the normalisation parameters, if there are any."""
+        norm = self.memory(task, shared)
+        steps = self.adapt_steps if norm else 0
+        for own in descend(task.holding(shared), norm, support, self.adapt_lr, steps):
+            yield {**shared, **own}

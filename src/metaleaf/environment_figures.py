@@ -1,0 +1,165 @@
+"""Figures of the track of new environments: scores against rounds in a new environment, and against bytes."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
+from metaleaf.environment_records import EnvironmentRecord, visited
+from metaleaf.environment_statistics import mean_and_two_errors
+from metaleaf.figures import DOUBLE, MARKERS, PAPER, SINGLE, as_files, looks, panel_per_dataset, short
+
+CAPTIONS = {
+    "rounds_before": "Accuracy in new environments, before local adaptation, against rounds in them (drawn as "
+    "log(1 + R)): mean, and two standard errors over pairs of environment and seed.",
+    "rounds_after": "The same after every client has adapted the parameters to itself.",
+    "bytes": "Accuracy before local adaptation against what all participants of a new environment have sent and "
+    "received since the first meeting, in sizes of the model; the markers are the rounds of the figures above.",
+}
+"""Of the figures, in the order of the page."""
+
+_LINES: tuple[tuple[float, tuple[float, ...]] | None, ...] = (None, (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+_LEGEND = {"handlelength": 2.4, "handletextpad": 0.5, "columnspacing": 1.2}
+_NAME = 40
+"""Characters of a name in a legend."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method is drawn: in its plugin's colour, and further labels of a plugin with hollow markers and dashes.
+
+    There are 9 markers and 4 lines, so 36 labels of one plugin are distinct.
+    """
+
+    colour: str
+    marker: str
+    variant: int
+
+    def line(self) -> Line2D:
+        """A line without points."""
+        return Line2D(
+            [],
+            [],
+            color=self.colour,
+            marker=MARKERS[(MARKERS.index(self.marker) + self.variant) % len(MARKERS)],
+            linestyle=_LINES[self.variant % len(_LINES)] or "-",
+            markerfacecolor=PAPER if self.variant else self.colour,
+            markersize=3.4,
+            clip_on=False,
+            zorder=3,
+        )
+
+
+def draw(records: Sequence[EnvironmentRecord]) -> dict[str, dict[str, bytes]]:
+    """All figures: name -> format (pdf, png, svg) -> content of the file; empty when every run diverged."""
+    frame = visited(records)
+    if frame.empty:
+        return {}
+    makers: dict[str, Callable[[], Figure]] = {
+        "rounds_before": lambda: rounds(frame, "before"),
+        "rounds_after": lambda: rounds(frame, "after"),
+        "bytes": lambda: sent(frame),
+    }
+    return as_files(makers)
+
+
+def styles(frame: pd.DataFrame) -> dict[str, Style]:
+    """Style of every method, the plugin's look in all figures; the label that is the plugin's name comes first."""
+    methods = frame.drop_duplicates("name")
+    look = looks(list(methods["plugin"]))
+    own_first = methods.assign(other=methods["algorithm"] != methods["plugin"]).sort_values("other", kind="stable")
+    variants = own_first.groupby("plugin").cumcount().reindex(methods.index)
+    return {
+        name: Style(look[plugin].colour, look[plugin].marker, variant)
+        for name, plugin, variant in zip(methods["name"], methods["plugin"], variants, strict=True)
+    }
+
+
+def rounds(frame: pd.DataFrame, side: str) -> Figure:
+    """Scores of one side against rounds in the environment; a panel per dataset."""
+    figure, panels = _panels(frame, side)
+    for axes, rows, curves, style in panels:
+        axes.set_xscale("function", functions=(np.log1p, np.expm1))
+        for name, curve in curves.items():
+            _draw(axes, curve.index.to_numpy(dtype=float), curve, style[name])
+        axes.set_xticks(sorted(rows["rounds"].unique()))
+        axes.set_xlabel("Rounds in the new environment")
+    return figure
+
+
+def sent(frame: pd.DataFrame) -> Figure:
+    """Scores before adaptation against bytes in the environment, in sizes of the model; a panel per dataset."""
+    figure, panels = _panels(frame, "before")
+    for axes, _, curves, style in panels:
+        axes.set_xscale("log")
+        for name, curve in curves.items():
+            _draw(axes, curve["models"].to_numpy(dtype=float), curve, style[name])
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("Sent in the new environment (models)")
+    return figure
+
+
+Panel = tuple[Axes, pd.DataFrame, dict[str, pd.DataFrame], dict[str, Style]]
+"""Axes of a dataset, its rows of `visited`, the curve of each name in it, and their styles."""
+
+
+def _panels(frame: pd.DataFrame, side: str) -> tuple[Figure, list[Panel]]:
+    """A figure with a legend above, to be drawn on."""
+    style = styles(frame)
+    datasets = list(frame["dataset"].unique())
+    names = [short(name, _NAME) for name in style]
+    width = SINGLE if len(datasets) == 1 else DOUBLE
+    columns = _columns(names, width)
+    above = 0.15 * math.ceil(len(names) / columns)
+    figure, panels = panel_per_dataset(datasets, 2.1 + above / math.ceil(len(datasets) / 2))
+    handles = [one.line() for one in style.values()]
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=7, **_LEGEND)
+    made = []
+    for axes, dataset in panels:
+        rows = frame[frame["dataset"] == dataset]
+        axes.set_ylabel(f"Accuracy {side}\nadaptation (%)")
+        made.append((axes, rows, _curves(rows, side), style))
+    return figure, made
+
+
+def _columns(names: Sequence[str], width: float) -> int:
+    """Columns of a legend with these names that fit into `width` inches."""
+    for columns in range(len(names), 1, -1):
+        longest = (max(len(name) for name in column) for column in np.array_split(names, columns))
+        if sum(0.43 + 0.055 * letters for letters in longest) <= width:
+            return columns
+    return 1
+
+
+def _curves(rows: pd.DataFrame, side: str) -> dict[str, pd.DataFrame]:
+    """Of every method of a dataset, by rounds: `mean` and `errors` in percent, and `models` sent until then."""
+    curves = {}
+    for name, its in rows.groupby("name", sort=False):
+        table = {}
+        for number, at in its.groupby("rounds"):
+            mean, errors = mean_and_two_errors(100 * at[side].to_numpy(dtype=float))
+            models = ((at["first"] + number * at["each"]) / at["model_bytes"]).mean()  # type: ignore[operator]
+            table[number] = {"mean": mean, "errors": errors, "models": models}
+        curves[str(name)] = pd.DataFrame.from_dict(table, orient="index")
+    return curves
+
+
+def _draw(axes: Axes, x: npt.NDArray[np.float64], curve: pd.DataFrame, style: Style) -> None:
+    mean, errors = (curve[key].to_numpy(dtype=float) for key in ("mean", "errors"))
+    band = np.nan_to_num(errors)  # unknown for a single pair
+    axes.fill_between(x, mean - band, mean + band, color=style.colour, alpha=0.07, linewidth=0)
+    for edge in (mean - band, mean + band):  # a band can be followed where others lie on it
+        axes.plot(x, edge, color=style.colour, alpha=0.4, linewidth=0.4)
+    line = style.line()
+    line.set_data(x, mean)
+    axes.add_line(line)
+    axes.autoscale_view()

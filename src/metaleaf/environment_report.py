@@ -1,0 +1,21 @@
+"""Everything that the records of a suite of new environments say, as files."""
+
+from collections.abc import Sequence
+
+from metaleaf import environment_figures as figures
+from metaleaf import environment_tables as tables
+from metaleaf import page
+from metaleaf.environment_records import EnvironmentRecord
+from metaleaf.tables import to_latex, to_markdown
+
+
+def contents(records: Sequence[EnvironmentRecord], baseline: str | None = None) -> dict[str, bytes]:
+    """File name -> content: tables, figures and page; `baseline` is the label that the others are paired with.
+
+    Raises DataError on damaged records and those that cannot be paired, ConfigError on an unknown baseline.
+    """
+    numbers = tables.comparison(records, baseline)
+    made = tables.tables(records, numbers)
+    drawn = figures.draw(records)
+    html = page.render(records, made, {name: kinds["svg"] for name, kinds in drawn.items()}, figures.CAPTIONS)
+    return page.report_files(drawn, to_markdown(made), tables.to_csv(numbers), to_latex(made), html)

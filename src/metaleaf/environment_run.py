@@ -1,0 +1,281 @@
+"""A run on the track of new environments: train within a budget of client updates, then enter new environments."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from metaleaf import trees
+from metaleaf.algorithm import Replies, State
+from metaleaf.config import NewEnvironments
+from metaleaf.cost import count
+from metaleaf.engine import place
+from metaleaf.environments import EnvironmentFederation
+from metaleaf.errors import ConfigError
+from metaleaf.models import Model
+from metaleaf.newcomers import Newcomer, Session, advance, enter, scores
+from metaleaf.rounds import over
+from metaleaf.run import COSTS, Progress, Run
+from metaleaf.shots import EnvironmentEpisode, Shots
+from metaleaf.starts import start_params
+from metaleaf.statistics import summarise
+from metaleaf.task import Params, Task
+from metaleaf.trees import Tree
+
+COLUMNS = ("model", "environment", "draw", "rounds", "client", "n", "correct", "loss", "correct_after", "loss_after")
+"""Columns of clients.csv on this track: a client of a test environment, `rounds` rounds after its start."""
+
+GROUP = 8
+"""Environments entered side by side."""
+
+Ask = Callable[[Callable[[EnvironmentEpisode], Tree]], Tree]
+"""Runs work on every training environment (`EnvironmentFederation.whole_environment`); the results stacked."""
+
+
+class EnvironmentRun(Run):
+    """See `metaleaf.newcomers` for what happens in a new environment, and docs/protocol.md for the rules.
+
+    A plugin learns from clients, as on the other tracks, or from whole environments::
+
+        unit: ClassVar[str] = "environment"
+
+        def client_updates(self, participants, queries):  # how many it asks for in one environment and round
+            return participants + queries
+
+        def client(self, task, broadcast, episode):  # metaleaf.shots.EnvironmentEpisode
+            ...
+
+    Before its first round it may ask all training environments something: ``prepare(task, state, ask) -> State``, of
+    the same shape, where ``prepare_updates(members)`` says how many client updates that takes, from the number of
+    clients in each environment. With ``keeps_first = True`` everyone's first update is asked for then, too, and handed
+    to `client` as ``episode.first`` (so the parameters that the updates are taken at must never change).
+    """
+
+    federation: EnvironmentFederation
+    _heard: dict[str, Tree] | None = None
+
+    def _federation(self) -> EnvironmentFederation:
+        self.rules = cast(NewEnvironments, self.config.protocol.environments)
+        return EnvironmentFederation(self.store, self.config.protocol, self.rules, self.config.seed)
+
+    def _task(self, model: Model) -> Task:
+        task = super()._task(model)
+        task.local_steps, task.local_lr = self.rules.local_steps, self.rules.local_lr
+        return task
+
+    def _rounds(self) -> int:
+        self.by_environment = getattr(self.algorithm, "unit", "client") == "environment"
+        spent, rounds = self._spent_before(), 0
+        if spent > self.rules.budget:
+            raise ConfigError(
+                f"{self.config.algorithm_label}: the budget of {self.rules.budget} client updates is less than the "
+                f"{spent} that its start and preparation take: raise budget."
+            )
+        while (spent := spent + self._updates_in(rounds + 1)) <= self.rules.budget:
+            rounds += 1
+        self.task.rounds = max(rounds, 1)
+        return rounds
+
+    def _spent_before(self) -> int:
+        """Client updates that start and preparation take."""
+        start = math.floor(self.config.start.share * self.rules.budget) if self.config.start else 0
+        if not hasattr(self.algorithm, "prepare_updates"):
+            return start
+        members = [len(self.federation.chosen(name)) for name in self.federation.environments["train"]]
+        return start + int(self.algorithm.prepare_updates(members))
+
+    def _updates_in(self, number: int) -> int:
+        """Client updates that round `number` takes."""
+        if not self.by_environment:
+            return self.task.cohort
+        participants = self.federation.participants(number)
+        each: int = cast(Any, self.algorithm).client_updates(participants, self.rules.queries)
+        return each * min(self.rules.environments_per_round, len(self.federation.environments["train"]))
+
+    def _is_milestone(self, number: int) -> bool:
+        """The start itself is a candidate, too."""
+        return number == 0 or super()._is_milestone(number)
+
+    # ---- training
+
+    def _initial_state(self) -> State:
+        if self.config.start is None:
+            return super()._initial_state()
+        return self.algorithm.init(self.task, start_params(self))
+
+    def _start(self) -> Progress:
+        state = self._initial_state()
+        if hasattr(self.algorithm, "prepare"):
+            names = self.federation.environments["train"]
+            episodes = [self.federation.whole_environment(name) for name in names]
+            state = self.algorithm.prepare(self.task, state, lambda work: self._in_groups(work, episodes))
+        return Progress(state, best=state.broadcast)
+
+    def _in_groups(self, work: Callable[..., Tree], items: Sequence[Tree]) -> Tree:
+        """The work done on each item, side by side in groups; results stacked."""
+        parts = []
+        for start in range(0, len(items), GROUP):
+            stacked = place(trees.stack(items[start : start + GROUP]), self.task.device)
+            with torch.no_grad():
+                parts.append(over(work)(stacked))
+        return trees.tree_map(lambda *leaves: torch.cat(leaves), *parts)
+
+    def _first_row(self) -> dict[str, float]:
+        model = trees.nbytes(self.task.params())
+        spent = self._spent_before()
+        # On this track a client update is the unit: the parameters down, something of their size up.
+        return {"round": 0, "client_updates": spent, "bytes_down": spent * model, "bytes_up": spent * model}
+
+    def _flops(self, broadcast: Tree) -> Callable[[Any], int]:
+        if not self.by_environment:
+            return super()._flops(broadcast)
+        found: dict[int, int] = {}
+
+        def flops(episode: EnvironmentEpisode) -> int:
+            size = len(episode.weights)
+            if size not in found:
+                found[size] = count(self.task, self.algorithm, broadcast, episode)
+            return found[size]
+
+        return flops
+
+    def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
+        if not self.by_environment:
+            progress = super()._round(progress, flops, begun)
+            spent = progress.rows[-2]["client_updates"] + self.task.cohort
+            rows = [*progress.rows[:-1], {**progress.rows[-1], "client_updates": spent}]
+            return replace(progress, rows=rows)
+        number, state = progress.round + 1, progress.state
+        cohort = self.federation.environment_cohort(number)
+        episodes = [self._environment_episode(name, progress) for name in cohort]
+        update, _ = self.engine.gather(state.broadcast, episodes, [1 / len(episodes)] * len(episodes))
+        spent, model = self._updates_in(number), trees.nbytes(self.task.params())
+        row = {
+            "round": number,
+            "client_updates": spent,
+            "bytes_down": spent * model,
+            "bytes_up": spent * model,
+            "flops": len(episodes) * flops(episodes[0]) if flops else 0,
+            "update_norm": trees.norm(update),
+        }
+        row |= {key: row[key] + progress.rows[-1][key] for key in (*COSTS, "client_updates")}
+        return self._follow(progress, row, update, begun)
+
+    def _environment_episode(self, name: str, progress: Progress) -> EnvironmentEpisode:
+        number = progress.round + 1
+        episode = self.federation.environment_episode(name, number)
+        if not getattr(self.algorithm, "keeps_first", False):
+            return episode
+        turn = self.federation.turn(name, number)[: len(episode.weights)]
+        rows = torch.from_numpy(np.ascontiguousarray(turn))
+        first = self._first_updates(progress.state.broadcast)[name]
+        return episode._replace(first=trees.tree_map(lambda leaf: leaf[rows], first))
+
+    def _first_updates(self, broadcast: Tree) -> dict[str, Tree]:
+        """The first updates of everyone who is ever asked, by environment: taken once, they stay as they are."""
+        if self._heard is None:
+            newcomer, names = Newcomer(self.task, self.algorithm, broadcast), self.federation.environments["train"]
+            episodes = [self.federation.whole_environment(name) for name in names]
+            stacked = self._in_groups(lambda episode: over(newcomer.first)(episode.participants), episodes)
+            self._heard = dict(zip(names, trees.unstack(stacked), strict=True))
+        return self._heard
+
+    # ---- scoring
+
+    def _validate(self, broadcast: Tree) -> dict[str, float]:
+        rounds = self.rules.validation_rounds
+        found = self._enter("validation", broadcast, rounds, draws=1, adapt=False)
+        accuracy = found.groupby("rounds")["correct"].sum() / found.groupby("rounds")["n"].sum()
+        loss = float((found["loss"] * found["n"]).sum() / found["n"].sum())
+        entries = {f"validation_{r}": float(accuracy[r]) for r in rounds}
+        mean = float(accuracy.mean())
+        return {**entries, "validation_before": mean, "validation_after": mean, "validation_loss": loss}
+
+    def _test(self, progress: Progress) -> tuple[pd.DataFrame, dict[str, Any]]:
+        if progress.diverged:
+            return pd.DataFrame(columns=list(COLUMNS)), {}
+        frame = self._enter("test", progress.best, self.rules.rounds, draws=self.rules.draws, adapt=True)
+        found = {str(number): _summary(part) for number, part in frame.groupby("rounds")}
+        return frame.assign(model="selected")[list(COLUMNS)], {"selected": found, "entry": self._entry_bytes(progress)}
+
+    def _enter(self, part: str, broadcast: Tree, rounds: Sequence[int], *, draws: int, adapt: bool) -> pd.DataFrame:
+        """Scores of the method in every environment of a part, after each of these rounds."""
+        newcomer = Newcomer(self.task, self.algorithm, broadcast)
+        visits = [(name, draw) for name in self.federation.environments[part] for draw in range(draws)]
+        frames = []
+        for start in range(0, len(visits), GROUP):
+            group = visits[start : start + GROUP]
+            frames += self._enter_group(newcomer, group, rounds, adapt)
+        return pd.concat(frames, ignore_index=True)
+
+    def algorithm_params(self, broadcast: Tree) -> Params:
+        """The model's parameters in what the algorithm broadcasts."""
+        return Newcomer(self.task, self.algorithm, broadcast).params
+
+    def _enter_group(
+        self, newcomer: Newcomer, visits: list[tuple[str, int]], rounds: Sequence[int], adapt: bool
+    ) -> list[pd.DataFrame]:
+        clients = [self.federation.roles(*visit)[1] for visit in visits]
+        halves = self._placed([self.federation.stacked_halves(scored) for scored in clients])
+        with torch.no_grad():
+            session = over(lambda cohort: enter(newcomer, *cohort))(self._cohorts(visits, 0))
+            frames = []
+            for number in range(max(rounds) + 1):
+                if number:
+                    session = over(lambda session, cohort: advance(newcomer, session, *cohort))(
+                        session, self._cohorts(visits, number)
+                    )
+                if number in rounds:
+                    found = over(lambda session, both: scores(newcomer, session, both, adapt))(session, halves)
+                    frames += [
+                        self._frame(visit, number, scored, table)
+                        for visit, scored, table in zip(visits, clients, found.cpu().numpy(), strict=True)
+                    ]
+        return frames
+
+    def _cohorts(self, visits: list[tuple[str, int]], number: int) -> tuple[Shots, torch.Tensor]:
+        size = self.rules.participants
+        cohorts = [self.federation.new_cohort(*visit, number) for visit in visits]
+        stacked: tuple[Shots, torch.Tensor] = self._placed([self.federation.stacked(c, size) for c in cohorts])
+        return stacked
+
+    def _placed(self, items: Sequence[Tree]) -> Any:
+        return place(trees.stack(items), self.task.device)
+
+    def _frame(self, visit: tuple[str, int], number: int, clients: np.ndarray, found: np.ndarray) -> pd.DataFrame:
+        """found: [clients, 1 or 2, 3], examples, correct and summed loss before and after adaptation."""
+        n = found[:, 0, 0]
+        frame = pd.DataFrame({"client": [str(self.federation.store.ids[i]) for i in clients], "n": n.astype(int)})
+        frame = frame.assign(environment=visit[0], draw=visit[1], rounds=number)
+        for step, suffix in enumerate(("", "_after")[: found.shape[1]]):
+            frame[f"correct{suffix}"] = found[:, step, 1].astype(int)
+            frame[f"loss{suffix}"] = found[:, step, 2] / np.maximum(n, 1)
+        return frame
+
+    def _entry_bytes(self, progress: Progress) -> dict[str, int]:
+        """Bytes of a new environment's first meeting and of each round after it, both ways, all participants."""
+        newcomer = Newcomer(self.task, self.algorithm, progress.best)
+        visit = (self.federation.environments["test"][0], 0)
+        shots, weights = (trees.tree_map(lambda leaf: leaf[0], part) for part in self._cohorts([visit], 0))
+        with torch.no_grad():
+            first = over(newcomer.first)(shots)
+            session: Session = newcomer.start(Replies(first, weights))
+            later = over(lambda one: newcomer.visit(session, one))(shots)
+        down = {"first": newcomer.greeting(), "round": session["params"]}
+        up = {"first": first, "round": later}
+        return {when: len(weights) * trees.nbytes(down[when]) + trees.nbytes(up[when]) for when in down}
+
+    def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
+        record = super()._record(progress, scores)
+        record["cost"]["client_updates"] = int(progress.rows[-1]["client_updates"])
+        record["data"]["environments"] = {part: len(names) for part, names in self.federation.environments.items()}
+        return record
+
+
+def _summary(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    after = frame.assign(correct=frame["correct_after"], loss=frame["loss_after"])
+    return {"before": summarise(frame), "after": summarise(after)}

@@ -1,0 +1,260 @@
+"""Tables of the track of new environments: scores by rounds in a new environment, and pairs with a baseline."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from metaleaf.environment_records import SIDES, EnvironmentRecord, runs, visited
+from metaleaf.environment_statistics import differences, mean_and_two_errors, paired
+from metaleaf.errors import DataError, unknown
+from metaleaf.tables import (
+    BEST_ROUND,
+    Cell,
+    Field,
+    Layout,
+    Table,
+    amount_cell,
+    count_cell,
+    csv_text,
+    integer,
+    lay_out,
+    percent_cell,
+    seeds_cell,
+    slug,
+    span,
+    tuning_sentence,
+    unit_of,
+)
+
+BASELINE = "few_round"
+"""Label that the others are paired with where no other is asked for."""
+
+ALGORITHM: Field = ("", "Algorithm", lambda row: Cell(row["algorithm"]), None)
+SEEDS: Field = ("Training", "Seeds", seeds_cell, None)
+
+_TITLES = {"before": "before local adaptation", "after": "after local adaptation"}
+
+
+def comparison(records: Sequence[EnvironmentRecord], baseline: str | None = None) -> pd.DataFrame:
+    """The numbers behind the tables: a row per dataset, algorithm and rounds in a new environment.
+
+    Columns: `dataset`, `label`, `algorithm` (its name), `rounds` (nan where every run diverged), `seeds` (finished),
+    `diverged` (seeds), `pairs` (of seed and environment), `bytes` (in the environment so far), `client_updates` (in
+    training), and for each side, `before` and `after` local adaptation, `<side>_mean` and `<side>_errors` (two standard
+    errors) over pairs. Against the baseline, where the method is another and both have finished a seed:
+    `baseline`, and each column of `metaleaf.environment_statistics.paired` as `<side>_<column>`, over those seeds.
+    """
+    each, seen = runs(records), visited(records)
+    label = _baseline(each, baseline)
+    rows: list[dict[str, Any]] = []
+    for dataset, of_dataset in each.groupby("dataset", sort=False):
+        of_seen = seen[seen["dataset"] == dataset]
+        rounds = sorted(of_seen["rounds"].unique()) or [math.nan]
+        scores = {str(name): part for name, part in of_seen.groupby("name")}
+        pair_with = _pair_with(of_dataset, scores, label)
+        for name, its in of_dataset.groupby("name", sort=False):
+            found = scores.get(str(name), of_seen.head(0))
+            against = pair_with(str(name))
+            about = {"dataset": dataset, "label": its["algorithm"].iloc[0], "algorithm": name} | _effort(its)
+            rows += [about | _scores(its, found, number) | against.get(number, {}) for number in rounds]
+    return pd.DataFrame(rows)
+
+
+def tables(records: Sequence[EnvironmentRecord], numbers: pd.DataFrame) -> list[Table]:
+    """Of each dataset the scores before and after local adaptation, their costs, and the pairs; from `comparison`."""
+    made = []
+    for dataset in numbers["dataset"].unique():
+        of_dataset = [record for record in records if record.content.dataset == dataset]
+        rows = numbers[numbers["dataset"] == dataset]
+        made += [*(_scored(side, dataset, rows, of_dataset) for side in SIDES), _costs(dataset, rows)]
+        if "baseline" in rows and rows["baseline"].notna().any():
+            made.append(_paired(dataset, rows[rows["baseline"].notna()]))
+    return made
+
+
+def to_csv(numbers: pd.DataFrame) -> str:
+    """The numbers as fractions and plain units, for further work."""
+    texts = [column for column in ("dataset", "label", "algorithm", "baseline") if column in numbers]
+    return csv_text(numbers.copy(), texts)
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+
+def _effort(its: pd.DataFrame) -> dict[str, Any]:
+    """Of one method's runs."""
+    diverged = int((its["status"] == "diverged").sum())
+    updates = its["client_updates"].mean()
+    return {"seeds": len(its) - diverged, "diverged": diverged, "client_updates": updates}
+
+
+def _scores(its: pd.DataFrame, found: pd.DataFrame, rounds: float) -> dict[str, Any]:
+    at = found[found["rounds"] == rounds]
+    row: dict[str, Any] = {"rounds": rounds, "pairs": len(at)}
+    row["bytes"] = its["first"].mean() + rounds * its["each"].mean()
+    for side in SIDES:
+        row[f"{side}_mean"], row[f"{side}_errors"] = mean_and_two_errors(at[side].to_numpy(dtype=float))
+    return row
+
+
+def _baseline(each: pd.DataFrame, asked: str | None) -> str | None:
+    """The baseline's label; None when none is asked for and the usual one is not there."""
+    known = set(each["algorithm"])
+    if asked is not None and asked not in known:
+        raise unknown("baseline", asked, known)
+    return asked or (BASELINE if BASELINE in known else None)
+
+
+def _pair_with(
+    of_dataset: pd.DataFrame, scores: dict[str, pd.DataFrame], label: str | None
+) -> Callable[[str], dict[float, dict[str, Any]]]:
+    """What a method's name has against the baseline, by rounds."""
+    names = of_dataset.loc[of_dataset["algorithm"] == label, "name"].unique()
+    if len(names) > 1:
+        raise DataError(f"the baseline {label} has several configurations ({', '.join(names)}); remove the older ones")
+    shaped = {
+        name: found.pivot_table(index=["seed", "environment"], columns="rounds", values=list(SIDES))[list(SIDES)]
+        for name, found in scores.items()
+    }
+
+    def against(name: str) -> dict[float, dict[str, Any]]:
+        if not len(names) or name == names[0] or not {name, names[0]} <= set(shaped):
+            return {}
+        return _against(shaped[name], shaped[names[0]], (name, names[0]))
+
+    return against
+
+
+def _against(method: pd.DataFrame, baseline: pd.DataFrame, names: tuple[str, str]) -> dict[float, dict[str, Any]]:
+    """The columns of `comparison` against the baseline, by rounds; over the seeds that both have finished."""
+    seeds = set(method.index.unique("seed")) & set(baseline.index.unique("seed"))
+    if not seeds:
+        return {}
+    ours, theirs = (frame[frame.index.get_level_values("seed").isin(seeds)] for frame in (method, baseline))
+    found = paired(differences(ours, theirs, names)).rename(columns={"errors": "difference_errors"})
+    return {
+        rounds: {"baseline": names[1]}
+        | {f"{side}_{key}": value for side in SIDES for key, value in found.loc[(side, rounds)].items()}
+        for rounds in found.index.unique("rounds")
+    }
+
+
+# ---------------------------------------------------------------------------------------- numbers -> text
+
+
+def _scored(side: str, dataset: str, rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> Table:
+    """Scores of one side by rounds."""
+
+    def score(row: pd.Series) -> Cell:
+        return Cell("diverged") if not row["seeds"] else percent_cell(row[f"{side}_mean"], row[f"{side}_errors"])
+
+    fields = [*_by_rounds("Accuracy (%) after R rounds", rows, score, max), SEEDS]
+    title = f"{dataset}, accuracy {_TITLES[side]}"
+    return Table(slug(title), title, _caption(rows, records), *_one_row_each(rows, fields))
+
+
+def _costs(dataset: str, rows: pd.DataFrame) -> Table:
+    """What the scores took: bytes in the environment by rounds, client updates in training."""
+    unit, prefix = unit_of(rows["bytes"].max())
+    fields = [
+        *_by_rounds(f"{prefix}B sent by round R", rows, lambda row: amount_cell(row["bytes"], unit), None),
+        ("Training", "Client updates", lambda row: count_cell(row["client_updates"]), None),
+        SEEDS,
+    ]
+    title = f"{dataset}, {prefix}B sent in the new environment"
+    sentences = (
+        f"{prefix}B sent and received by all participants in one new environment, from the first meeting to round R.",
+        "Client updates: one client's local work in one round of training, all of them counted.",
+    )
+    return Table(slug(title), title, " ".join(sentences), *_one_row_each(rows, fields))
+
+
+def _by_rounds(
+    group: str, rows: pd.DataFrame, show: Callable[[pd.Series], Cell], better: Callable[..., Any] | None
+) -> list[Field]:
+    """A column for each number of rounds, with what `show` makes of the algorithm's row at it."""
+    cells = {(row["algorithm"], row["rounds"]): row for _, row in rows.iterrows()}
+
+    def at(rounds: int) -> Callable[[pd.Series], Cell]:
+        return lambda row: show(cells[row["algorithm"], rounds])
+
+    return [(group, f"R = {number}", at(number), better) for number in rows["rounds"].dropna().astype(int).unique()]
+
+
+def _one_row_each(rows: pd.DataFrame, fields: Sequence[Field]) -> Layout:
+    """A row for each algorithm, which `fields` follow."""
+    once = rows.drop_duplicates("algorithm")
+    # The mean of the seeds that survived is no result to win with.
+    return lay_out(once, [ALGORITHM, *fields], once["diverged"].eq(0).tolist())
+
+
+def _paired(dataset: str, rows: pd.DataFrame) -> Table:
+    """Differences from the baseline: a row per method and rounds."""
+    baseline = rows["baseline"].iloc[0]
+    fields: list[Field] = [ALGORITHM, ("", "R", lambda row: count_cell(row["rounds"]), None)]
+    for side in SIDES:
+        fields += _difference_fields(side)
+    fields.append(SEEDS)
+    title = f"{dataset}, difference from {baseline}"
+    sentences = (
+        f"Difference in percentage points from {baseline} in the same environments of the same seeds,",
+        "after R rounds in the environment: mean,",
+        "95 % interval of a bootstrap that draws seeds, then environments within each;",
+        "±: two standard errors over pairs of environment and seed;",
+        "gain: pairs in which the method is better, not as good.",
+    )
+    return Table(slug(title), title, " ".join(sentences), *lay_out(rows, fields, [False] * len(rows)))
+
+
+def _difference_fields(side: str) -> list[Field]:
+    def signed(value: float) -> str:
+        text = f"{100 * value:+.1f}"
+        return text.replace("-", "−") if float(text) else "0.0"
+
+    def mean(row: pd.Series) -> Cell:
+        value = row[f"{side}_difference"]
+        return Cell(signed(value), 100 * value)
+
+    def interval(row: pd.Series) -> Cell:
+        low = row[f"{side}_low"]
+        return Cell(f"[{signed(low)}, {signed(row[f'{side}_high'])}]", 100 * low)
+
+    def gains(row: pd.Series) -> Cell:
+        won, pairs = row[f"{side}_gains"], row[f"{side}_pairs"]
+        return Cell(f"{won:.0f} of {pairs:.0f}", won / pairs)
+
+    group = _TITLES[side].capitalize()
+    return [
+        (group, side.capitalize(), mean, None),
+        (group, "95 % interval", interval, None),
+        (group, "±", lambda row: percent_cell(row[f"{side}_difference_errors"]), None),
+        (group, "Gain", gains, None),
+    ]
+
+
+def _caption(rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> str:
+    """The protocol in a few sentences: what makes the numbers of this table comparable."""
+    contents = [record.content for record in records]
+    train, validation, test = (
+        span(getattr(content.data.environments, part) for content in contents)
+        for part in ("train", "validation", "test")
+    )
+    rules = [content.environments or {} for content in contents]
+    participants, scored, draws, budget, steps = (
+        span(integer(rule.get(key)) for rule in rules)
+        for key in ("participants", "scored", "draws", "budget", "local_steps")
+    )
+    pairs = span(int(number) for number in rows["pairs"] if number)
+    sentences = (
+        f"Accuracy in {test} new environments, over {scored} clients of each who never take part;",
+        f"R rounds of {participants} participants follow the first meeting (R = 0), in {draws} draws.",
+        f"Trained on {train} environments within {budget} client updates, validated on {validation};",
+        f"model of {BEST_ROUND}.",
+        f"Mean ± two standard errors over {pairs or 'no'} pairs of environment and seed, each counting once.",
+        f"Local adaptation: {steps} steps.",
+        tuning_sentence(contents),
+        "Bold: the best algorithm.",
+    )
+    return " ".join(sentences)

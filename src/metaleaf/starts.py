@@ -1,0 +1,66 @@
+"""What a run starts from: the parameters that another algorithm reaches with a part of the budget, computed once.
+
+Several methods of a suite start from the same parameters, so these are kept beside the prepared data, under a hash of
+all that decides them. They are a cache: deleting them costs time only.
+"""
+
+import fcntl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file, save_file
+
+from metaleaf.config import RunConfig, Start, digest
+from metaleaf.errors import ConfigError
+from metaleaf.provenance import device_facts, versions
+from metaleaf.raw import data_home
+from metaleaf.store import write_atomically
+from metaleaf.task import Params
+
+if TYPE_CHECKING:
+    from metaleaf.environment_run import EnvironmentRun
+
+
+def start_params(run: "EnvironmentRun") -> Params:
+    """The parameters that the run's configured start reaches."""
+    config = _config(run.config)
+    made_by = [run.store.about["data_hash"], versions(), device_facts(run.device)]
+    key = digest([config.resolved(), config.seed, *made_by])
+    path = data_home() / "starts" / f"{key[:24]}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # runs that start alike wait for the first of them
+        if not path.exists():
+            _compute(run, config, path)
+    found = load_file(path)
+    return {name: found[name].to(run.task.device) for name in run.task.params()}
+
+
+def _config(config: RunConfig) -> RunConfig:
+    """The configuration of the start as a run of its own, on other cohorts than those that follow."""
+    start: Start = config.start  # type: ignore[assignment]  # only asked for where there is one
+    rules = config.protocol.environments
+    assert rules is not None
+    budget = int(start.share * rules.budget)
+    protocol = config.protocol.model_copy(
+        update={"environments": rules.model_copy(update={"budget": budget}), "evaluate_every": 10**9}
+    )
+    return config.model_copy(
+        update={
+            "algorithm": start.name,
+            "hyperparameters": start.hyperparameters,
+            "protocol": protocol,
+            "start": None,
+            "seed": config.seed + 1_000_000,
+        }
+    )
+
+
+def _compute(run: "EnvironmentRun", config: RunConfig, path: Path) -> None:
+    other = type(run)(config, run.store, mode="auto", device=run.device)
+    progress = other.train()
+    if progress.diverged:
+        raise ConfigError(f"{config.algorithm_label}: its start {config.algorithm} diverged ({progress.diverged}).")
+    params = other.algorithm_params(progress.state.broadcast)
+    whole = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in params.items()}
+    write_atomically(path, lambda target: save_file(whole, target))

@@ -1,0 +1,155 @@
+"""docs/write-an-algorithm.md: its code, its commands and its suite run, and its links lead somewhere."""
+
+import re
+import sys
+from functools import cache
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from documented import both_ways, executed, fenced, mixed
+from small_tasks import RAGGED, episode, task
+from torch.testing import assert_close
+
+from metaleaf import registry, starter, trees
+from metaleaf.cli import main
+from metaleaf.learning import last
+from metaleaf.starter import checkout, render
+
+PATH = checkout() / "docs" / "write-an-algorithm.md"
+PAGE = PATH.read_text(encoding="utf-8")
+CODE, MEMORY, PARTS, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
+SUITE, *_ = fenced(PAGE, "toml")
+SMALL = (
+    "--options",
+    "tasks=40",
+    "--options",
+    "dimension=5",
+    "--protocol",
+    "rounds=3",
+    "--protocol",
+    "test_supports=[0.2]",
+)
+
+
+@cache
+def tether() -> type[Any]:
+    return executed(CODE)
+
+
+def test_the_page_shows_what_the_command_writes() -> None:
+    assert render("tether", "metaleaf.algorithms.tether")[0] == CODE
+    body = CODE[CODE.index("class Tether") :]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 30
+
+
+def test_the_algorithm() -> None:
+    found, work = both_ways(tether()()), task("logistic")
+    assert [len(rows) for rows in found.scores] == [6] * 4
+    params, moves = work.params(), []
+    for i, sizes in enumerate(RAGGED):
+        own = params
+        one = episode("logistic", *sizes, seed=i)
+        for _ in range(5):
+            gradient = torch.func.grad(work.loss)(own, one.data)
+            own = {key: own[key] - 0.1 * (gradient[key] + 0.1 * (own[key] - params[key])) for key in own}
+        moves.append(trees.subtract(own, params))
+    mean = trees.weighted_sum(trees.stack(moves), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+    assert_close(found.updates[0], mean, rtol=1e-9, atol=1e-12)
+    assert both_ways(tether()(), "small_cnn").bytes_up == both_ways(tether()(), "small_cnn").bytes_down
+
+
+def test_a_client_keeps_where_it_has_moved() -> None:
+    found = both_ways(mixed(tether(), MEMORY)())
+    first, second = ([kept["out.bias"] for kept in kept_by_all] for kept_by_all in found.memories)
+    assert_close(sum(w * b for w, b in zip([0.1, 0.2, 0.3, 0.4], first, strict=True)), found.updates[0]["out.bias"])
+    moved = [b - a for a, b in zip(first, second, strict=True)]
+    assert_close(sum(w * b for w, b in zip([0.1, 0.2, 0.3, 0.4], moved, strict=True)), found.updates[1]["out.bias"])
+
+
+def test_only_the_head_adapts() -> None:
+    method, work = mixed(tether(), PARTS)(), task("small_cnn")
+    both_ways(method, "small_cnn")
+    params = work.params()
+    own = last(method.adapt(work, params, episode("small_cnn", 3, 2, seed=0).support))
+    changed = {name for name in params if not torch.equal(own[name], params[name])}
+    assert changed == {"out.weight", "out.bias"} == set(work.split(params, "head")[1])
+
+
+def test_the_server_reads_each() -> None:
+    found = both_ways(mixed(tether(), EACH)())
+    updates = found.updates[0].updates
+    assert updates["out.bias"].shape == (4, 3)
+    second = trees.tree_map(lambda p, u: p + u.sort(0).values[1], task("logistic").params(), updates)
+    later = trees.tree_map(lambda p, u: p + u.sort(0).values[1], second, found.updates[1].updates)
+    assert_close(found.state.broadcast, later)
+
+
+def test_two_models_predict() -> None:
+    found = both_ways(mixed(tether(), PREDICT)())
+    assert [rows.shape for rows in found.scores] == [(6, 3)] * 4
+
+
+def test_signs_travel_as_bytes() -> None:
+    found = both_ways(mixed(tether(), TRAFFIC)())
+    assert found.bytes_down == 8 * found.bytes_up == 8 * 15
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where nobody has an algorithm called tether yet, but where one can be imported."""
+    monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "algorithms").mkdir()
+    (tmp_path / "tests").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "algorithms")
+    built_in = registry._builtin("algorithms")
+    monkeypatch.setattr(starter, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(
+        registry, "_builtin", lambda kind: frozenset(built_in - {"tether"} if kind == "algorithms" else {"synthetic"})
+    )
+    return tmp_path
+
+
+def test_the_commands(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = "".join(fenced(PAGE, "console")).splitlines()
+    commands = [line.removeprefix("$ metaleaf ").split() for line in lines if line.startswith("$ metaleaf ")]
+    assert [words[0] for words in commands] == ["new", "run", "suite"]
+
+    assert main(commands[0]) == 0
+    assert (here / "algorithms" / "tether.py").read_text(encoding="utf-8") == CODE
+    assert (here / "tests" / "test_tether.py").is_file()
+
+    point = EntryPoint("tether", "tether:Tether", "metaleaf.algorithms")
+    monkeypatch.setattr(registry, "_third_party", lambda kind: {"tether": point} if kind == "algorithms" else {})
+    try:
+        capsys.readouterr()
+        assert main([*commands[1], *SMALL]) == 0
+        assert Path(capsys.readouterr().out.strip()).is_file()
+
+        small = SUITE
+        for long, short in (
+            ("rounds = 40", "rounds = 2"),
+            ("tasks = 200", "tasks = 40"),
+            ("seeds = [1, 2]", "seeds = [1]"),
+        ):
+            assert long in small
+            small = small.replace(long, short)
+        (here / "first.toml").write_text(small)
+        assert main(commands[2]) == 0
+        table = capsys.readouterr().out
+        for title in ("Majority class", "FedAvg", "FedAvg(Meta)", "Tether"):
+            assert f"| {title} |" in table
+            assert f"| {title} |" in PAGE
+        assert (here / "results" / "first" / "report").is_dir()
+    finally:
+        sys.modules.pop("tether", None)
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)", PAGE)
+    assert len(links) > 8
+    for link in links:
+        assert (PATH.parent / link).is_file(), link
