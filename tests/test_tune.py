@@ -89,3 +89,10 @@ def test_a_suite_without_tuning_cannot_be_tuned(here: Path) -> None:
     (here / "tuned.toml").write_text(SUITE.replace("[tuning]\ntrials = 4\nrounds = 2\n", ""))
     with pytest.raises(ConfigError, match=r"suite 'tuned' has no \[tuning\] table"):
         tune.trials(load_suite("tuned.toml"), "fedavg")
+
+
+def test_new_environments_cannot_be_tuned(here: Path) -> None:
+    """A trial would train on clients of test environments."""
+    (here / "suite.toml").write_text(SUITE.replace("[datasets", "[protocol.environments]\nscored = 2\n\n[datasets", 1))
+    with pytest.raises(ConfigError, match="is about new environments, which cannot be tuned yet"):
+        tune.trials(load_suite("suite.toml"), "fedavg")

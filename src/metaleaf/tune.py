@@ -123,6 +123,9 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
 def _tuning(suite: Suite) -> Tuning:
     if suite.tuning is None:
         raise ConfigError(f"suite {suite.name!r} has no [tuning] table: add one with `trials` and `rounds`.")
+    if any(suite.protocol_for(dataset).environments for dataset in suite.datasets):
+        # A trial splits clients, not environments: it would train on clients of test environments.
+        raise ConfigError(f"suite {suite.name!r} is about new environments, which cannot be tuned yet: drop [tuning].")
     return suite.tuning
 
 
