@@ -5,8 +5,7 @@ Li, Jiang, Zhang, Kamp, Dou (2021), arXiv 2102.07623. Here the layers normalise 
 statistics, which these layers do not have. On a model without normalisation layers it is FedAvg.
 
 A client keeps the parameters it ended its last round with. A new client starts from the common initial ones, which
-follow from the seed, and learns them by gradient descent on its support set with everything else held still. (For
-clients that never trained the paper averages the others' normalisation parameters; here those never travel.)
+follow from the seed, and learns them by gradient descent on its support set with everything else held still.
 """
 
 from collections.abc import Iterator

@@ -31,13 +31,12 @@ class ClientMemory:
         """The memory that the client had after round `number`; in the shape and on the device of `like`."""
         path = self._path(client, number)
         try:
-            found = load_file(path)
-        except (OSError, ValueError, SafetensorError) as error:
+            memory = trees.with_named_leaves(like, load_file(path))
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise DataError(
                 f"a client's memory {path} is missing or damaged ({error}): delete {self.folder.parent} to start the "
                 "run again."
             ) from error
-        memory = trees.with_named_leaves(like, found)
         return trees.tree_map(lambda leaf, other: leaf.to(other.device), memory, like)
 
     def put(self, client: int, number: int, memory: Tree) -> None:
