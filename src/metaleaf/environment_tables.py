@@ -186,8 +186,9 @@ def _by_rounds(
 def _one_row_each(rows: pd.DataFrame, fields: Sequence[Field]) -> Layout:
     """A row for each algorithm, which `fields` follow."""
     once = rows.drop_duplicates("algorithm")
-    # The mean of the seeds that survived is no result to win with.
-    return lay_out(once, [ALGORITHM, *fields], once["diverged"].eq(0).tolist())
+    # The mean of the seeds that survived, or of fewer seeds than others ran, is no result to win with.
+    whole = once["diverged"].eq(0) & once["seeds"].eq(once["seeds"].max())
+    return lay_out(once, [ALGORITHM, *fields], whole.tolist())
 
 
 def _paired(dataset: str, rows: pd.DataFrame) -> Table:
@@ -255,6 +256,6 @@ def _caption(rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> str:
         f"Mean ± two standard errors over {pairs or 'no'} pairs of environment and seed, each counting once.",
         f"Local adaptation: {steps} steps.",
         tuning_sentence(contents),
-        "Bold: the best algorithm.",
+        "Bold: the best algorithm among those with all seeds.",
     )
     return " ".join(sentences)
