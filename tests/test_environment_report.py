@@ -26,7 +26,7 @@ from metaleaf.report import write_report
 from metaleaf.tables import to_latex, to_markdown
 
 FILES = {"table.md", "table.csv", "table.tex", "index.html"} | {
-    f"{name}.{kind}" for name in figures.CAPTIONS for kind in ("png", "svg", "pdf")
+    f"{name}.{kind}" for name in figures.CAPTIONS if name != "variants" for kind in ("png", "svg", "pdf")
 }
 
 
@@ -311,8 +311,17 @@ class TestFigures:
 
     def test_files_are_the_same_again(self, suite: Path) -> None:
         drawn = figures.draw(records(suite))
-        assert list(drawn) == list(figures.CAPTIONS)
+        assert [*drawn, "variants"] == list(figures.CAPTIONS)
         assert drawn == figures.draw(records(suite))
+
+    def test_variants_have_a_figure_of_their_own(self, suite: Path) -> None:
+        """The others keep one curve a plugin; the variants are compared over the seeds that all of them have."""
+        write_record(suite, "learned_start_dense", 1, level(0.3, 0.4), plugin="learned_start")
+        frame = visited(records(suite))
+        assert list(figures.draw(records(suite))) == list(figures.CAPTIONS)
+        shared = figures._shared_seeds(frame[frame["plugin"] == "learned_start"])
+        assert set(shared["seed"]) == {1}
+        assert set(shared["algorithm"]) == {"learned_start", "learned_start_dense"}
 
     def test_nothing_to_draw(self, one: Path) -> None:
         change(one, **DIVERGED)
@@ -357,7 +366,7 @@ class TestReport:
             if content["algorithm"] != "few_round":
                 content["algorithm"] = content["config_hash"] = EVIL
                 content["title"] = f"other {EVIL}"
-            content["config"]["algorithm"]["name"] = f"</pre>{EVIL}"
+            content["config"]["algorithm"]["name"] += f"</pre>{EVIL}"
             content["tuning"] = {"chosen": {EVIL: EVIL}}
             record.path.write_text(json.dumps(content))
         evil = write_report(suite, tmp_path / "evil")

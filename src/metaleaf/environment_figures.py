@@ -22,6 +22,8 @@ CAPTIONS = {
     "rounds_after": "The same after every client has adapted the parameters to itself.",
     "bytes": "Accuracy before local adaptation against what all participants of a new environment have sent and "
     "received since the first meeting, in sizes of the model; the markers are the rounds of the figures above.",
+    "variants": "The variants of one method, which the figures above leave out: accuracy before local adaptation, over "
+    "the seeds that all of them have; without intervals (those of the differences are in the table of pairs).",
 }
 """Of the figures, in the order of the page."""
 
@@ -62,12 +64,22 @@ def draw(records: Sequence[EnvironmentRecord]) -> dict[str, dict[str, bytes]]:
     frame = visited(records)
     if frame.empty:
         return {}
+    variants = frame["name"].map({name: style.variant for name, style in styles(frame).items()}).gt(0)
+    main, several = frame[~variants], _shared_seeds(frame[frame["plugin"].isin(frame.loc[variants, "plugin"])])
     makers: dict[str, Callable[[], Figure]] = {
-        "rounds_before": lambda: rounds(frame, "before"),
-        "rounds_after": lambda: rounds(frame, "after"),
-        "bytes": lambda: sent(frame),
+        "rounds_before": lambda: rounds(main, "before"),
+        "rounds_after": lambda: rounds(main, "after"),
+        "bytes": lambda: sent(main),
     }
+    if not several.empty:
+        makers["variants"] = lambda: rounds(several, "before", bands=False)
     return as_files(makers)
+
+
+def _shared_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the seeds that all methods of a dataset have."""
+    all_names = frame.groupby("dataset")["name"].transform("nunique")
+    return frame[frame.groupby(["dataset", "seed"])["name"].transform("nunique") == all_names]
 
 
 def styles(frame: pd.DataFrame) -> dict[str, Style]:
@@ -82,13 +94,13 @@ def styles(frame: pd.DataFrame) -> dict[str, Style]:
     }
 
 
-def rounds(frame: pd.DataFrame, side: str) -> Figure:
-    """Scores of one side against rounds in the environment; a panel per dataset."""
+def rounds(frame: pd.DataFrame, side: str, *, bands: bool = True) -> Figure:
+    """Scores of one side against rounds in the environment, with intervals if asked for; a panel per dataset."""
     figure, panels = _panels(frame, side)
     for axes, rows, curves, style in panels:
         axes.set_xscale("function", functions=(np.log1p, np.expm1))
         for name, curve in curves.items():
-            _draw(axes, curve.index.to_numpy(dtype=float), curve, style[name])
+            _draw(axes, curve.index.to_numpy(dtype=float), curve if bands else curve.assign(errors=0), style[name])
         axes.set_xticks(sorted(rows["rounds"].unique()))
         axes.set_xlabel("Rounds in the new environment")
     return figure
