@@ -22,8 +22,8 @@ CAPTIONS = {
     "rounds_after": "The same after every client has adapted the parameters to itself.",
     "bytes": "Accuracy before local adaptation against what all participants of a new environment have sent and "
     "received since the first meeting, in sizes of the model; the markers are the rounds of the figures above.",
-    "variants": "The variants of one method, which the figures above leave out: accuracy before local adaptation, over "
-    "the seeds that all of them have; without intervals (those of the differences are in the table of pairs).",
+    "variants": "The variants of each method, which the figures above leave out: accuracy before local adaptation, "
+    "over the seeds that all of them have; without intervals (those of the differences are in the table of pairs).",
 }
 """Of the figures, in the order of the page."""
 
@@ -77,9 +77,9 @@ def draw(records: Sequence[EnvironmentRecord]) -> dict[str, dict[str, bytes]]:
 
 
 def _shared_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the seeds that all methods of a dataset have."""
-    all_names = frame.groupby("dataset")["name"].transform("nunique")
-    return frame[frame.groupby(["dataset", "seed"])["name"].transform("nunique") == all_names]
+    """The rows of the seeds that all variants of a plugin have on a dataset."""
+    variants = frame.groupby(["dataset", "plugin"])["name"].transform("nunique")
+    return frame[frame.groupby(["dataset", "plugin", "seed"])["name"].transform("nunique") == variants]
 
 
 def styles(frame: pd.DataFrame) -> dict[str, Style]:
