@@ -32,9 +32,6 @@ COLUMNS = ("model", "environment", "draw", "rounds", "client", "n", "correct", "
 GROUP = 8
 """Environments entered side by side."""
 
-Ask = Callable[[Callable[[EnvironmentEpisode], Tree]], Tree]
-"""Runs work on every training environment (`EnvironmentFederation.whole_environment`); the results stacked."""
-
 
 class EnvironmentRun(Run):
     """See `metaleaf.newcomers` for what happens in a new environment, and docs/protocol.md for the rules.
@@ -50,9 +47,10 @@ class EnvironmentRun(Run):
             ...
 
     Before its first round it may ask all training environments something: ``prepare(task, state, ask) -> State``, of
-    the same shape, where ``prepare_updates(members)`` says how many client updates that takes, from the number of
-    clients in each environment. With ``keeps_first = True`` everyone's first update is asked for then, too, and handed
-    to `client` as ``episode.first`` (so the parameters that the updates are taken at must never change).
+    the same shape. ``ask(work)`` does work(episode) in each of them and stacks the results;
+    ``prepare_updates(members)`` says how many client updates that takes, from the number of clients in each. With
+    ``keeps_first = True`` everyone's first update is asked for then, too, and handed to `client` as ``episode.first``
+    (so the parameters that the updates are taken at must never change).
     """
 
     federation: EnvironmentFederation

@@ -24,8 +24,10 @@ class ClientMemory:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._temporary = tempfile.TemporaryDirectory() if folder is None else None
-        self.folder = folder or Path(str(self._temporary and self._temporary.name))
+        if folder is None:
+            self._temporary = tempfile.TemporaryDirectory()
+            folder = Path(self._temporary.name)
+        self.folder = folder
 
     def get(self, client: int, number: int, like: Tree) -> Tree:
         """The memory that the client had after round `number`; in the shape and on the device of `like`."""
