@@ -91,8 +91,62 @@ def test_a_suite_without_tuning_cannot_be_tuned(here: Path) -> None:
         tune.trials(load_suite("tuned.toml"), "fedavg")
 
 
-def test_new_environments_cannot_be_tuned(here: Path) -> None:
-    """A trial would train on clients of test environments."""
-    (here / "suite.toml").write_text(SUITE.replace("[datasets", "[protocol.environments]\nscored = 2\n\n[datasets", 1))
-    with pytest.raises(ConfigError, match="is about new environments, which cannot be tuned yet"):
-        tune.trials(load_suite("suite.toml"), "fedavg")
+ENVIRONMENTS = """
+name = "tuned"
+title = "Tuned"
+seeds = [1]
+
+[tuning]
+trials = 2
+budget = 60
+
+[protocol]
+clients_per_round = 5
+support = 0.5
+
+[protocol.environments]
+budget = 120
+participants = 2
+train_participants = [2, 2]
+queries = 2
+scored = 2
+members = 4
+rounds = [0, 1]
+
+[datasets.synthetic_environments]
+redraw = true
+options = { tasks = 60, clusters = 6, dimension = 5, classes = 3, size_mean = 3.0, size_sd = 0.1 }
+
+[algorithms.fedavg]
+space = { "client_optimizer.lr" = [0.0001, 0.3] }
+
+[algorithms.few_round]
+start = { name = "fedavg", share = 0.5 }
+space = { "optimizer.lr" = [0.001, 0.03] }
+"""
+
+
+def test_new_environments_are_tuned_within_a_smaller_budget(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "tuned.toml").write_text(ENVIRONMENTS)
+    assert main(["tune", "tuned.toml"]) == 0
+    files = sorted((here / "results" / "tuned" / "tuning").rglob("*.json"))
+    assert len(files) == 4
+    outcome = json.loads(files[0].read_text())
+    assert outcome["config"]["protocol"]["environments"]["budget"] == 60
+    assert main(["suite", "tuned.toml"]) == 0
+    for path in (here / "results" / "tuned" / "synthetic_environments").rglob("seed-1.json"):
+        record = json.loads(path.read_text())
+        assert record["tuning"]["budget"] == 60
+        assert record["config"]["protocol"]["environments"]["budget"] == 120
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "missing"),
+    [(SUITE, "rounds = 2", "budget = 2", "rounds"), (ENVIRONMENTS, "budget = 60", "rounds = 60", "budget")],
+)
+def test_a_trial_without_a_length_is_refused(here: Path, text: str, old: str, new: str, missing: str) -> None:
+    """The unit is the track's: rounds say nothing about methods that ask different numbers of clients."""
+    (here / "tuned.toml").write_text(text.replace(old, new, 1))
+    suite = load_suite("tuned.toml")
+    with pytest.raises(ConfigError, match=f"how long a trial on .* is: add {missing} to"):
+        tune.trial_config(suite, next(iter(suite.datasets)), "fedavg", {})

@@ -45,6 +45,11 @@ Job = Callable[[Settings, RunConfig, OnRound], str]
 """Does one cell's work and says in a few words how it ended; importable by name, so that workers can run it."""
 
 
+def runner(config: RunConfig) -> type[Run]:
+    """What runs a configuration: that of its track."""
+    return EnvironmentRun if config.protocol.environments else Run
+
+
 def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
     """The job of a suite: one run, unless its record exists or another process is at it."""
     cell = Cell(settings.root, config)
@@ -57,8 +62,7 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
             return "left to the process that is computing it"
         if cell.done():
             return "already finished"
-        kind = EnvironmentRun if config.protocol.environments else Run
-        record = kind(config, store, mode=settings.mode, device=settings.device).execute(cell, on_round)
+        record = runner(config)(config, store, mode=settings.mode, device=settings.device).execute(cell, on_round)
     if record["status"] == "diverged":
         return f"diverged ({record['reason']})"
     scores = record["scores"]["selected"]

@@ -43,7 +43,10 @@ class Tuning(Strict):
     """How hyper-parameters are searched: every algorithm gets the same number of trials of the same length."""
 
     trials: int = Field(ge=1)
-    rounds: int = Field(ge=1)
+    rounds: int | None = Field(None, ge=1)
+    """Length of a trial that learns from clients."""
+    budget: int | None = Field(None, ge=1)
+    """Client updates of a trial on the track of new environments."""
     seed: int = 0
 
 

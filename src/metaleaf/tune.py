@@ -2,8 +2,9 @@
 
 Trials are drawn from the grid that the plugin (or the suite) declares, all different and such that every value of a
 hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. A
-trial is a training run of `rounds` rounds on the tuning seed, scored by the validation clients' accuracy over points
-after adaptation in its last round. Test clients are never touched.
+trial is a training run on the tuning seed, scored once, at its end: for `rounds` rounds and by the validation clients'
+accuracy over points after adaptation; on the track of new environments for `budget` client updates and by the mean
+accuracy in the validation environments after each of `validation_rounds`. Test clients are never touched.
 """
 
 import itertools
@@ -19,9 +20,9 @@ from metaleaf import registry
 from metaleaf.algorithm import Space
 from metaleaf.config import RunConfig
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.execute import Settings
+from metaleaf.execute import Settings, runner
 from metaleaf.prepare import load
-from metaleaf.run import OnRound, Run
+from metaleaf.run import OnRound
 from metaleaf.seeds import derive
 from metaleaf.store import write_json
 from metaleaf.suite import Suite, Tuning
@@ -59,8 +60,24 @@ def trial_config(suite: Suite, dataset: str, algorithm: str, changes: dict[str, 
     """The run of one trial: validated once, at its end."""
     tuning = _tuning(suite)
     config = suite.config(dataset, algorithm, tuning.seed, changes=changes)
-    short = config.protocol.model_copy(update={"rounds": tuning.rounds, "evaluate_every": tuning.rounds})
-    return config.model_copy(update={"protocol": short, "tuning": {"changes": changes}})
+    [length] = _length(suite, dataset, tuning).values()
+    # Validated once, at its end; on the track of new environments no run has more rounds than client updates.
+    short: dict[str, Any] = {"rounds": length, "evaluate_every": length}
+    if environments := config.protocol.environments:
+        short = {"environments": environments.model_copy(update={"budget": length}), "evaluate_every": length}
+    changed = config.protocol.model_copy(update=short)
+    return config.model_copy(update={"protocol": changed, "tuning": {"changes": changes}})
+
+
+def _length(suite: Suite, dataset: str, tuning: Tuning) -> dict[str, int]:
+    """How long a trial is, by its unit: rounds, or the budget of client updates in new environments."""
+    unit = "budget" if suite.protocol_for(dataset).environments else "rounds"
+    length: int | None = getattr(tuning, unit)
+    if length is None:
+        raise ConfigError(
+            f"suite {suite.name!r} does not say how long a trial on {dataset} is: add {unit} to [tuning]."
+        )
+    return {unit: length}
 
 
 def trial_path(root: Path, config: RunConfig) -> Path:
@@ -74,7 +91,7 @@ def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
     path = trial_path(settings.root, config)
     if not path.exists():
         store = load(config.dataset, config.build_dataset(), raw=settings.raw)
-        progress = Run(config, store, mode=settings.mode, device=settings.device).train(on_round=on_round)
+        progress = runner(config)(config, store, mode=settings.mode, device=settings.device).train(on_round=on_round)
         last = progress.rows[-1]
         outcome = {
             "changes": (config.tuning or {})["changes"],
@@ -111,7 +128,7 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
     best = max(finished, key=lambda outcome: float(outcome["score"]))
     return {
         "trials": len(outcomes),
-        "rounds": tuning.rounds,
+        **_length(suite, dataset, tuning),
         "seed": tuning.seed,
         "support": suite.protocol_for(dataset).support,
         "score": best["score"],
@@ -123,9 +140,6 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
 def _tuning(suite: Suite) -> Tuning:
     if suite.tuning is None:
         raise ConfigError(f"suite {suite.name!r} has no [tuning] table: add one with `trials` and `rounds`.")
-    if any(suite.protocol_for(dataset).environments for dataset in suite.datasets):
-        # A trial splits clients, not environments: it would train on clients of test environments.
-        raise ConfigError(f"suite {suite.name!r} is about new environments, which cannot be tuned yet: drop [tuning].")
     return suite.tuning
 
 
