@@ -13,7 +13,6 @@ share writers. Shifts depend on the options only, not on the data.
 """
 
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from math import factorial, prod
 from typing import ClassVar, Literal, NamedTuple
@@ -129,7 +128,7 @@ class FemnistShifts:
         x uint8 [images, side, side], y uint8 [images]. FEMNIST's files are read twice, so that one writer is
         in memory at a time. DataError if they are not there or damaged, or a part has too few writers.
         """
-        files, femnist = _femnist_files(raw), Femnist(source=self.source)
+        files, femnist = raw.of("femnist"), Femnist(source=self.source)
         eligible = [writer.id for writer in femnist.clients(files) if len(self._usable(writer)) >= self.images]
         environments = self._environments_of(eligible)
         shifts, maps = self.shifts(), self.label_maps()
@@ -243,13 +242,3 @@ def _without(shift: Shift, kind: str) -> Shift:
 
 def _part(environment: str) -> str:
     return environment.split("/")[0]
-
-
-def _femnist_files(raw: RawFiles) -> RawFiles:
-    """The same places, but with FEMNIST's folders in them. A copy: what it opens, `raw` knows to be used."""
-    files = copy(raw)
-    files.dataset = "femnist"
-    files.folders = tuple(
-        folder.with_name("femnist") if folder.name == raw.dataset else folder for folder in raw.folders
-    )
-    return files

@@ -141,14 +141,23 @@ def user_id(play: str, role: str) -> str:
 
 
 def _text_clients(raw: "RawFiles", path: Path) -> Iterator[Client]:
+    for play, role, codes in texts(raw, path):
+        if len(codes) > WINDOW:
+            windows = np.lib.stride_tricks.sliding_window_view(codes[:-1], WINDOW)
+            yield Client(user_id(play, role), play, windows, codes[WINDOW:])
+
+
+def texts(raw: "RawFiles", path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield (play, role, its characters' classes uint8 [n]) of every role of three lines or more.
+
+    DataError if the file is damaged or has no plays.
+    """
     empty = True
     for play, roles in plays(_read(raw, path)):
         for role, lines in roles.items():
-            codes = encode(spoken(lines))
-            if len(lines) > 2 and len(codes) > WINDOW:
-                windows = np.lib.stride_tricks.sliding_window_view(codes[:-1], WINDOW)
-                yield Client(user_id(play, role), play, windows, codes[WINDOW:])
+            if len(lines) > 2:
                 empty = False
+                yield play, role, encode(spoken(lines))
     if empty:
         raise DataError(f"{path} has no plays in the layout of the 1994 edition: {REMEDY}")
 

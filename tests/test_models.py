@@ -22,6 +22,7 @@ SMALL = {
     "cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
     "face_cnn": {"classes": 2, "x_shape": (16, 16, 3), "x_dtype": "uint8"},
     "small_cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
+    "char_mlp": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
     "lstm": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
     "logistic": SYNTHETIC,
 }
@@ -35,9 +36,10 @@ SMALL = {
         ("logistic", SYNTHETIC, 305),
         ("face_cnn", CELEBA, 31_202),
         ("small_cnn", DIGITS, 11_178),
+        ("char_mlp", {**SHAKESPEARE, "x_shape": (20,)}, 16_144),
     ],
 )
-def test_number_of_trained_parameters_is_leafs(name: str, spec: dict[str, Any], count: int) -> None:
+def test_number_of_trained_parameters(name: str, spec: dict[str, Any], count: int) -> None:
     params = Task(build(name, spec, 0)).params()
     assert sum(p.numel() for p in params.values()) == count
     assert {p.dtype for p in params.values()} == {torch.float32}
@@ -171,7 +173,7 @@ def test_cnn_by_hand() -> None:
 def test_an_unknown_model_names_near_ones() -> None:
     with pytest.raises(ConfigError, match=r"unknown model 'lstmm': did you mean 'lstm'\?"):
         build("lstmm", SYNTHETIC, 0)
-    with pytest.raises(ConfigError, match="known: cnn, face_cnn, logistic, lstm, small_cnn"):
+    with pytest.raises(ConfigError, match="known: char_mlp, cnn, face_cnn, logistic, lstm, small_cnn"):
         build("transformer", SYNTHETIC, 0)
 
 

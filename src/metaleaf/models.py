@@ -153,6 +153,24 @@ class LSTM(Model):
         return final
 
 
+class CharMLP(Model):
+    """A neural language model (Bengio et al. 2003): embeddings of 8, side by side, then 64 hidden units (tanh).
+
+    16,144 parameters for 20 characters out of 80. For second derivatives of many copies, which an LSTM makes far
+    slower; ours, not LEAF's. Takes uint8 character numbers [n, window].
+    """
+
+    def __init__(self, classes: int, window: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, 8)
+        self.hidden = nn.Linear(8 * window, 64)
+        self.out = nn.Linear(64, classes)
+
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The hidden units, [n, 64]."""
+        return torch.tanh(self.hidden(self.embedding(x.long()).flatten(1)))
+
+
 class Logistic(Model):
     """Multinomial logistic regression on the flattened input: LEAF's model for Synthetic."""
 
@@ -188,9 +206,18 @@ def _face_cnn(spec: Spec) -> Model:
 
 
 def _lstm(spec: Spec) -> Model:
+    _window(spec)
+    return LSTM(spec["classes"])
+
+
+def _char_mlp(spec: Spec) -> Model:
+    return CharMLP(spec["classes"], _window(spec))
+
+
+def _window(spec: Spec) -> int:
     if len(spec["x_shape"]) != 1 or not str(spec["x_dtype"]).startswith("uint"):
         raise ValueError("it needs rows of character numbers.")
-    return LSTM(spec["classes"])
+    return int(spec["x_shape"][0])
 
 
 def _logistic(spec: Spec) -> Model:
@@ -198,6 +225,7 @@ def _logistic(spec: Spec) -> Model:
 
 
 MODELS: dict[str, Callable[[Spec], Model]] = {
+    "char_mlp": _char_mlp,
     "cnn": _cnn,
     "face_cnn": _face_cnn,
     "logistic": _logistic,

@@ -24,6 +24,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
@@ -108,6 +109,13 @@ class RawFiles:
         self._download = download
         self._shown = shown
         self._used: dict[Path, None] = {}
+
+    def of(self, dataset: str) -> "RawFiles":
+        """The same places for a dataset made from another's files; what is opened through it counts as used here."""
+        other = copy(self)
+        other.dataset = dataset
+        other.folders = tuple(f.with_name(dataset) if f.name == self.dataset else f for f in self.folders)
+        return other
 
     @contextmanager
     def scratch(self) -> Iterator[IO[bytes]]:
