@@ -9,13 +9,13 @@ from metaleaf import registry, trees
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.algorithms.few_round import FewRound
 from metaleaf.algorithms.learned_start import LearnedStart
-from metaleaf.engine import _pad
 from metaleaf.newcomers import Newcomer
 from metaleaf.optimizers import SGD
 from metaleaf.rounds import over
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree
+from metaleaf.vectorised import pad
 
 NAMES = [
     name
@@ -47,7 +47,7 @@ SIZES: list[list[tuple[int, ...]]] = [[(4, 2, 6), (3, 5)], [(1, 7, 2), (2,)], [(
 
 def clients(model: str, sizes: tuple[int, ...], size: int, seed: int) -> tuple[Shots, torch.Tensor]:
     """Clients of these sizes, padded to `size` clients of 7 examples; weights by examples."""
-    stacked = trees.stack([_pad(shots(model, n, seed + i), 7) for i, n in enumerate(sizes)])
+    stacked = trees.stack([pad(shots(model, n, seed + i), 7) for i, n in enumerate(sizes)])
     missing = size - len(sizes)
     padding = trees.tree_map(lambda leaf: torch.zeros((missing, *leaf.shape[1:]), dtype=leaf.dtype), stacked)
     whole: Shots = trees.tree_map(lambda a, b: torch.cat([a, b]), stacked, padding)

@@ -52,7 +52,7 @@ from softmax_by_hand import (
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import registry, trees
+from metaleaf import factored, registry, trees
 from metaleaf.algorithm import Algorithm, Replies, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fedavg_meta import FedAvgMeta
@@ -62,10 +62,12 @@ from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
 from metaleaf.algorithms.reptile import Reptile
 from metaleaf.config import build, override, resolve
-from metaleaf.engine import Mode, Sequential, Vectorised, engine
+from metaleaf.engine import Mode, engine
 from metaleaf.optimizers import SGD, Adam
+from metaleaf.sequential import Sequential
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
+from metaleaf.vectorised import Vectorised
 
 NAMES = LEARN_FROM_CLIENTS
 MODELS = ["logistic", "cnn", "lstm", "face_cnn"]
@@ -148,6 +150,30 @@ def test_vectorised_is_one_client_at_a_time(algorithm: Algorithm, model: str) ->
             assert rows.dtype == torch.float64
             assert rows.shape == (len(scores[0]), 3)
             assert rows[:, 0].tolist() == [query] * len(rows)
+
+
+LOW_RANK = [case for case in CASES if case.values[1] in ("logistic", "cnn")] + [
+    pytest.param(default(name), "lstm", id=f"{name}-lstm") for name in ("fedavg", "maml", "scaffold")
+]
+
+
+@pytest.mark.parametrize(("algorithm", "model"), LOW_RANK)
+def test_factored_weights_change_nothing(algorithm: Algorithm, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every dense layer is factored here, also those so small that they stop being so in the middle of training."""
+    monkeypatch.setattr(factored, "LEAST_ROWS", 1)
+    work = task(model)
+    state = started(algorithm, work)
+    weights = [0.1, 0.2, 0.3, 0.4]
+    plain, low_rank = engine(work, algorithm, "sequential"), engine(work, algorithm, "lowrank")
+    assert low_rank.mode == "lowrank"
+    if getattr(algorithm, "federated", True):
+        episodes = remembering(algorithm, work, state.broadcast, cohort(model))
+        found = low_rank.gather(state.broadcast, episodes, weights)
+        assert not any(isinstance(leaf, factored.Factored) for leaf in trees.leaves(tuple(found)))
+        assert_near(tuple(found), tuple(plain.gather(state.broadcast, episodes, weights)))
+    clients = [(e.support, e.query) for e in cohort(model)]
+    scores = low_rank.score(state.broadcast, clients, True)
+    assert_close(scores, plain.score(state.broadcast, clients, True), rtol=1e-9, atol=1e-12)
 
 
 def test_in_chunks_is_all_at_once() -> None:

@@ -14,9 +14,9 @@ from metaleaf.algorithms.fomaml import FOMAML
 from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
 from metaleaf.cost import ClientFlops
-from metaleaf.engine import Vectorised
 from metaleaf.models import LSTM
 from metaleaf.task import Task
+from metaleaf.vectorised import Vectorised
 
 NAMES = LEARN_FROM_CLIENTS
 

@@ -12,11 +12,13 @@ from torch.testing import assert_close
 from metaleaf import registry, trees
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.config import build, override, resolve
-from metaleaf.engine import Mode, Sequential, Vectorised, engine
+from metaleaf.engine import Mode, engine
 from metaleaf.newcomers import Newcomer, advance, enter, scores
 from metaleaf.rounds import differences, over
+from metaleaf.sequential import Sequential
 from metaleaf.task import Task
 from metaleaf.trees import Tree
+from metaleaf.vectorised import Vectorised
 
 MODELS = ["logistic", "small_cnn", "face_cnn"]
 CPU = torch.device("cpu")

@@ -13,7 +13,6 @@ from metaleaf import trees
 from metaleaf.algorithm import Replies, State
 from metaleaf.config import NewEnvironments
 from metaleaf.cost import count
-from metaleaf.engine import place
 from metaleaf.environments import EnvironmentFederation
 from metaleaf.errors import ConfigError
 from metaleaf.models import Model
@@ -117,7 +116,7 @@ class EnvironmentRun(Run):
         """The work done on each item, side by side in groups; results stacked."""
         parts = []
         for start in range(0, len(items), GROUP):
-            stacked = place(trees.stack(items[start : start + GROUP]), self.task.device)
+            stacked = trees.to(trees.stack(items[start : start + GROUP]), self.task.device)
             with torch.no_grad():
                 parts.append(over(work)(stacked))
         return trees.tree_map(lambda *leaves: torch.cat(leaves), *parts)
@@ -242,7 +241,7 @@ class EnvironmentRun(Run):
         return stacked
 
     def _placed(self, items: Sequence[Tree]) -> Any:
-        return place(trees.stack(items), self.task.device)
+        return trees.to(trees.stack(items), self.task.device)
 
     def _frame(self, visit: tuple[str, int], number: int, clients: np.ndarray, found: np.ndarray) -> pd.DataFrame:
         """found: [clients, 1 or 2, 3], examples, correct and summed loss before and after adaptation."""

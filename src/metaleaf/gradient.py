@@ -8,11 +8,13 @@ fast, its second-order gradients 2.5 times).
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metaleaf.factored import Factored, gradient_by, variables_of
 from metaleaf.trees import Tree, leaves, tree_map, zeros_like
 
 _vectorising: ContextVar[bool] = ContextVar("vectorising", default=False)
@@ -44,14 +46,20 @@ def _autograd(f: Callable[..., Tensor]) -> Callable[..., Tree]:
                 value = f(inputs, *rest)
                 if not value.requires_grad:  # a constant
                     return zeros_like(tree)
-                found = iter(torch.autograd.grad(value, leaves(inputs), create_graph=outer > 0, materialize_grads=True))
+                by = [variables_of(leaf) for leaf in leaves(inputs)]
+                every = [variable for variables in by for variable in variables]
+                found = iter(torch.autograd.grad(value, every, create_graph=outer > 0, allow_unused=True))
         finally:
             _depth.reset(token)
-        return tree_map(lambda _: next(found), inputs)
+        parts = [[next(found) for _ in variables] for variables in by]
+        gradients = iter(map(partial(gradient_by, differentiable=outer > 0), leaves(inputs), parts))
+        return tree_map(lambda _: next(gradients), inputs)
 
     return gradient
 
 
 def _fresh(leaf: Tensor) -> Tensor:
     """A variable of its own: f may use the same tensor elsewhere, and that use does not count."""
+    if isinstance(leaf, Factored):
+        return leaf.as_variable()
     return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()

@@ -60,6 +60,14 @@ class EnvironmentEpisode(NamedTuple):
     first: Any = ()
 
 
+AnyEpisode = Episode | EnvironmentEpisode
+
+
+def rows(episode: AnyEpisode) -> int:
+    """A client's size, by which a cohort is ordered; environments are of one size."""
+    return len(episode.data.y) if isinstance(episode, Episode) else 0
+
+
 def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0) -> Iterator[Shots]:
     """Batches of `epochs` passes, each pass in a fresh random order; the last batch of a pass may be smaller.
 

@@ -67,6 +67,14 @@ class Task:
         held._fixed = {**self._fixed, **fixed}
         return held
 
+    def twin(self) -> "Task":
+        """The same task for another thread: calling a module with other parameters writes into the module."""
+        other = copy.copy(self)
+        shared = {id(p): p for p in self.model.parameters()}
+        other.model = copy.deepcopy(self.model, shared)
+        other._features = _Features(other.model)
+        return other
+
     def logits(self, params: Params, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Class scores [n, classes] for x [n, *x_shape]; the mask tells batch normalisation which rows are real."""
         out: Tensor = functional_call(self.model, {**self._fixed, **params}, (x, mask))

@@ -95,8 +95,8 @@ def norm(tree: Tree) -> float:
 
 
 def to(tree: Tree, device: torch.device) -> Tree:
-    """The tree on a device."""
-    return tree_map(lambda leaf: leaf.to(device), tree)
+    """The tree on a device; it may have None for leaves."""
+    return tree_map(lambda leaf: leaf if leaf is None else leaf.to(device), tree)
 
 
 def flatten(tree: Tree) -> Tensor:

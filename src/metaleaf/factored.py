@@ -1,0 +1,397 @@
+"""Weights of big dense layers that keep what was added to them as thin factors, and never become a matrix of their own.
+
+A dense layer y = x W' has, for n examples, the gradient G'X by its weights: X [n, in] are its inputs and G [n, out] the
+loss's gradient by its outputs. So what gradient descent makes of shared weights B is a low-rank correction,
+
+    W = sum_j b_j B_j + sum_i a_i G_i' X_i,
+
+and a client never has to own (out x in) numbers, nor read and write them in every step: the layer is one product with
+the shared B and two thin ones, y = x B' + a (x X') G. `Factored` is a tensor of that form. It knows addition,
+subtraction and scaling by a number, so plain tree arithmetic keeps it thin; whatever else is done with it sees the
+matrix, which is then made. It pays while the rows of all factors are fewer than `break_even`, after which they are
+summed into a B of their own.
+
+Gradients (`metaleaf.gradient`) come back in the same form. A variable notes what went in and came out wherever it was
+multiplied with; autograd's gradients by what came out are the G. Backward passes multiply with the weights, too (the
+gradient by x is G W), so for second derivatives these products are noted just the same, the other way round. All of
+it is exact, up to the order of float sums.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._C import DisableTorchFunctionSubclass
+
+from metaleaf.trees import Tree, leaves, tree_map
+
+LEAST_ROWS = 100
+"""Layers that break even at fewer rows are left alone: their matrices are small."""
+MOST_MATRICES = 4
+"""Shared matrices in one sum (SCAFFOLD has three); more are added up."""
+
+Number = float | Tensor
+
+
+class Thin(NamedTuple):
+    """The product G'X: g [n, out], x [n, in]."""
+
+    g: Tensor
+    x: Tensor
+
+
+class Use(NamedTuple):
+    """One product with weights that are `scale` times the variable: y = x W', or backwards y = x W."""
+
+    scale: Number
+    x: Tensor
+    y: Tensor
+    backwards: bool
+
+    def thin(self, by_y: Tensor, differentiable: bool) -> Thin:
+        """The variable's gradient, from the gradient by y."""
+        x = self.x if differentiable else self.x.detach()
+        return Thin(x, by_y) if self.backwards else Thin(by_y, x)
+
+
+@dataclass
+class Variable:
+    """Where a gradient is taken: collects the uses of weights that contain it."""
+
+    uses: list[Use] = field(default_factory=list)
+    dense: Tensor | None = None
+    """A zero matrix, if the weights were needed as one; autograd's gradient by it is the rest of the gradient."""
+
+
+class Term(NamedTuple):
+    """A number times a matrix, a product or a variable."""
+
+    scale: Number
+    of: Any
+
+
+Terms = tuple[Term, ...]
+
+
+class Factored(torch.Tensor):
+    """A matrix [out, in] as a sum of shared matrices, thin products and, while a gradient is taken, variables."""
+
+    matrices: Terms
+    thin: Terms
+    variables: Terms
+
+    @staticmethod
+    def __new__(cls, like: Tensor, matrices: Terms = (), thin: Terms = (), variables: Terms = ()) -> "Factored":
+        """A tensor of the shape, type and device of `like`, whose values it does not have."""
+        with DisableTorchFunctionSubclass():
+            made: Factored = torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
+        made.matrices, made.thin, made.variables = matrices, thin, variables
+        return made
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Arithmetic that keeps the form; facts such as the shape; and everything else on the matrix."""
+        kwargs = kwargs or {}
+        if rule := _RULES.get(func):
+            kept = rule(*args, **kwargs)
+            if kept is not NotImplemented:
+                return kept
+        if func in _FACTS:
+            with DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
+            raise TypeError(f"{func.__name__} would change factored weights in place: make new ones.")
+        return func(*dense(tuple(args)), **dense(kwargs))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        """Never reached: `__torch_function__` comes first."""
+        raise NotImplementedError(f"{func} does not know factored weights.")
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        """What it is made of."""
+        return f"Factored({tuple(self.shape)}, matrices={len(self.matrices)}, rows={self.rows()})"
+
+    def rows(self) -> int:
+        """Rows of all thin factors."""
+        return sum(len(term.of.x) for term in self.thin)
+
+    def matrix(self) -> Tensor:
+        """The weights as an ordinary tensor [out, in]; a gradient through it is found, too."""
+        if len(self.matrices) == 1 and not self.thin and not self.variables and _is_one(self.matrices[0].scale):
+            only: Tensor = self.matrices[0].of
+            return only
+        parts = [term.scale * term.of for term in self.matrices]
+        if self.thin:
+            g, x = self.factors()
+            parts.append(g.T @ x)
+        if torch.is_grad_enabled():
+            parts += [term.scale * self._zero(term.of) for term in self.variables]
+        return (
+            sum(parts[1:], start=parts[0]) if parts else torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        )
+
+    def _zero(self, variable: Variable) -> Tensor:
+        if variable.dense is None:
+            zero = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+            variable.dense = zero.requires_grad_()
+        return variable.dense
+
+    def factors(self) -> Thin:
+        """All thin products as one, the numbers in g."""
+        g = [term.of.g if _is_one(term.scale) else term.scale * term.of.g for term in self.thin]
+        x = [term.of.x for term in self.thin]
+        return Thin(torch.cat(g), torch.cat(x)) if len(x) > 1 else Thin(g[0], x[0])
+
+    def as_variable(self) -> "Factored":
+        """The same with a new variable in it, which is its last."""
+        return Factored(self, self.matrices, self.thin, (*self.variables, Term(1.0, Variable())))
+
+
+def lift(tree: Tree, shapes: Iterable[tuple[int, int]]) -> Tree:
+    """The tree with its leaves of those shapes as `Factored`."""
+    wanted = set(shapes)
+
+    def lifted(leaf: Any) -> Any:
+        return Factored(leaf, (Term(1.0, leaf),)) if tuple(leaf.shape) in wanted else leaf
+
+    return tree_map(lifted, tree) if wanted else tree
+
+
+def dense(tree: Tree) -> Tree:
+    """The tree with ordinary tensors only."""
+    return tree_map(lambda leaf: leaf.matrix() if isinstance(leaf, Factored) else leaf, tree)
+
+
+def big_layers(model: nn.Module) -> set[tuple[int, int]]:
+    """Shapes [out, in] of the model's dense layers that are worth it."""
+    shapes = {tuple(layer.weight.shape) for layer in model.modules() if isinstance(layer, nn.Linear)}
+    return {(out, inner) for out, inner in shapes if break_even(out, inner) >= LEAST_ROWS}
+
+
+def break_even(out: int, inner: int) -> int:
+    """Rows at which thin factors are as large as the matrix."""
+    return out * inner // (out + inner)
+
+
+# ---- gradients
+
+
+def variables_of(leaf: Tensor) -> list[Tensor]:
+    """The tensors by which autograd has to differentiate for the gradient by `leaf`, one of the inputs."""
+    if not isinstance(leaf, Factored):
+        return [leaf]
+    variable: Variable = leaf.variables[-1].of
+    return [use.y for use in variable.uses] + ([] if variable.dense is None else [variable.dense])
+
+
+def gradient_by(leaf: Tensor, found: Sequence[Tensor | None], differentiable: bool) -> Tensor:
+    """The gradient by `leaf` in its own form, from those by its `variables_of` (None: no influence)."""
+    if not isinstance(leaf, Factored):
+        return torch.zeros_like(leaf) if found[0] is None else found[0]
+    variable: Variable = leaf.variables[-1].of
+    by_y = found[: -1 if variable.dense is not None else None]
+    thin = tuple(
+        Term(use.scale, use.thin(g, differentiable))
+        for use, g in zip(variable.uses, by_y, strict=False)  # the backward pass may have noted more of them
+        if g is not None
+    )
+    rest = found[len(by_y) :]
+    return Factored(leaf, tuple(Term(1.0, matrix) for matrix in rest if matrix is not None), thin)
+
+
+# ---- arithmetic
+
+
+class _Product(torch.autograd.Function):
+    """x W' (or x W) with constant matrices: its derivative by x is again such a product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Factored, backwards: bool) -> Tensor:
+        ctx.weight, ctx.backwards = weight, backwards
+        parts = [(scale, x @ matrix if backwards else F.linear(x, matrix)) for scale, matrix in weight.matrices]
+        scaled = [part if _is_one(scale) else scale * part for scale, part in parts]
+        width = weight.shape[1] if backwards else weight.shape[0]
+        return sum(scaled[1:], start=scaled[0]) if scaled else x.new_zeros(len(x), width)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return _product(gradient, ctx.weight, not ctx.backwards), None, None
+
+
+def _product(x: Tensor, weight: Factored, backwards: bool) -> Tensor:
+    """x W' (or x W) for weights without thin factors, noted by the variables in them."""
+    y: Tensor = _Product.apply(x, weight, backwards)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled():
+        for scale, variable in weight.variables:
+            y = y if y.requires_grad else y.requires_grad_()
+            variable.uses.append(Use(scale, x, y, backwards))
+    return y
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    if not isinstance(weight, Factored) or isinstance(x, Factored):
+        return NotImplemented
+    rows = x.reshape(-1, x.shape[-1])
+    constant = tuple(term for term in weight.matrices if not _differentiable(term))
+    y = _product(rows, Factored(weight, constant, (), weight.variables), backwards=False)
+    for scale, matrix in (term for term in weight.matrices if _differentiable(term)):
+        y = y + scale * F.linear(rows, matrix)
+    if weight.thin:
+        g, inputs = weight.factors()
+        y = torch.addmm(y, rows @ inputs.T, g)
+    if bias is not None:
+        y = y + bias
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _differentiable(term: Term) -> bool:
+    return any(isinstance(part, Tensor) and part.requires_grad for part in term)
+
+
+def _sum(a: Any, b: Any, a_scale: Number, b_scale: Number) -> Any:
+    """a_scale * a + b_scale * b, if both are factored or one is factored and the other one of its matrices."""
+    like = a if isinstance(a, Factored) else b
+    a, b = _factored(a, like), _factored(b, like)
+    if a is None or b is None:
+        return NotImplemented
+    matrices = _added(a.matrices, a_scale, b.matrices, b_scale)
+    thin = _added(a.thin, a_scale, b.thin, b_scale)
+    found = Factored(like, matrices, thin, _added(a.variables, a_scale, b.variables, b_scale))
+    if found.rows() > break_even(*found.shape) or len(matrices) > MOST_MATRICES:
+        whole = Factored(like, matrices, thin).matrix()
+        found = Factored(like, (Term(1.0, whole),), (), found.variables)
+    return found
+
+
+def _factored(value: Any, like: Factored) -> Factored | None:
+    if isinstance(value, Factored):
+        return value
+    known = any(value is term.of for term in like.matrices)
+    return Factored(like, (Term(1.0, value),)) if known else None
+
+
+def _added(a: Terms, a_scale: Number, b: Terms, b_scale: Number) -> Terms:
+    """The terms of a sum: of what is in both, one term; what cancels is gone."""
+    found = {id(term.of): Term(_times(a_scale, term.scale), term.of) for term in a}
+    for scale, of in b:
+        before = found[id(of)].scale if id(of) in found else 0.0
+        found[id(of)] = Term(before + _times(b_scale, scale), of)
+    return tuple(term for term in found.values() if isinstance(term.scale, Tensor) or term.scale != 0.0)
+
+
+def _times(a: Number, b: Number) -> Number:
+    return b if _is_one(a) else a if _is_one(b) else a * b
+
+
+def _is_one(scale: Number) -> bool:
+    return not isinstance(scale, Tensor) and scale == 1.0
+
+
+def _add(a: Any, b: Any, *, alpha: Number = 1.0) -> Any:
+    return _sum(a, b, 1.0, alpha)
+
+
+def _subtract(a: Any, b: Any, *, alpha: Number = 1.0) -> Any:
+    return _sum(a, b, 1.0, -alpha)
+
+
+def _subtract_from(a: Any, b: Any) -> Any:
+    return _sum(b, a, 1.0, -1.0)
+
+
+def _multiply(a: Any, b: Any) -> Any:
+    factored, number = (a, b) if isinstance(a, Factored) else (b, a)
+    return _scaled(factored, number)
+
+
+def _divide(a: Any, b: Any) -> Any:
+    return _scaled(a, 1.0 / b) if isinstance(a, Factored) and _is_number(b) else NotImplemented
+
+
+def _scaled(factored: Factored, number: Any) -> Any:
+    if not _is_number(number):
+        return NotImplemented
+    parts = (_added((), 1.0, terms, number) for terms in (factored.matrices, factored.thin, factored.variables))
+    return Factored(factored, *parts)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not isinstance(value, Factored) and value.dim() == 0
+    return isinstance(value, int | float)
+
+
+def _add_product(a: Any, b: Any, c: Any, *, value: Number = 1.0) -> Any:
+    """torch.addcmul: a + value * b * c, where c (or b) is a number."""
+    factor, number = (b, c) if _is_number(c) else (c, b)
+    return _sum(a, factor, 1.0, _times(value, number)) if _is_number(number) else NotImplemented
+
+
+def _zeros_like(a: Factored, **options: Any) -> Any:
+    return NotImplemented if options else Factored(a)
+
+
+def _detached(a: Factored) -> Factored:
+    """Without variables, and constant."""
+    matrices = tuple(
+        Term(_constant(scale), of.detach() if of.requires_grad else of)  # else still the same, by its identity
+        for scale, of in a.matrices
+    )
+    thin = tuple(Term(_constant(scale), Thin(of.g.detach(), of.x.detach())) for scale, of in a.thin)
+    return Factored(a, matrices, thin)
+
+
+def _constant(scale: Number) -> Number:
+    return scale.detach() if isinstance(scale, Tensor) else scale
+
+
+def _depends(a: Factored) -> bool:
+    """Whether a gradient may have to pass through it."""
+    parts = [part for term in (*a.matrices, *a.thin) for part in leaves(tuple(term))]
+    return bool(a.variables) or any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+
+
+_RULES: dict[Any, Callable[..., Any]] = {
+    F.linear: _linear,
+    torch.add: _add,
+    torch.Tensor.add: _add,
+    torch.Tensor.__add__: _add,
+    torch.Tensor.__radd__: _add,
+    torch.sub: _subtract,
+    torch.Tensor.sub: _subtract,
+    torch.Tensor.__sub__: _subtract,
+    torch.Tensor.__rsub__: _subtract_from,
+    torch.mul: _multiply,
+    torch.Tensor.mul: _multiply,
+    torch.Tensor.__mul__: _multiply,
+    torch.Tensor.__rmul__: _multiply,
+    torch.div: _divide,
+    torch.Tensor.div: _divide,
+    torch.Tensor.__truediv__: _divide,
+    torch.neg: lambda a: _scaled(a, -1.0),
+    torch.Tensor.__neg__: lambda a: _scaled(a, -1.0),
+    torch.addcmul: _add_product,
+    torch.zeros_like: _zeros_like,
+    torch.clone: lambda a, **_: a,
+    torch.Tensor.clone: lambda a, **_: a,
+    torch.Tensor.detach: _detached,
+    getattr(torch.Tensor, "requires_grad").__get__: _depends,  # noqa: B009
+}
+"""Functions that keep the form; they return NotImplemented for arguments with which they would not."""
+
+_FACTS = {
+    *(getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "layout", "ndim", "is_sparse")),
+    torch.Tensor.size,
+    torch.Tensor.dim,
+    torch.Tensor.numel,
+    torch.Tensor.element_size,
+    torch.Tensor.is_floating_point,
+    torch.Tensor.__len__,
+}
+"""What may be asked without the values."""

@@ -1,0 +1,229 @@
+"""Factored weights against ordinary ones, in float64: sums, layers, and derivatives up to the third."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_tasks import task
+from torch import Tensor
+from torch.testing import assert_close
+
+from metaleaf import factored, models, trees
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.engine import engine
+from metaleaf.factored import Factored, Term, Thin, big_layers, break_even, dense, lift
+from metaleaf.gradient import grad
+from metaleaf.task import Task
+
+OUT, IN = 40, 60
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def matrix(seed: int = 0) -> Tensor:
+    return draw(OUT, IN, seed=seed)
+
+
+def lifted(w: Tensor) -> Any:
+    return lift(w, [(OUT, IN)])
+
+
+def corrected(w: Tensor, rows: int = 3, seed: int = 1) -> tuple[Any, Tensor]:
+    """The matrix plus a thin product, in both forms."""
+    g, x = draw(rows, OUT, seed=seed), draw(rows, IN, seed=seed + 1)
+    return torch.add(lifted(w), Factored(w, (), (Term(1.0, Thin(g, x)),)), alpha=-0.5), w - 0.5 * g.T @ x
+
+
+def test_sums_and_multiples_keep_the_form() -> None:
+    (a, plain_a), (b, plain_b), rate = corrected(matrix(), seed=1), corrected(matrix(9), seed=5), torch.tensor(0.3)
+    cases: list[tuple[Any, Tensor]] = [
+        (a + b, plain_a + plain_b),
+        (a - b, plain_a - plain_b),
+        (2.0 * a, 2 * plain_a),
+        (a * rate, plain_a * rate),
+        (rate * a, plain_a * rate),
+        (-a, -plain_a),
+        (a / 4, plain_a / 4),
+        (torch.add(a, b, alpha=-0.1), plain_a - 0.1 * plain_b),
+        (torch.addcmul(a, b, rate), plain_a + rate * plain_b),
+        (torch.addcmul(a, rate, b, value=2), plain_a + 2 * rate * plain_b),
+        (torch.zeros_like(a), torch.zeros_like(plain_a)),
+        (a.detach(), plain_a),
+    ]
+    for found, expected in cases:
+        assert isinstance(found, Factored)
+        assert (found.shape, found.dtype, found.numel()) == (expected.shape, expected.dtype, expected.numel())
+        assert_close(found.matrix(), expected)
+
+
+def test_what_cancels_is_gone() -> None:
+    """A client's difference from the shared weights holds the thin factors only."""
+    w = lifted(matrix())
+    others = w + (lifted(matrix()) - lifted(matrix()))
+    assert len(others.matrices) == 3, "other tensors of the same values do not cancel"
+    step: Any = Factored(w, (), (Term(2.0, Thin(draw(3, OUT), draw(3, IN))),))
+    difference: Any = w - (w - step)
+    assert (len(difference.matrices), difference.rows()) == (0, 3)
+    assert (step - step).rows() == 0
+
+
+def test_the_same_factors_are_kept_once() -> None:
+    """Weight decay and momentum add the same gradients again and again."""
+    step = Factored(matrix(), (), (Term(1.0, Thin(draw(3, OUT), draw(3, IN))),))
+    total: Any = step
+    for _ in range(5):
+        total = 0.9 * total + step
+    assert total.rows() == 3
+    assert_close(total.matrix(), sum(0.9**i for i in range(6)) * step.matrix())
+
+
+def test_everything_else_sees_the_matrix() -> None:
+    a, plain = corrected(matrix())
+    for f in (torch.abs, torch.sum, lambda w: w * w, lambda w: w + torch.ones(OUT, IN), lambda w: torch.stack([w, w])):
+        found = f(a)
+        assert type(found) is Tensor
+        assert_close(found, f(plain))
+    with pytest.raises(TypeError, match="add_ would change factored weights in place"):
+        a.add_(1.0)
+    assert dense({"a": a, "b": (plain, None)})["a"].shape == (OUT, IN)
+
+
+def test_many_factors_or_matrices_become_one_matrix() -> None:
+    rows = break_even(OUT, IN)
+    assert rows == 24
+    below, _ = corrected(matrix(), rows)
+    above, expected = corrected(matrix(), rows + 1)
+    assert (below.rows(), above.rows()) == (rows, 0)
+    assert_close(above.matrix(), expected)
+    total: Any = lifted(matrix())
+    for seed in range(1, 10):
+        total = total + lifted(matrix(seed))
+        assert len(total.matrices) <= factored.MOST_MATRICES
+    assert_close(total.matrix(), torch.stack([matrix(seed) for seed in range(10)]).sum(0))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer(bias: bool) -> None:
+    x, b = draw(2, 7, IN, seed=4), draw(OUT, seed=5) if bias else None
+    w, plain = corrected(matrix())
+    assert_close(F.linear(x, w, b), F.linear(x, plain, b))
+    assert_close(F.linear(x, w - w, b), F.linear(x, torch.zeros_like(plain), b))
+
+
+# ---- derivatives
+
+X, Y = draw(5, 30, seed=20), draw(5, OUT, seed=21)
+
+
+def network(params: dict[str, Any]) -> Tensor:
+    """A loss of a network whose middle layer has the weights; what is before it depends on parameters, too."""
+    hidden = torch.tanh(X @ params["first"])
+    found = torch.tanh(F.linear(hidden, params["w"], params["bias"])) @ params["last"]
+    return F.mse_loss(found, Y)
+
+
+def penalised(params: dict[str, Any]) -> Tensor:
+    """The weights both in a layer and as a matrix."""
+    return torch.add(network(params), (params["w"] ** 2).sum(), alpha=0.1)
+
+
+def twice(params: dict[str, Any]) -> Tensor:
+    """The same weights in two layers, the second one's input being the first one's output."""
+    hidden = torch.tanh(F.linear(torch.tanh(X @ params["first"]), params["w"], params["bias"]))
+    return F.mse_loss(F.linear(hidden @ params["back"], params["w"]), Y)
+
+
+def descended(loss: Callable[[Any], Tensor], steps: int, rate: float = 0.5) -> Callable[[Any], Tensor]:
+    """The loss after steps of gradient descent."""
+
+    def after(params: Any) -> Tensor:
+        for _ in range(steps):
+            params = trees.add(params, grad(loss)(params), -rate)
+        return loss(params)
+
+    return after
+
+
+def start() -> dict[str, Any]:
+    return {
+        "first": draw(30, IN, seed=1),
+        "w": draw(OUT, IN, seed=2) / 8,
+        "bias": draw(OUT, seed=3),
+        "last": draw(OUT, OUT, seed=4) / 8,
+        "back": draw(OUT, IN, seed=5) / 8,
+    }
+
+
+def assert_same_gradient(f: Callable[[Any], Tensor], thin: bool) -> None:
+    params = start()
+    expected = grad(f)(params)
+    found = grad(f)(lift(params, [(OUT, IN)]))
+    assert isinstance(found["w"], Factored)
+    assert (found["w"].rows() > 0) == thin
+    assert not any(leaf.requires_grad for leaf in trees.leaves(dense(found)))
+    for name, leaf in dense(found).items():
+        assert_close(leaf, expected[name], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", [network, penalised, twice])
+def test_first_derivatives(loss: Callable[[Any], Tensor]) -> None:
+    assert_same_gradient(loss, thin=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("loss", [network, penalised, twice])
+def test_second_derivatives(loss: Callable[[Any], Tensor], steps: int) -> None:
+    """MAML: also the gradients that flow back through the weights into what is before them depend on the weights."""
+    assert_same_gradient(descended(loss, steps), thin=True)
+
+
+def test_third_derivatives() -> None:
+    assert_same_gradient(descended(descended(network, 1), 1, rate=0.2), thin=True)
+
+
+def test_the_gradient_by_a_learnt_rate() -> None:
+    """Meta-SGD with one rate a layer."""
+
+    def after(rate: Tensor, params: Any) -> Tensor:
+        slope = grad(network)(params)
+        return network(trees.tree_map(lambda p, g: p - rate * g, params, slope))
+
+    rate = torch.tensor(0.3, dtype=torch.float64)
+    found = grad(after)(rate, lift(start(), [(OUT, IN)]))
+    assert_close(found, grad(after)(rate, start()), rtol=1e-10, atol=0)
+
+
+def test_after_the_break_even_the_derivatives_stay_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The factors are added to the matrix in the middle of the inner loop."""
+    monkeypatch.setattr(factored, "break_even", lambda out, inner: 6)
+    params = start()
+    expected, found = (grad(descended(network, 3))(p) for p in (params, lift(params, [(OUT, IN)])))
+    assert_close(dense(found), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_a_loss_without_the_weights_has_no_gradient() -> None:
+    found = grad(lambda params: (params["bias"] ** 2).sum())(lift(start(), [(OUT, IN)]))
+    assert (found["w"].rows(), len(found["w"].matrices)) == (0, 0)
+    assert_close(found["bias"], 2 * start()["bias"])
+
+
+def test_only_big_dense_layers_are_worth_it() -> None:
+    images = {"classes": 62, "x_shape": (28, 28), "x_dtype": "uint8"}
+    assert big_layers(models.build("cnn", images, 0)) == {(2048, 3136)}
+    assert big_layers(models.build("small_cnn", {**images, "x_shape": (14, 14)}, 0)) == set()
+    text = {"classes": 80, "x_shape": (80,), "x_dtype": "uint8"}
+    assert big_layers(models.build("lstm", text, 0)) == set()
+
+
+def test_a_model_without_one_is_run_with_ordinary_weights() -> None:
+    work = task("logistic")
+    with pytest.warns(UserWarning, match="no dense layer is big enough for mode lowrank"):
+        assert engine(work, FedAvg(), "lowrank").mode == "sequential"
+    assert (
+        engine(Task(models.build("cnn", {"classes": 62, "x_shape": (28, 28), "x_dtype": "uint8"}, 0)), FedAvg()).mode
+        == "lowrank"
+    )
