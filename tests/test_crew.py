@@ -53,14 +53,29 @@ def test_each_thread_computes_alone_with_a_model_of_its_own() -> None:
     assert torch.get_num_threads() == 3, "this thread's own number"
 
 
-def test_a_twin_shares_the_parameters() -> None:
+def test_a_copied_model_shares_the_parameters_and_the_task_stays_the_tasks() -> None:
     work = task("cnn")
-    twin = work.twin()
-    assert all(a is b for a, b in zip(work.model.parameters(), twin.model.parameters(), strict=True))
+    other = work.on(work.copied_model())
+    assert all(a is b for a, b in zip(work.model.parameters(), other.model.parameters(), strict=True))
     shots = cohort("cnn")[0].data
     doubled = {name: 2 * p for name, p in work.params().items()}
-    assert torch.equal(twin.logits(doubled, shots.x), work.logits(doubled, shots.x))
-    assert torch.equal(twin.features(doubled, shots.x), work.features(doubled, shots.x))
+    assert torch.equal(other.logits(doubled, shots.x), work.logits(doubled, shots.x))
+    assert torch.equal(other.features(doubled, shots.x), work.features(doubled, shots.x))
+    crew, seen = Crew(work), []
+    for rounds in (1, 50):
+        work.rounds = rounds
+        seen += list(crew.map(lambda own, _: own.rounds, range(3)))
+    assert seen == [1, 1, 1, 50, 50, 50]
+
+
+def test_draws_of_parameters_do_not_disturb_each_other() -> None:
+    """They seed the process's one generator."""
+    work = task("lstm")
+    expected = {draw: work.params(draw) for draw in (1, 2)}
+    for _ in range(5):
+        found = Crew(work).map(lambda own, draw: (draw, own.params(draw)), [1, 2] * 10)
+        for draw, params in found:
+            assert all(torch.equal(params[name], expected[draw][name]) for name in params)
 
 
 def test_a_failure_is_raised_and_ends_the_rest() -> None:
@@ -86,6 +101,7 @@ def test_the_number_of_threads_does_not_change_a_bit(mode: str) -> None:
         torch.set_num_threads(threads)
         work = task("cnn", torch.float32)
         runner = engine(work, algorithm, mode)  # type: ignore[arg-type]
-        found.append(runner.gather(work.params(), cohort("cnn"), [0.1, 0.2, 0.3, 0.4]).update)
+        one = runner.gather(work.params(), cohort("cnn")[3:], [1.0]).update
+        found.append((one, runner.gather(work.params(), cohort("cnn"), [0.1, 0.2, 0.3, 0.4]).update))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(trees.leaves(found[0]), trees.leaves(other), strict=True))

@@ -1,19 +1,20 @@
 """Factored weights against ordinary ones, in float64: sums, layers, and derivatives up to the third."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from small_tasks import task
+from small_tasks import cohort, task
 from torch import Tensor
 from torch.testing import assert_close
 
 from metaleaf import factored, models, trees
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.engine import engine
-from metaleaf.factored import Factored, Term, Thin, big_layers, break_even, dense, lift
+from metaleaf.factored import Factored, Term, Thin, Unsupported, big_layers, break_even, dense, lift
 from metaleaf.gradient import grad
 from metaleaf.task import Task
 
@@ -87,9 +88,54 @@ def test_everything_else_sees_the_matrix() -> None:
         found = f(a)
         assert type(found) is Tensor
         assert_close(found, f(plain))
-    with pytest.raises(TypeError, match="add_ would change factored weights in place"):
-        a.add_(1.0)
     assert dense({"a": a, "b": (plain, None)})["a"].shape == (OUT, IN)
+
+
+def test_nothing_changes_the_shared_matrix() -> None:
+    shared = matrix()
+    before, w, plain = shared.clone(), lifted(shared), matrix()
+
+    def item(target: Any) -> None:
+        target[0] = 5.0
+
+    def minus(target: Any) -> None:
+        target -= 1.0
+
+    for change in (item, minus, lambda w: w.add_(1.0), lambda w: w.mul_(2), lambda w: w.requires_grad_()):
+        with pytest.raises(Unsupported, match="would change factored weights in place"):
+            change(w)
+    with pytest.raises(Unsupported):
+        torch.mul(plain, 2.0, out=w)
+    for copy in (w.clone(), w * 1.0 + plain, dense(w)):
+        item(copy)
+        copy.view(-1).add_(1.0)
+    plain.copy_(w)
+    assert torch.equal(plain, before)
+    assert torch.equal(shared, before)
+
+
+def test_arguments_by_name_and_odd_ones_mean_what_they_mean() -> None:
+    (a, plain), other = corrected(matrix()), matrix(7)
+    cases: list[tuple[Callable[..., Any], Any]] = [
+        (lambda w, f: torch.add(w, other=f, alpha=2), other),
+        (lambda w, f: torch.add(input=w, other=f), other),
+        (lambda w, f: F.linear(input=f, weight=w), draw(2, IN)),
+        (lambda w, f: torch.div(w, f, rounding_mode="floor"), 2.0),
+        (lambda w, f: w / f, 0.0),
+        (lambda w, f: w / f, torch.tensor(3)),
+        (lambda w, f: w + f, torch.ones(IN, dtype=torch.float64)),
+        (lambda w, f: torch.where(f > 0, w, f), other),
+        (lambda w, f: torch.lerp(w, f, 0.3), other),
+    ]
+    for f, argument in cases:
+        assert_close(dense(f(a, argument)), f(plain, argument), rtol=1e-14, atol=1e-14)
+
+
+def test_only_numbers_with_fractions_are_lifted() -> None:
+    counts = torch.ones(OUT, IN, dtype=torch.int64)
+    assert type(lifted(counts)) is Tensor
+    assert type(lifted(counts > 0)) is Tensor
+    assert (lifted(matrix()) + lifted(matrix().float())).dtype == torch.float64
 
 
 def test_many_factors_or_matrices_become_one_matrix() -> None:
@@ -209,6 +255,100 @@ def test_a_loss_without_the_weights_has_no_gradient() -> None:
     found = grad(lambda params: (params["bias"] ** 2).sum())(lift(start(), [(OUT, IN)]))
     assert (found["w"].rows(), len(found["w"].matrices)) == (0, 0)
     assert_close(found["bias"], 2 * start()["bias"])
+
+
+def test_what_no_grad_shuts_out_is_constant() -> None:
+    """First-order methods may be written so; torch.func.grad says the same."""
+
+    def first_order(params: Any) -> Tensor:
+        with torch.no_grad():
+            slope = grad(network)(params)
+        return network(trees.add(params, slope, -0.5))
+
+    def stopped(params: Any) -> Tensor:
+        with torch.no_grad():
+            constant = trees.tree_map(lambda p: 0.5 * p, params)
+        return network(trees.add(params, constant))
+
+    for f in (first_order, stopped):
+        assert_same_gradient(f, thin=True)
+        expected = torch.func.grad(f)(start())
+        assert_close(grad(f)(start()), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_layer_changed_in_place() -> None:
+    def silu(params: Any) -> Tensor:
+        return F.silu(F.linear(torch.tanh(X @ params["first"]), params["w"]), inplace=True).square().mean()
+
+    assert_same_gradient(silu, thin=True)
+    assert_same_gradient(descended(silu, 1), thin=True)
+
+    def input_changed(params: Any) -> Tensor:
+        hidden = torch.tanh(X @ params["first"]) * 2
+        found = F.linear(hidden, params["w"], params["bias"])
+        hidden += 1
+        return found.square().mean()
+
+    with pytest.raises(Unsupported, match="changed in place"):
+        grad(input_changed)(lift(start(), [(OUT, IN)]))
+
+
+def test_a_learnt_number_in_the_weights() -> None:
+    def mixed(params: Any) -> Tensor:
+        return network({**params, "w": params["share"] * params["w"]})
+
+    params = {**start(), "share": torch.tensor(0.7, dtype=torch.float64)}
+    expected, found = grad(mixed)(params), grad(mixed)(lift(params, [(OUT, IN)]))
+    assert_close(dense(found), expected, rtol=1e-12, atol=1e-15)
+    assert not found["w"].requires_grad
+
+
+def test_no_graph_outlives_its_gradient() -> None:
+    def live() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    params = lift(start(), [(OUT, IN)])
+    grad(descended(network, 2))(params)
+    before = live()
+    for _ in range(20):
+        grad(descended(network, 2))(params)
+    assert live() <= before + 5
+
+
+class Functional(FedAvg):
+    """A third party's plugin that differentiates with torch's own function."""
+
+    def client(self, task: Task, params: Any, episode: Any) -> Any:
+        """A step."""
+        return torch.func.grad(task.loss)(params, episode.data)
+
+
+class Rewriting(FedAvg):
+    """One that changes what it was sent."""
+
+    def client(self, task: Task, params: Any, episode: Any) -> Any:
+        """The second round would see the first one's change."""
+        own = {name: p.clone() for name, p in params.items()}
+        own["out.weight"][0] = 0.0
+        return trees.subtract(own, params)
+
+
+def test_an_algorithm_that_factored_weights_do_not_suit_runs_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factored, "LEAST_ROWS", 1)
+    work = task("cnn")
+    plain, low_rank = engine(work, Functional(), "sequential"), engine(work, Functional(), "lowrank")
+    params, weights = work.params(), [0.25] * 4
+    expected = plain.gather(params, cohort("cnn"), weights).update
+    with pytest.warns(UserWarning, match=r"Functional runs with ordinary weights from now on: .* metaleaf\.gradient"):
+        found = low_rank.gather(params, cohort("cnn"), weights).update
+    assert low_rank.mode == "sequential"
+    assert_close(found, expected)
+    runner = engine(work, Rewriting(), "lowrank")
+    twice_over = [runner.gather(params, cohort("cnn"), weights).update for _ in range(2)]
+    assert runner.mode == "lowrank"
+    assert_close(twice_over[0], twice_over[1], rtol=0, atol=0)
+    assert_close(params, work.params(), rtol=0, atol=0)
 
 
 def test_only_big_dense_layers_are_worth_it() -> None:

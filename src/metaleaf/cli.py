@@ -29,7 +29,7 @@ class Compute:
     """Runs computed at the same time, each in a process of its own."""
     threads: int | None = None
     """Threads of each process (default: the machine's, shared out)."""
-    engine: Literal["auto", "sequential", "vectorised"] = "auto"
+    engine: Literal["auto", "sequential", "lowrank", "vectorised"] = "auto"
     """One client at a time, all at once, or whichever suits model and device."""
     device: str = "cpu"
     """``cpu`` or ``cuda``."""

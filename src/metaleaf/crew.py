@@ -29,7 +29,7 @@ class Crew:
 
     def map(self, work: Callable[[Task, T], R], items: Sequence[T]) -> Iterator[R]:
         """work(task, item) of each item, in the order of the items; few results are ahead of what is asked for."""
-        if self.size == 1 or len(items) == 1:
+        if self.size == 1:
             yield from (work(self.task, item) for item in items)
             return
         ahead: deque[Future[R]] = deque()
@@ -37,7 +37,7 @@ class Crew:
         try:
             for item in rest:
                 ahead.append(self._pool.submit(self._do, work, item))
-                if len(ahead) > 2 * self.size:
+                if len(ahead) > self.size:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
@@ -50,6 +50,6 @@ class Crew:
         return ThreadPoolExecutor(self.size, "client", initializer=torch.set_num_threads, initargs=(1,))
 
     def _do(self, work: Callable[[Task, T], R], item: T) -> R:
-        if not hasattr(self._own, "task"):
-            self._own.task = self.task.twin()
-        return work(self._own.task, item)
+        if not hasattr(self._own, "model"):
+            self._own.model = self.task.copied_model()
+        return work(self.task.on(self._own.model), item)

@@ -32,7 +32,10 @@ of the parameters per client fall out of the cache (measured: benchmarks/bench_e
 class Engine(Protocol):
     """Runs a plugin's `client` and `adapt` for many clients."""
 
-    mode: str
+    @property
+    def mode(self) -> str:
+        """The name of the mode."""
+        ...
 
     def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
         """Run `Algorithm.client` over the cohort; the mean is by these weights, which sum to 1."""

@@ -18,7 +18,6 @@ it is exact, up to the order of float sums.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +42,10 @@ class Thin(NamedTuple):
     x: Tensor
 
 
+class Unsupported(RuntimeError):
+    """What cannot be done with factored weights; the engine then runs the client with ordinary ones."""
+
+
 class Use(NamedTuple):
     """One product with weights that are `scale` times the variable: y = x W', or backwards y = x W."""
 
@@ -50,20 +53,36 @@ class Use(NamedTuple):
     x: Tensor
     y: Tensor
     backwards: bool
+    version: int
+    """Of x: how often it had been changed in place."""
 
-    def thin(self, by_y: Tensor, differentiable: bool) -> Thin:
+    def gradient(self, by_y: Tensor, differentiable: bool) -> "Term":
         """The variable's gradient, from the gradient by y."""
-        x = self.x if differentiable else self.x.detach()
-        return Thin(x, by_y) if self.backwards else Thin(by_y, x)
+        if self.x._version != self.version:
+            raise Unsupported("the input of a dense layer was changed in place before its gradient was taken.")
+        x, scale = (self.x, self.scale) if differentiable else (self.x.detach(), _constant(self.scale))
+        return Term(scale, Thin(x, by_y) if self.backwards else Thin(by_y, x))
 
 
-@dataclass
 class Variable:
-    """Where a gradient is taken: collects the uses of weights that contain it."""
+    """Where a gradient is taken: collects the uses of weights that contain it, until that gradient is known."""
 
-    uses: list[Use] = field(default_factory=list)
-    dense: Tensor | None = None
-    """A zero matrix, if the weights were needed as one; autograd's gradient by it is the rest of the gradient."""
+    def __init__(self) -> None:
+        self.uses: list[Use] = []
+        self.matrix: Tensor | None = None
+        """A zero matrix, if the weights were needed as one; autograd's gradient by it is the rest of the gradient."""
+        self.open = True
+
+    def note(self, use: Use) -> None:
+        """Backward passes go on using weights whose gradient is known; and who kept these uses would keep graphs."""
+        if self.open:
+            self.uses.append(use)
+
+    def close(self) -> tuple[list[Use], Tensor | None]:
+        """All that was collected; nothing is any more."""
+        found = self.uses, self.matrix
+        self.uses, self.matrix, self.open = [], None, False
+        return found
 
 
 class Term(NamedTuple):
@@ -95,23 +114,23 @@ class Factored(torch.Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Arithmetic that keeps the form; facts such as the shape; and everything else on the matrix."""
+        """Arithmetic that keeps the form; facts such as the shape; and everything else on a matrix made for it."""
         kwargs = kwargs or {}
-        if rule := _RULES.get(func):
-            kept = rule(*args, **kwargs)
+        if func in _RULES and kwargs.keys() <= {"alpha", "value", "bias"}:
+            kept = _RULES[func](*args, **kwargs)
             if kept is not NotImplemented:
-                return kept
+                return kept if torch.is_grad_enabled() or not isinstance(kept, Factored) else _detached(kept)
         if func in _FACTS:
             with DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
-            raise TypeError(f"{func.__name__} would change factored weights in place: make new ones.")
+        if (_writes(func) and args and isinstance(args[0], Factored)) or isinstance(kwargs.get("out"), Factored):
+            raise Unsupported(f"{func.__name__} would change factored weights in place: change a clone() of them.")
         return func(*dense(tuple(args)), **dense(kwargs))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        """Never reached: `__torch_function__` comes first."""
-        raise NotImplementedError(f"{func} does not know factored weights.")
+        """For what goes round `__torch_function__`, such as torch.func's transformations of them."""
+        raise Unsupported(f"{func} does not know factored weights: take gradients with metaleaf.gradient.grad.")
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         """What it is made of."""
@@ -122,25 +141,23 @@ class Factored(torch.Tensor):
         return sum(len(term.of.x) for term in self.thin)
 
     def matrix(self) -> Tensor:
-        """The weights as an ordinary tensor [out, in]; a gradient through it is found, too."""
-        if len(self.matrices) == 1 and not self.thin and not self.variables and _is_one(self.matrices[0].scale):
-            only: Tensor = self.matrices[0].of
-            return only
+        """The weights as an ordinary tensor of its own [out, in]; a gradient through it is found, too."""
         parts = [term.scale * term.of for term in self.matrices]
         if self.thin:
             g, x = self.factors()
             parts.append(g.T @ x)
         if torch.is_grad_enabled():
-            parts += [term.scale * self._zero(term.of) for term in self.variables]
-        return (
-            sum(parts[1:], start=parts[0]) if parts else torch.zeros(self.shape, dtype=self.dtype, device=self.device)
-        )
+            parts += [term.scale * self._zero(term.of) for term in self.variables if term.of.open]
+        if not parts:
+            return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        whole: Tensor = sum(parts[1:], start=parts[0])
+        return whole
 
     def _zero(self, variable: Variable) -> Tensor:
-        if variable.dense is None:
+        if variable.matrix is None:
             zero = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
-            variable.dense = zero.requires_grad_()
-        return variable.dense
+            variable.matrix = zero.requires_grad_()
+        return variable.matrix
 
     def factors(self) -> Thin:
         """All thin products as one, the numbers in g."""
@@ -158,7 +175,8 @@ def lift(tree: Tree, shapes: Iterable[tuple[int, int]]) -> Tree:
     wanted = set(shapes)
 
     def lifted(leaf: Any) -> Any:
-        return Factored(leaf, (Term(1.0, leaf),)) if tuple(leaf.shape) in wanted else leaf
+        fits = tuple(leaf.shape) in wanted and leaf.is_floating_point()
+        return Factored(leaf, (Term(1.0, leaf),)) if fits else leaf
 
     return tree_map(lifted, tree) if wanted else tree
 
@@ -182,26 +200,28 @@ def break_even(out: int, inner: int) -> int:
 # ---- gradients
 
 
-def variables_of(leaf: Tensor) -> list[Tensor]:
-    """The tensors by which autograd has to differentiate for the gradient by `leaf`, one of the inputs."""
-    if not isinstance(leaf, Factored):
-        return [leaf]
-    variable: Variable = leaf.variables[-1].of
-    return [use.y for use in variable.uses] + ([] if variable.dense is None else [variable.dense])
+def gradients(
+    inputs: Sequence[Tensor], differentiate: Callable[[list[Tensor]], Sequence[Tensor | None]], differentiable: bool
+) -> list[Tensor]:
+    """The gradients by the inputs, each in its input's form.
+
+    differentiate: autograd's gradients by tensors that are part of the graph, None for those without influence.
+    """
+    collected = [leaf.variables[-1].of.close() if isinstance(leaf, Factored) else ([], leaf) for leaf in inputs]
+    wanted = [[*(use.y for use in uses), *([] if rest is None else [rest])] for uses, rest in collected]
+    every = [tensor for tensors in wanted for tensor in tensors]
+    found = iter(differentiate(every) if every else [])
+    return [
+        _gradient(leaf, uses, [next(found) for _ in tensors], differentiable)
+        for leaf, (uses, _), tensors in zip(inputs, collected, wanted, strict=True)
+    ]
 
 
-def gradient_by(leaf: Tensor, found: Sequence[Tensor | None], differentiable: bool) -> Tensor:
-    """The gradient by `leaf` in its own form, from those by its `variables_of` (None: no influence)."""
+def _gradient(leaf: Tensor, uses: Sequence[Use], found: Sequence[Tensor | None], differentiable: bool) -> Tensor:
     if not isinstance(leaf, Factored):
         return torch.zeros_like(leaf) if found[0] is None else found[0]
-    variable: Variable = leaf.variables[-1].of
-    by_y = found[: -1 if variable.dense is not None else None]
-    thin = tuple(
-        Term(use.scale, use.thin(g, differentiable))
-        for use, g in zip(variable.uses, by_y, strict=False)  # the backward pass may have noted more of them
-        if g is not None
-    )
-    rest = found[len(by_y) :]
+    by_y, rest = found[: len(uses)], found[len(uses) :]
+    thin = tuple(use.gradient(g, differentiable) for use, g in zip(uses, by_y, strict=True) if g is not None)
     return Factored(leaf, tuple(Term(1.0, matrix) for matrix in rest if matrix is not None), thin)
 
 
@@ -211,13 +231,18 @@ def gradient_by(leaf: Tensor, found: Sequence[Tensor | None], differentiable: bo
 class _Product(torch.autograd.Function):
     """x W' (or x W) with constant matrices: its derivative by x is again such a product."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Factored, backwards: bool) -> Tensor:
-        ctx.weight, ctx.backwards = weight, backwards
+    def forward(x: Tensor, weight: Factored, backwards: bool) -> Tensor:
         parts = [(scale, x @ matrix if backwards else F.linear(x, matrix)) for scale, matrix in weight.matrices]
         scaled = [part if _is_one(scale) else scale * part for scale, part in parts]
         width = weight.shape[1] if backwards else weight.shape[0]
         return sum(scaled[1:], start=scaled[0]) if scaled else x.new_zeros(len(x), width)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        _, ctx.weight, ctx.backwards = inputs
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -227,11 +252,13 @@ class _Product(torch.autograd.Function):
 def _product(x: Tensor, weight: Factored, backwards: bool) -> Tensor:
     """x W' (or x W) for weights without thin factors, noted by the variables in them."""
     y: Tensor = _Product.apply(x, weight, backwards)  # type: ignore[no-untyped-call]
-    if torch.is_grad_enabled():
-        for scale, variable in weight.variables:
-            y = y if y.requires_grad else y.requires_grad_()
-            variable.uses.append(Use(scale, x, y, backwards))
-    return y
+    variables = [term for term in weight.variables if term.of.open] if torch.is_grad_enabled() else []
+    if not variables:
+        return y
+    y = y if y.requires_grad else y.requires_grad_()
+    for scale, variable in variables:
+        variable.note(Use(scale, x, y, backwards, x._version))
+    return y.clone()  # what is noted must not change if the model goes on with it in place
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
@@ -250,15 +277,15 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def _differentiable(term: Term) -> bool:
-    return any(isinstance(part, Tensor) and part.requires_grad for part in term)
+def _differentiable(parts: Iterable[Any]) -> bool:
+    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
 
 
 def _sum(a: Any, b: Any, a_scale: Number, b_scale: Number) -> Any:
     """a_scale * a + b_scale * b, if both are factored or one is factored and the other one of its matrices."""
     like = a if isinstance(a, Factored) else b
-    a, b = _factored(a, like), _factored(b, like)
-    if a is None or b is None:
+    a, b = _as_factored(a, like), _as_factored(b, like)
+    if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
         return NotImplemented
     matrices = _added(a.matrices, a_scale, b.matrices, b_scale)
     thin = _added(a.thin, a_scale, b.thin, b_scale)
@@ -269,7 +296,7 @@ def _sum(a: Any, b: Any, a_scale: Number, b_scale: Number) -> Any:
     return found
 
 
-def _factored(value: Any, like: Factored) -> Factored | None:
+def _as_factored(value: Any, like: Factored) -> Factored | None:
     if isinstance(value, Factored):
         return value
     known = any(value is term.of for term in like.matrices)
@@ -311,7 +338,9 @@ def _multiply(a: Any, b: Any) -> Any:
 
 
 def _divide(a: Any, b: Any) -> Any:
-    return _scaled(a, 1.0 / b) if isinstance(a, Factored) and _is_number(b) else NotImplemented
+    if not isinstance(a, Factored) or not _is_number(b) or (not isinstance(b, Tensor) and b == 0):
+        return NotImplemented
+    return _scaled(a, 1.0 / (b.to(a.dtype) if isinstance(b, Tensor) else b))
 
 
 def _scaled(factored: Factored, number: Any) -> Any:
@@ -333,28 +362,35 @@ def _add_product(a: Any, b: Any, c: Any, *, value: Number = 1.0) -> Any:
     return _sum(a, factor, 1.0, _times(value, number)) if _is_number(number) else NotImplemented
 
 
-def _zeros_like(a: Factored, **options: Any) -> Any:
-    return NotImplemented if options else Factored(a)
+def _zeros_like(a: Factored) -> Factored:
+    return Factored(a)
 
 
 def _detached(a: Factored) -> Factored:
-    """Without variables, and constant."""
-    matrices = tuple(
-        Term(_constant(scale), of.detach() if of.requires_grad else of)  # else still the same, by its identity
-        for scale, of in a.matrices
+    """Without variables, and constant; what is so already stays the same, by its identity."""
+    if not _depends(a):
+        return a
+    matrices = tuple(Term(_constant(scale), _constant(of)) for scale, of in a.matrices)
+    thin = tuple(
+        Term(_constant(scale), Thin(of.g.detach(), of.x.detach()) if _differentiable(of) else of)
+        for scale, of in a.thin
     )
-    thin = tuple(Term(_constant(scale), Thin(of.g.detach(), of.x.detach())) for scale, of in a.thin)
     return Factored(a, matrices, thin)
 
 
-def _constant(scale: Number) -> Number:
-    return scale.detach() if isinstance(scale, Tensor) else scale
+def _constant(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) and value.requires_grad else value
 
 
 def _depends(a: Factored) -> bool:
     """Whether a gradient may have to pass through it."""
-    parts = [part for term in (*a.matrices, *a.thin) for part in leaves(tuple(term))]
-    return bool(a.variables) or any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+    parts = (part for term in (*a.matrices, *a.thin) for part in leaves(tuple(term)))
+    return bool(a.variables) or _differentiable(parts)
+
+
+def _writes(func: Callable[..., Any]) -> bool:
+    name = func.__name__
+    return name in _WRITING or (name.endswith("_") and not name.endswith("__"))
 
 
 _RULES: dict[Any, Callable[..., Any]] = {
@@ -375,11 +411,11 @@ _RULES: dict[Any, Callable[..., Any]] = {
     torch.Tensor.div: _divide,
     torch.Tensor.__truediv__: _divide,
     torch.neg: lambda a: _scaled(a, -1.0),
+    torch.Tensor.neg: lambda a: _scaled(a, -1.0),
     torch.Tensor.__neg__: lambda a: _scaled(a, -1.0),
     torch.addcmul: _add_product,
     torch.zeros_like: _zeros_like,
-    torch.clone: lambda a, **_: a,
-    torch.Tensor.clone: lambda a, **_: a,
+    torch.detach: _detached,
     torch.Tensor.detach: _detached,
     getattr(torch.Tensor, "requires_grad").__get__: _depends,  # noqa: B009
 }
@@ -395,3 +431,6 @@ _FACTS = {
     torch.Tensor.__len__,
 }
 """What may be asked without the values."""
+
+_WRITING = {"__setitem__", "__set__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
+"""What changes its first argument, beside functions whose names end in one underscore."""

@@ -5,17 +5,16 @@ runs on torch's ordinary autograd, which keeps the fused kernels that functorch 
 fast, its second-order gradients 2.5 times).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metaleaf.factored import Factored, gradient_by, variables_of
-from metaleaf.trees import Tree, leaves, tree_map, zeros_like
+from metaleaf.factored import Factored, gradients
+from metaleaf.trees import Tree, leaves, tree_map
 
 _vectorising: ContextVar[bool] = ContextVar("vectorising", default=False)
 _depth: ContextVar[int] = ContextVar("depth", default=0)
@@ -38,22 +37,23 @@ def vectorising() -> Iterator[None]:
 
 def _autograd(f: Callable[..., Tensor]) -> Callable[..., Tree]:
     def gradient(tree: Tree, *rest: Any) -> Tree:
-        outer = _depth.get()
-        token = _depth.set(outer + 1)
+        # Only within another gradient it is differentiated further, and there not under no_grad.
+        outer = _depth.get() > 0 and torch.is_grad_enabled()
+        token = _depth.set(_depth.get() + 1)
         try:
             with torch.enable_grad():
                 inputs = tree_map(_fresh, tree)
                 value = f(inputs, *rest)
-                if not value.requires_grad:  # a constant
-                    return zeros_like(tree)
-                by = [variables_of(leaf) for leaf in leaves(inputs)]
-                every = [variable for variables in by for variable in variables]
-                found = iter(torch.autograd.grad(value, every, create_graph=outer > 0, allow_unused=True))
+
+                def differentiate(by: list[Tensor]) -> Sequence[Tensor | None]:
+                    if not value.requires_grad:  # a constant
+                        return [None] * len(by)
+                    return torch.autograd.grad(value, by, create_graph=outer, allow_unused=True)
+
+                found = iter(gradients(leaves(inputs), differentiate, outer))
         finally:
             _depth.reset(token)
-        parts = [[next(found) for _ in variables] for variables in by]
-        gradients = iter(map(partial(gradient_by, differentiable=outer > 0), leaves(inputs), parts))
-        return tree_map(lambda _: next(gradients), inputs)
+        return tree_map(lambda _: next(found), inputs)
 
     return gradient
 

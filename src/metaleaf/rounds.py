@@ -21,7 +21,7 @@ def over(f: Callable[..., Tree]) -> Callable[..., Tree]:
     """The function that applies f along the first dimension of its arguments' leaves, side by side."""
 
     def decomposed(*arguments: Tree) -> Tree:
-        # As in metaleaf.engine: inside a gradient, operators without a batching rule (a whole LSTM) are taken apart.
+        # As in metaleaf.vectorised: a gradient takes operators without a batching rule (a whole LSTM) apart.
         _, result = torch.func.grad(lambda unused: (unused, f(*arguments)), has_aux=True)(torch.zeros(()))
         return result
 

@@ -1,8 +1,8 @@
 """One client after the other on each thread: the reference, and the faster engine for large models on a CPU."""
 
-from collections.abc import Collection, Sequence
-from functools import partial
-from typing import Any
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,12 +10,15 @@ from torch import Tensor
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
 from metaleaf.crew import Crew
-from metaleaf.factored import lift
+from metaleaf.factored import Unsupported, lift
 from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
 from metaleaf.shots import AnyEpisode, Episode, Shots, rows
 from metaleaf.task import Task
 from metaleaf.trees import Tree
+
+R = TypeVar("R")
+Shapes = Collection[tuple[int, int]]
 
 
 class Sequential:
@@ -25,34 +28,59 @@ class Sequential:
         self, task: Task, algorithm: Algorithm, device: torch.device, shapes: Collection[tuple[int, int]] = ()
     ) -> None:
         self.task, self.algorithm, self.device, self.shapes = task, algorithm, device, shapes
-        self.mode = "lowrank" if shapes else "sequential"
         self.crew = Crew(task)
+
+    @property
+    def mode(self) -> str:
+        """What clients run with, in a word for the record."""
+        return "lowrank" if self.shapes else "sequential"
 
     def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
         """See `Engine`."""
-        sent = Sent(self.algorithm, weights)
-        # Longest first, so that the threads end together.
-        order = sorted(range(len(episodes)), key=lambda i: (-rows(episodes[i]), i))
-        work = partial(self._client, self._lifted(broadcast, episodes[0]), episodes)
-        for i, reply in zip(order, self.crew.map(work, order), strict=True):
-            with torch.no_grad():
-                sent.one(i, reply)
-        return sent.gathered(self.device)
-
-    def _client(self, broadcast: Tree, episodes: Sequence[AnyEpisode], task: Task, i: int) -> Any:
-        episode = trees.to(episodes[i], self.device)
-        if isinstance(episode, Episode):
-            episode = episode._replace(memory=self._lifted(episode.memory, episode))
-        with torch.no_grad():
-            return self.algorithm.client(task, broadcast, episode)
-
-    def _lifted(self, tree: Tree, episode: AnyEpisode) -> Tree:
         # Environments are vectorised over their clients inside the algorithm.
-        return lift(tree, self.shapes if isinstance(episode, Episode) else ())
+        return self._thin_or_not(
+            lambda shapes: self._gather(broadcast, episodes, weights, shapes), isinstance(episodes[0], Episode)
+        )
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
-        lifted = lift(broadcast, self.shapes)
+        return self._thin_or_not(lambda shapes: self._score(broadcast, clients, every_step, shapes))
+
+    def _thin_or_not(self, work: Callable[[Shapes], R], allowed: bool = True) -> R:
+        """The work with factored weights, or with ordinary ones where the algorithm does not get on with factored."""
+        if not self.shapes or not allowed:
+            return work(())
+        try:
+            return work(self.shapes)
+        except Unsupported as error:
+            self.shapes = ()
+            name = type(self.algorithm).__name__
+            warnings.warn(f"{name} runs with ordinary weights from now on: {error}", stacklevel=4)
+            return work(())
+
+    def _gather(
+        self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float], shapes: Shapes
+    ) -> Gathered:
+        sent, lifted = Sent(self.algorithm, weights), lift(broadcast, shapes)
+
+        def work(task: Task, i: int) -> Any:
+            episode = trees.to(episodes[i], self.device)
+            if shapes:
+                episode = episode._replace(memory=lift(episode.memory, shapes))
+            with torch.no_grad():
+                return self.algorithm.client(task, lifted, episode)
+
+        # Longest first, so that the threads end together.
+        order = sorted(range(len(episodes)), key=lambda i: (-rows(episodes[i]), i))
+        with torch.no_grad():
+            for i, reply in zip(order, self.crew.map(work, order), strict=True):
+                sent.one(i, reply)
+            return sent.gathered(self.device)
+
+    def _score(
+        self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool, shapes: Shapes
+    ) -> list[Tensor]:
+        lifted = lift(broadcast, shapes)
 
         def work(task: Task, client: tuple[Shots, Shots]) -> Tensor:
             with torch.no_grad():

@@ -1,6 +1,7 @@
 """A task: the model, its loss and its score. Algorithms learn through it and are told nothing else about the data."""
 
 import copy
+import threading
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,8 @@ Params = dict[str, Tensor]
 
 Predict = Callable[[Tensor, Tensor | None], Tensor]
 """Class scores [n, classes] for x [n, *x_shape] and a mask (bool [n] or None)."""
+
+_DRAWING = threading.Lock()
 
 SCORE_ROWS = 512
 """Examples per forward pass when scoring: bounds the memory of activations, does not change the result."""
@@ -44,7 +47,8 @@ class Task:
         model = self.model
         if draw:
             model = copy.deepcopy(model)
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            # The generator is the process's, and clients may run on several threads.
+            with _DRAWING, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.manual_seed(derive(self.seed, "draw", draw))
                 initialise(model)
         named = model.named_parameters()
@@ -67,13 +71,15 @@ class Task:
         held._fixed = {**self._fixed, **fixed}
         return held
 
-    def twin(self) -> "Task":
-        """The same task for another thread: calling a module with other parameters writes into the module."""
+    def on(self, model: Model) -> "Task":
+        """The same task with another copy of its model, for another thread: calling a module writes into it."""
         other = copy.copy(self)
-        shared = {id(p): p for p in self.model.parameters()}
-        other.model = copy.deepcopy(self.model, shared)
-        other._features = _Features(other.model)
+        other.model, other._features = model, _Features(model)
         return other
+
+    def copied_model(self) -> Model:
+        """A copy of the module that shares the parameters."""
+        return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
 
     def logits(self, params: Params, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Class scores [n, classes] for x [n, *x_shape]; the mask tells batch normalisation which rows are real."""
