@@ -389,10 +389,28 @@ class TestReport:
         assert main(["report", str(suite), "--baseline", "none"]) == 2
         assert "unknown baseline 'none'" in capsys.readouterr().err
 
+    def test_several_suites_make_a_panel_each(
+        self, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other, output = tmp_path / "other", tmp_path / "both"
+        write_record(other, "few_round", 1, level(0.4, 0.6), dataset="plays")
+        assert main(["report", str(suite), "--also", str(other), "--output", str(output)]) == 0
+        table = pd.read_csv(output / "table.csv")
+        assert table.groupby("dataset", sort=False)["seeds"].max().to_dict() == {"shifts": 3, "plays": 1}
+        assert "plays" in (output / "rounds_before.svg").read_text()
+        assert main(["report", str(suite), "--also", str(other)]) == 2
+        assert "add --output" in capsys.readouterr().err
+
+    def test_suites_on_the_same_data_are_reported_apart(self, suite: Path, tmp_path: Path) -> None:
+        write_record(tmp_path / "other", "few_round", 1, level(0.4, 0.6))
+        with pytest.raises(DataError, match="the suites other and suite both have a dataset shifts"):
+            write_report(suite, tmp_path / "out", also=[tmp_path / "other"])
+
     def test_only_this_track_has_a_baseline(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         write_ordinary(tmp_path / "suite", "femnist", "maml", 0, clients=12)
-        assert main(["report", str(tmp_path / "suite"), "--baseline", "maml"]) == 2
-        assert "is for suites of new environments" in capsys.readouterr().err
+        for option in (["--baseline", "maml"], ["--also", str(tmp_path), "--output", str(tmp_path / "out")]):
+            assert main(["report", str(tmp_path / "suite"), *option]) == 2
+            assert "is for suites of new environments" in capsys.readouterr().err
 
     def test_runs_say_what_a_run_was(self, suite: Path) -> None:
         frame = runs(records(suite))

@@ -169,10 +169,15 @@ class ReportCommand:
     """Default: `report` in that folder."""
     baseline: str | None = None
     """New environments: the label that all others are paired with (default: few_round, if it is there)."""
+    also: tuple[Path, ...] = ()
+    """New environments: folders of further suites, on other datasets, for one figure with a panel each."""
 
     def main(self) -> None:
         """Write it."""
-        _report(self.folder, self.output or self.folder / "report", _order(self.folder), baseline=self.baseline)
+        if self.also and not self.output:
+            raise ConfigError("a report of several suites belongs to none of their folders: add --output.")
+        output = self.output or self.folder / "report"
+        _report(self.folder, output, _order(self.folder), baseline=self.baseline, also=self.also)
 
 
 @dataclass(frozen=True)
@@ -359,10 +364,11 @@ def _report(
     order: Sequence[str] = (),
     only: Container[str] | None = None,
     baseline: str | None = None,
+    also: Sequence[Path] = (),
 ) -> None:
     from metaleaf.report import write_report
 
-    written = write_report(folder, output, order=order, only=only, baseline=baseline)
+    written = write_report(folder, output, order=order, only=only, baseline=baseline, also=also)
     table = next((path for path in written if path.suffix == ".md"), None)
     if table:
         print(table.read_text(encoding="utf-8"))

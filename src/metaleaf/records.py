@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -226,22 +228,29 @@ def record_paths(folder: Path, only: Container[str] | None = None) -> list[Path]
     return [path for path in sorted(folder.rglob("seed-*.json")) if only is None or path.parent.name in only]
 
 
-def read_all(kind: type[AnyRecord], folder: Path, only: Container[str] | None = None) -> list[AnyRecord]:
-    """Like `read_records`, on the track of that kind of record."""
-    records = [_read_record(kind, path) for path in record_paths(folder, only)]
+def read_all(
+    kind: type[AnyRecord], folder: Path, only: Container[str] | None = None, also: Sequence[Path] = ()
+) -> list[AnyRecord]:
+    """Like `read_records`, on the track of that kind of record; after them the records below the folders `also`."""
+    paths = [*record_paths(folder, only), *(path for other in also for path in record_paths(other))]
+    records = [_read_record(kind, path) for path in paths]
     cells = Counter(_cell(record.content) for record in records)
     for record in records:
         if cells[_cell(record.content)] > 1:
             raise DataError(f"{record.path} is one of several records of the same run; remove the copy")
-    _check_comparable(records, folder)
+    for place in (folder, *also):
+        suites = sorted({record.content.suite for record in records if record.path.is_relative_to(place)})
+        if len(suites) > 1:
+            raise DataError(f"{place} holds records of several suites ({', '.join(suites)}); report one of them")
+    _check_comparable(records)
     return records
 
 
-def _check_comparable(records: Sequence[Stored[Head]], folder: Path) -> None:
+def _check_comparable(records: Sequence[Stored[Head]]) -> None:
     """DataError if a table of these records would compare what cannot be compared."""
-    suites = sorted({record.content.suite for record in records})
-    if len(suites) > 1:
-        raise DataError(f"{folder} holds records of several suites ({', '.join(suites)}); report one of them")
+    for dataset, suites in groupby(sorted({(r.content.dataset, r.content.suite) for r in records}), itemgetter(0)):
+        if len(names := [suite for _, suite in suites]) > 1:
+            raise DataError(f"the suites {' and '.join(names)} both have a dataset {dataset}; report them apart")
     splits: dict[tuple[Hashable, ...], Stored[Head]] = {}
     for record in records:
         first = splits.setdefault(record.content.comparable, record)

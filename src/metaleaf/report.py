@@ -20,12 +20,14 @@ def write_report(
     only: Container[str] | None = None,
     model: Model = "selected",
     baseline: str | None = None,
+    also: Sequence[Path] = (),
 ) -> list[Path]:
     """Write `table.{md,csv,tex}`, `<figure>.{png,svg,pdf}` and `index.html` into `output`; return the paths.
 
     `suite_folder` is `results/<suite>`; `order` has the algorithm labels in the suite's order (default: by
     label); `only` the config hashes to report (default: all). Tables and figures show `model`, the CSV has both.
-    On the track of new environments the others are paired with the label `baseline`; there is one model.
+    On the track of new environments the others are paired with the label `baseline`; there is one model; and `also`
+    has the folders of further suites, on other datasets, that go into the same tables and figures.
     Nothing is written unless everything could be made, and every file is replaced as a whole.
 
     Raises DataError when there is no record or a damaged one, or a baseline without its pair; ConfigError when there is
@@ -35,10 +37,11 @@ def write_report(
     if not paths:
         raise DataError(f"no records below {suite_folder}; run the suite first")
     if _of_new_environments(paths[0]):  # a folder with records of both tracks is refused by either reader
-        entered = in_order(read_all(EnvironmentRecord, suite_folder, only), order)
+        entered = in_order(read_all(EnvironmentRecord, suite_folder, only, also), order)
         contents = environment_report.contents(entered, baseline)
-    elif baseline is not None:
-        raise ConfigError(f"a baseline ({baseline}) is for suites of new environments; {suite_folder} is none.")
+    elif baseline is not None or also:
+        what = f"a baseline ({baseline})" if baseline else "a report of several suites"
+        raise ConfigError(f"{what} is for suites of new environments; {suite_folder} is none.")
     else:
         contents = _contents(in_order(read_records(suite_folder, only), order), model)
     output.mkdir(parents=True, exist_ok=True)
