@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import trees
+from metaleaf import trees, writers
 from metaleaf.writers import Basis, Coordinate, Dense, Reader, SetNetwork, Writer, mlp, perceive
 
 LAYERS = (6, 1, 8)
@@ -188,3 +188,11 @@ def test_he_normal_weights() -> None:
         assert not layer["bias"].any()
     zero = mlp([4, 5, 3], torch.Generator().manual_seed(0), zero_end=True)
     assert not perceive(zero, torch.randn(2, 4)).any()
+
+
+def test_coordinates_in_pieces_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Coordinate(LAYERS, 5)
+    weights, params, updates = shaken(writer), numbers(TOTAL, seed=3), numbers(3, TOTAL, seed=4)
+    expected = writer.change(weights, params, updates, SHARES)
+    monkeypatch.setattr(writers, "ROWS", 4)
+    assert_close(writer.change(weights, params, updates, SHARES), expected, rtol=1e-12, atol=1e-14)

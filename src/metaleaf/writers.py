@@ -21,6 +21,9 @@ Reader = Literal["set", "mean", "linear"]
 
 Layers = list[Tree]
 
+ROWS = 1 << 18
+"""Coordinates that a perceptron reads at once: bounds the memory of hidden units, does not change the result."""
+
 
 def mlp(sizes: list[int], generator: Generator, *, zero_end: bool = False) -> Layers:
     """Weights of a perceptron: He-normal, zero biases; with `zero_end` it starts as the zero function."""
@@ -176,7 +179,8 @@ class Coordinate:
         size = self._usual(mean)
         features = [mean, spread, agreement, mean / size, size.log(), params / self._usual(params)]
         owners = torch.cat([weights["layers"][i].expand(n, -1) for i, n in enumerate(self.layers)])
-        found = perceive(weights["network"], torch.cat([torch.stack(features, dim=1), owners], dim=1))
+        read = torch.cat([torch.stack(features, dim=1), owners], dim=1)
+        found = torch.cat([perceive(weights["network"], rows) for rows in torch.split(read, ROWS)])
         return found[:, 0] * mean + found[:, 1]
 
     def _usual(self, values: Tensor) -> Tensor:
