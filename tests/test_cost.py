@@ -7,7 +7,7 @@ import torch
 from small_tasks import LEARN_FROM_CLIENTS, SPECS, episode, remembering, task
 from torch.utils.flop_counter import FlopCounterMode
 
-from metaleaf import registry
+from metaleaf import cost, registry
 from metaleaf.algorithm import Algorithm
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fomaml import FOMAML
@@ -69,6 +69,13 @@ def test_fedavg_on_an_lstm_by_hand() -> None:
     forward = characters * (2 * gates * (8 + 256) + 2 * recurrent) + 2 * 256 * 10
     flops = ClientFlops(work, FedAvg(), work.params(), spec)
     assert flops(episode("lstm", 3, 20, seed=0)) == 23 * (3 * forward - 2 * recurrent)
+
+
+@pytest.mark.parametrize("algorithm", [MAML(inner_steps=2), FOMAML(), MetaSGD()])
+def test_a_long_row_is_counted_on_shorter_ones(algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = counter(algorithm, "lstm")(episode("lstm", 3, 20, seed=0))
+    monkeypatch.setattr(cost, "_LENGTHS", (8, 9))  # as long as the rows are: no shorter ones
+    assert found == counter(algorithm, "lstm")(episode("lstm", 3, 20, seed=0))
 
 
 def test_first_order_maml_on_logistic_regression_by_hand() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_tasks import cohort, task
 
-from metaleaf import trees
+from metaleaf import factored, trees
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.crew import Crew
 from metaleaf.engine import engine
@@ -95,13 +95,14 @@ def test_a_failure_is_raised_and_ends_the_rest() -> None:
 
 
 @pytest.mark.parametrize("mode", ["sequential", "lowrank"])
-def test_the_number_of_threads_does_not_change_a_bit(mode: str) -> None:
+def test_the_number_of_threads_does_not_change_a_bit(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factored, "LEAST_ROWS", 2)
     algorithm, found = FedAvg(SGD(0.1), batch_size=2), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         work = task("cnn", torch.float32)
         runner = engine(work, algorithm, mode)  # type: ignore[arg-type]
         one = runner.gather(work.params(), cohort("cnn")[3:], [1.0]).update
-        found.append((one, runner.gather(work.params(), cohort("cnn"), [0.1, 0.2, 0.3, 0.4]).update))
+        found.append((one, runner.gather(work.params(), cohort("cnn") * 3, [1 / 12] * 12).update))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(trees.leaves(found[0]), trees.leaves(other), strict=True))

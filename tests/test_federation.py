@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metaleaf import trees
 from metaleaf.client_store import ClientStore
 from metaleaf.config import Protocol
 from metaleaf.errors import ConfigError
@@ -43,6 +44,30 @@ def federation(counts: list[int], seed: int = 1, *, window: int = 0, **protocol:
 
 def parts(found: Federation) -> list[set[int]]:
     return [set(found.clients[part].tolist()) for part in ("train", "validation", "test")]
+
+
+def test_a_cohorts_episodes_are_those_of_its_clients() -> None:
+    """Read at once, and the row numbers kept from one round to the next."""
+    for options in ({}, {"max_examples": 9}, {"window": WINDOW}):
+        found = federation([20, 1, 7, 30, 12, 9], **options)
+        cohort = [int(i) for i in found.clients["train"]]
+        for number in (1, 2):
+            together = found.episodes(cohort, number)
+            apart = [federation([20, 1, 7, 30, 12, 9], **options).episode(i, number) for i in cohort]
+            for one, other, client in zip(together, apart, cohort, strict=True):
+                torch.testing.assert_close(trees.leaves(one)[:-1], trees.leaves(other)[:-1])
+                assert one.data.x[:, 0].tolist() == [client] * found.size(client)
+                assert found.clients["train"][int(one.client)] == client
+
+
+def test_kept_row_numbers_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metaleaf.federation.KEPT", 50)
+    found, again = federation([20] * 10), federation([20] * 10)
+    for _ in range(2):
+        for i in range(10):
+            expected = [rows.tolist() for rows in again._split_rows(i, 0.2)]
+            assert [rows.tolist() for rows in found.split_rows(i, 0.2)] == expected
+            assert len(found._known) <= 4
 
 
 # ----------------------------------------------------------------------------------------------------------- clients

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import torch
+
 from metaleaf import models, registry, trees
 from metaleaf.algorithm import About, Algorithm, Family
 from metaleaf.config import build
@@ -143,7 +145,7 @@ def cost(algorithm: Algorithm, task: Task, spec: Mapping[str, Any]) -> Cost:
         return Cost(0.0, 0.0, None)
     model = trees.nbytes(task.params())
     broadcast = algorithm.init(task, task.params()).broadcast
-    episode = empty_episode(spec, 2, 2, 4)
+    episode = trees.to(empty_episode(spec, 2, 2, 4), torch.device("meta"))
     kept = None
     if hasattr(algorithm, "memory"):
         episode = episode._replace(memory=algorithm.memory(task, broadcast))

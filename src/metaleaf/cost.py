@@ -1,26 +1,32 @@
-"""What one client costs: the trees that travel, and the FLOPs of its work, counted on tensors without data.
+"""What one client costs: the trees that travel, and the FLOPs of its work, counted while tiny clients do it.
 
-Counted are matrix products and convolutions, forward and backward, of higher order too (torch's FlopCounterMode);
+Counted are matrix products and convolutions, forward and backward, of higher order too (torch's formulas);
 element-wise work is not, as is usual. Padding never counts: the count is of one unpadded client.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm, Replies, Traffic
+from metaleaf.gradient import as_written
 from metaleaf.shots import EnvironmentEpisode, Episode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
 _PROBES = np.array([[2, 2, 2], [4, 2, 2], [2, 4, 2], [2, 2, 4]])
-"""Sizes of (support, query, data) to count at; all small, as operators without data still cost time."""
+"""Sizes of (support, query, data) to count at."""
+_LENGTHS = (3, 4)
+"""Lengths of rows that recurrent models are counted at; a longer row is more of the same steps."""
 
 
 def exchanged(algorithm: Algorithm, broadcast: Tree, update: Tree) -> Traffic:
@@ -39,18 +45,30 @@ class ClientFlops:
     """
 
     def __init__(self, task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> None:
-        meta = Task(copy.deepcopy(task.model).to("meta"), clients=task.clients, cohort=task.cohort)
-        empty = trees.to(broadcast, torch.device("meta"))
-        memory = algorithm.memory(meta, empty) if hasattr(algorithm, "memory") else ()
-        probes = [empty_episode(spec, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
-        counts = [_count(partial(algorithm.client, meta, empty, probe)) for probe in probes]
-        equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
-        self._coefficients = np.linalg.solve(equations, np.array(counts, dtype=float))
+        own = Task(copy.deepcopy(task.model).to("cpu"), clients=task.clients, cohort=task.cohort)
+        broadcast = trees.to(broadcast, torch.device("cpu"))
+        self._coefficients: list[float] = _coefficients(own, algorithm, broadcast, spec).tolist()
 
     def __call__(self, episode: Episode) -> int:
         """FLOPs of one client's work on the (unpadded) episode."""
-        sizes = [len(part.y) for part in (episode.support, episode.query, episode.data)]
-        return round(float(self._coefficients @ np.array([1.0, *sizes])))
+        constant, support, query, data = self._coefficients
+        sizes = [part.y.shape[0] for part in (episode.support, episode.query, episode.data)]
+        return round(constant + support * sizes[0] + query * sizes[1] + data * sizes[2])
+
+
+def _coefficients(task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> np.ndarray:
+    """(constant, per support, per query, per data example)."""
+    length = spec["x_shape"][0]
+    if task.model.recurrent and length > max(_LENGTHS):
+        short = ({**spec, "x_shape": (n,)} for n in _LENGTHS)
+        few, more = (_coefficients(task, algorithm, broadcast, one) for one in short)
+        return np.asarray(few + (length - _LENGTHS[0]) * (more - few))
+    memory = algorithm.memory(task, broadcast) if hasattr(algorithm, "memory") else ()
+    probes = [empty_episode(spec, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
+    counts = [_count(partial(algorithm.client, task, broadcast, probe)) for probe in probes]
+    equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
+    found: np.ndarray = np.linalg.solve(equations, np.array(counts, dtype=float))
+    return found
 
 
 def count(task: Task, algorithm: Algorithm, broadcast: Tree, episode: EnvironmentEpisode) -> int:
@@ -62,23 +80,44 @@ def count(task: Task, algorithm: Algorithm, broadcast: Tree, episode: Environmen
 
 
 def _count(work: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with _Counter() as counter, torch.no_grad(), as_written(), _without_onednn():
         work()
-    return int(counter.get_total_flops())
+    return int(counter.total)
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sums up torch's formulas for the operators' FLOPs; torch's own counter imports the whole of torch.compile."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to be skipped it would have to be imported, which takes seconds, and nothing is compiled here."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.total += int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=found))
+        return found
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Its LSTM is one operator, for which there is no formula."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a setting of Intel's GPUs that flags() restores with the others
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 def empty_episode(spec: Mapping[str, Any], support: int, query: int, data: int) -> Episode:
-    """An episode of those sizes on the device "meta"."""
+    """An episode of zeros of those sizes."""
 
     def shots(n: int) -> Shots:
-        x = torch.empty((n, *spec["x_shape"]), dtype=getattr(torch, spec["x_dtype"]), device="meta")
-        y = torch.empty(n, dtype=torch.int64, device="meta")
-        return Shots(x, y, torch.empty((), dtype=torch.int64, device="meta"))
+        x = torch.zeros((n, *spec["x_shape"]), dtype=getattr(torch, spec["x_dtype"]))
+        return Shots(x, torch.zeros(n, dtype=torch.int64), torch.tensor(0))
 
-    return Episode(
-        shots(support),
-        shots(query),
-        shots(data),
-        torch.empty((), device="meta"),
-        torch.empty((), dtype=torch.int64, device="meta"),
-    )
+    return Episode(shots(support), shots(query), shots(data), torch.tensor(0.0))

@@ -6,17 +6,23 @@ lets go of Python's lock while it computes, and the shared parameters are there 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
+from metaleaf.lockstep import Team
 from metaleaf.task import Task
+
+TEAM = 5
+"""Clients in lockstep, at most. More save little: the products of five batches are bound by arithmetic."""
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class Crew:
@@ -45,11 +51,45 @@ class Crew:
             for future in ahead:
                 future.cancel()
 
+    def map_teams(
+        self,
+        work: Callable[[Task, T], R],
+        teams: Sequence[Sequence[T]],
+        shared: Collection[Tensor],
+        after: Callable[[Sequence[T], list[R]], S],
+    ) -> Iterator[S]:
+        """after(team, results) of each team, in their order, with results from work(task, item) of its items.
+
+        What they do with the shared matrices a team's members do together (`metaleaf.lockstep`).
+        """
+        seats = max(1, self.size // max(1, len(teams)))
+
+        def together(_: Task, team: Sequence[T]) -> S:
+            return after(team, Team(shared, seats).map(self._lanes, partial(self._do, work), team))
+
+        return self.map(together, teams)
+
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.size, "client", initializer=torch.set_num_threads, initargs=(1,))
+
+    @cached_property
+    def _lanes(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.size * TEAM, "lane", initializer=torch.set_num_threads, initargs=(1,))
 
     def _do(self, work: Callable[[Task, T], R], item: T) -> R:
         if not hasattr(self._own, "model"):
             self._own.model = self.task.copied_model()
         return work(self.task.on(self._own.model), item)
+
+
+def dealt(items: Sequence[T]) -> list[Sequence[T]]:
+    """Items in teams. Which ones does not depend on the number of threads, so that it changes no bit.
+
+    Dealt like cards, there and back, so that teams of clients sorted by size have about equal work; an even number of
+    teams, so that two threads end together. Where there are more threads, several clients of a team run at one time.
+    """
+    count = 2 * -(-len(items) // (2 * TEAM))
+    passes = [items[start : start + count] for start in range(0, len(items), count)]
+    there_and_back = [cards[:: 1 if i % 2 == 0 else -1] for i, cards in enumerate(passes)]
+    return [team for team in ([cards[i] for cards in there_and_back if i < len(cards)] for i in range(count)) if team]

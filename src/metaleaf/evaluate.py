@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from metaleaf.engine import Engine
 from metaleaf.federation import Federation
+from metaleaf.shots import Shots
 from metaleaf.statistics import summarise
 from metaleaf.trees import Tree
 
@@ -27,26 +29,30 @@ def score_clients(
 
     Without `every_step` there are two rows per client at most: before adaptation, and (as step 1) after all of it.
     """
-    shots = [federation.support_query(client, support) for client in clients]
-    scores = engine.score(broadcast, shots, every_step)
-    rows = []
-    for client, (held, query), score in zip(clients, shots, scores, strict=True):
-        majority = np.count_nonzero(query.y.numpy() == np.bincount(held.y.numpy()).argmax())
-        for step, (n, correct, loss) in enumerate(score.tolist()):
-            rows.append(
-                {
-                    "support": support,
-                    "client": str(federation.store.ids[client]),
-                    "environment": str(federation.store.environments[client]),
-                    "n_support": len(held.y),
-                    "n": int(n),
-                    "step": step,
-                    "correct": int(correct),
-                    "loss": loss / n if n else 0.0,
-                    "majority": majority,
-                }
-            )
-    return pd.DataFrame(rows, columns=list(CLIENT_COLUMNS))
+    shots = federation.support_queries(clients, support)
+    scores = torch.stack(engine.score(broadcast, shots, every_step)).numpy()
+    n, correct, loss = scores.reshape(-1, 3).T
+    steps, store = scores.shape[1], federation.store
+    by_client = {
+        "client": store.ids[np.asarray(clients)].tolist(),
+        "environment": store.environments[np.asarray(clients)].tolist(),
+        "n_support": [len(held.y) for held, _ in shots],
+        "majority": [_majority(held, query) for held, query in shots],
+    }
+    by_row = {
+        "support": support,
+        **{name: [value for value in values for _ in range(steps)] for name, values in by_client.items()},
+        "n": n.astype(np.int64),
+        "step": np.tile(np.arange(steps), len(shots)),
+        "correct": correct.astype(np.int64),
+        "loss": loss / np.maximum(n, 1),
+    }
+    return pd.DataFrame(by_row, columns=list(CLIENT_COLUMNS))
+
+
+def _majority(support: Shots, query: Shots) -> int:
+    """Query examples of the class that most support examples have."""
+    return int(np.count_nonzero(query.y.numpy() == np.bincount(support.y.numpy()).argmax()))
 
 
 def summaries(clients: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import DisableTorchFunctionSubclass
 
+from metaleaf.lockstep import product
 from metaleaf.trees import Tree, leaves, tree_map
 
 LEAST_ROWS = 100
@@ -181,6 +182,11 @@ def lift(tree: Tree, shapes: Iterable[tuple[int, int]]) -> Tree:
     return tree_map(lifted, tree) if wanted else tree
 
 
+def shared_matrices(tree: Tree) -> list[Tensor]:
+    """The matrices that the tree's factored weights are made of."""
+    return [term.of for leaf in leaves(tree) if isinstance(leaf, Factored) for term in leaf.matrices]
+
+
 def dense(tree: Tree) -> Tree:
     """The tree with ordinary tensors only."""
     return tree_map(lambda leaf: leaf.matrix() if isinstance(leaf, Factored) else leaf, tree)
@@ -235,7 +241,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Factored, backwards: bool) -> Tensor:
-        parts = [(scale, x @ matrix if backwards else F.linear(x, matrix)) for scale, matrix in weight.matrices]
+        parts = [(scale, product(x, matrix, backwards)) for scale, matrix in weight.matrices]
         scaled = [part if _is_one(scale) else scale * part for scale, part in parts]
         width = weight.shape[1] if backwards else weight.shape[0]
         return sum(scaled[1:], start=scaled[0]) if scaled else x.new_zeros(len(x), width)

@@ -1,5 +1,7 @@
 """The protocol's view of a dataset: who trains, who validates, who tests, and what is support and what is query."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -10,6 +12,8 @@ from metaleaf.seeds import derive
 from metaleaf.shots import Episode, Shots
 
 PARTS = ("train", "validation", "test")
+KEPT = 1 << 23
+"""Row numbers of split clients that are kept for their next round (64 MiB); then all are forgotten."""
 
 
 class Federation:
@@ -22,10 +26,13 @@ class Federation:
     def __init__(self, store: ClientStore, protocol: Protocol, seed: int) -> None:
         self.store, self.protocol, self.seed = store, protocol, seed
         self.window = int(store.about["spec"]["window"])
+        self._counts = store.counts
+        self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
+        self._known_rows = 0
         self.clients = dict(zip(PARTS, self._split_clients(), strict=True))
 
     def _split_clients(self) -> list[np.ndarray]:
-        eligible = np.flatnonzero(self.store.counts >= self.protocol.min_examples)
+        eligible = np.flatnonzero(self._counts >= self.protocol.min_examples)
         shuffled = np.random.default_rng(derive(self.protocol.split_seed, "clients")).permutation(eligible)
         shuffled = shuffled[: self.protocol.max_clients]
         if len(shuffled) < 3:
@@ -55,7 +62,7 @@ class Federation:
 
     def size(self, client: int) -> int:
         """Examples used of one client."""
-        return int(min(self.store.counts[client], self.protocol.max_examples or self.store.counts[client]))
+        return int(min(self._counts[client], self.protocol.max_examples or self._counts[client]))
 
     def cohort(self, round_number: int) -> list[int]:
         """The training clients sampled for a round (from 1), uniformly without replacement."""
@@ -75,6 +82,15 @@ class Federation:
         At random; for overlapping windows the first in the client's own order, then a gap of one window so that no
         character is in both. At least one support example; a client with a single example has no query.
         """
+        if (client, support) not in self._known:
+            if self._known_rows > KEPT:
+                self._known.clear()
+                self._known_rows = 0
+            self._known[client, support] = self._split_rows(client, support)
+            self._known_rows += self.size(client)
+        return self._known[client, support]
+
+    def _split_rows(self, client: int, support: float) -> tuple[np.ndarray, np.ndarray]:
         n = self.size(client)
         if self.window:
             usable = max(n - self.window, 1)
@@ -84,25 +100,55 @@ class Federation:
         cut = min(max(round(support * n), 1), max(n - 1, 1))
         return np.sort(order[:cut]), np.sort(order[cut:])
 
+    def _order(self, client: int) -> np.ndarray:
+        rng = np.random.default_rng(derive(self.protocol.split_seed, "examples", str(self.store.ids[client])))
+        return rng.permutation(int(self._counts[client]))
+
+    def _data_rows(self, client: int) -> np.ndarray:
+        n = self.size(client)
+        if self.window or n == self._counts[client]:
+            return np.arange(n)
+        return np.sort(np.concatenate(self.split_rows(client, self.protocol.support)))
+
     def support_query(self, client: int, support: float, round_number: int = 0) -> tuple[Shots, Shots]:
         """The client's support and query examples."""
-        rows = self.split_rows(client, support)
-        return self._shots(client, rows[0], round_number), self._shots(client, rows[1], round_number)
+        return self.support_queries([client], support, round_number)[0]
+
+    def support_queries(
+        self, clients: Sequence[int], support: float, round_number: int = 0
+    ) -> list[tuple[Shots, Shots]]:
+        """The support and query examples of each client."""
+        shots = self._shots(clients, [self.split_rows(client, support) for client in clients], round_number)
+        return [(held, query) for held, query in shots]
 
     def episode(self, client: int, round_number: int) -> Episode:
         """What the client works with in a round (from 1)."""
-        support, query = self.support_query(client, self.protocol.support, round_number)
-        n = self.size(client)
-        rows = np.arange(n) if self.window else np.sort(self._order(client)[:n])
-        data = self._shots(client, rows, round_number)
-        place = torch.tensor(np.searchsorted(self.clients["train"], client))
-        return Episode(support, query, data, torch.tensor(float(round_number - 1)), place)
+        return self.episodes([client], round_number)[0]
 
-    def _order(self, client: int) -> np.ndarray:
-        rng = np.random.default_rng(derive(self.protocol.split_seed, "examples", str(self.store.ids[client])))
-        return rng.permutation(int(self.store.counts[client]))
+    def episodes(self, clients: Sequence[int], round_number: int) -> list[Episode]:
+        """What each of the clients works with in a round (from 1)."""
+        support = self.protocol.support
+        rows = [(*self.split_rows(client, support), self._data_rows(client)) for client in clients]
+        places = torch.from_numpy(np.searchsorted(self.clients["train"], clients)).unbind()
+        now = torch.tensor(float(round_number - 1))
+        shots = self._shots(clients, rows, round_number)
+        return [
+            Episode(held, query, data, now, place) for (held, query, data), place in zip(shots, places, strict=True)
+        ]
 
-    def _shots(self, client: int, rows: np.ndarray, round_number: int) -> Shots:
-        x, y = self.store.client(client)
-        seed = derive(self.seed, "batches", round_number, str(self.store.ids[client]))
-        return Shots(torch.from_numpy(x[rows]), torch.from_numpy(y[rows].astype(np.int64)), torch.tensor(seed))
+    def _shots(
+        self, clients: Sequence[int], rows: Sequence[tuple[np.ndarray, ...]], round_number: int
+    ) -> list[list[Shots]]:
+        """The examples at those rows of the clients, for each client as many Shots as it has arrays of rows.
+
+        Read at once, and all are views of one tensor: a cohort of small clients takes Python longer than the disk.
+        """
+        starts, parts = self.store.offsets[np.asarray(clients)], len(rows[0])
+        flat = np.concatenate([part + start for start, each in zip(starts, rows, strict=True) for part in each])
+        sizes = [len(part) for each in rows for part in each]
+        x = torch.split(torch.from_numpy(np.take(self.store.x, flat, axis=0)), sizes)
+        y = torch.split(torch.from_numpy(self.store.y[flat].astype(np.int64)), sizes)
+        ids = self.store.ids[np.asarray(clients)].tolist()
+        seeds = torch.tensor([derive(self.seed, "batches", round_number, name) for name in ids]).unbind()
+        each = [Shots(a, b, seeds[i // parts]) for i, (a, b) in enumerate(zip(x, y, strict=True))]
+        return [each[i : i + parts] for i in range(0, len(each), parts)]

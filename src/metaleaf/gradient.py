@@ -17,7 +17,8 @@ from metaleaf.factored import Factored, gradients
 from metaleaf.trees import Tree, leaves, tree_map
 
 _vectorising: ContextVar[bool] = ContextVar("vectorising", default=False)
-_depth: ContextVar[int] = ContextVar("depth", default=0)
+_as_written: ContextVar[bool] = ContextVar("as_written", default=False)
+_order: ContextVar[int] = ContextVar("order", default=0)
 
 
 def grad(f: Callable[..., Tensor]) -> Callable[..., Tree]:
@@ -35,11 +36,34 @@ def vectorising() -> Iterator[None]:
         _vectorising.reset(token)
 
 
+def is_vectorising() -> bool:
+    """Whether this is such a block: for models whose fastest form it is not."""
+    return _vectorising.get()
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Within the block models are to compute as they are written, not in forms of their own for one order."""
+    token = _as_written.set(True)
+    try:
+        yield
+    finally:
+        _as_written.reset(token)
+
+
+def order() -> int:
+    """How many derivatives will be taken of what is computed now, client by client; 0 while vectorising.
+
+    For models that have a form of their own for one order. (Vectorised, torch.func wants operators it can take apart.)
+    """
+    return 0 if _vectorising.get() or _as_written.get() else _order.get()
+
+
 def _autograd(f: Callable[..., Tensor]) -> Callable[..., Tree]:
     def gradient(tree: Tree, *rest: Any) -> Tree:
         # Only within another gradient it is differentiated further, and there not under no_grad.
-        outer = _depth.get() > 0 and torch.is_grad_enabled()
-        token = _depth.set(_depth.get() + 1)
+        outer = _order.get() > 0 and torch.is_grad_enabled()
+        token = _order.set(_order.get() + 1 if outer else 1)
         try:
             with torch.enable_grad():
                 inputs = tree_map(_fresh, tree)
@@ -52,7 +76,7 @@ def _autograd(f: Callable[..., Tensor]) -> Callable[..., Tree]:
 
                 found = iter(gradients(leaves(inputs), differentiate, outer))
         finally:
-            _depth.reset(token)
+            _order.reset(token)
         return tree_map(lambda _: next(found), inputs)
 
     return gradient

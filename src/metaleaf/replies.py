@@ -1,6 +1,7 @@
 """What the clients of a cohort send and keep, and what comes of it for the server."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +23,16 @@ class Gathered(NamedTuple):
     memories: list[Tree]
 
 
+class Part(NamedTuple):
+    """What is needed of some clients' replies: their weighted sum or, by client, each of them; and the memories."""
+
+    total: Tree
+    updates: dict[int, Tree]
+    memories: dict[int, Tree]
+
+
 class Sent:
-    """Takes the clients' replies in any order and keeps only what is needed: their mean, or each of them."""
+    """Takes the clients' replies in parts, in any order, and keeps only what is needed."""
 
     def __init__(self, algorithm: Algorithm, weights: Sequence[float]) -> None:
         self.weights = weights
@@ -32,35 +41,43 @@ class Sent:
         self.updates: dict[int, Tree] = {}
         self.memories: dict[int, Tree] = {}
 
-    def one(self, i: int, reply: Any) -> None:
-        """The reply of client i."""
+    def part(self, clients: Sequence[int], replies: Sequence[Any]) -> Part:
+        """Of these clients' replies. Any thread may ask: nothing is kept yet."""
+        memories: dict[int, Tree] = {}
         if self.remembers:
-            reply, memory = reply
-            self.memories[i] = dense(memory)
+            memories = {i: dense(memory) for i, (_, memory) in zip(clients, replies, strict=True)}
+            replies = [reply for reply, _ in replies]
         if self.each:
-            self.updates[i] = dense(reply)
-        else:
-            self._add(trees.tree_map(lambda leaf: self.weights[i] * leaf, reply))
+            return Part(None, {i: dense(reply) for i, reply in zip(clients, replies, strict=True)}, memories)
+        scaled = [
+            trees.tree_map(lambda leaf, i=i: self.weights[i] * leaf, reply)
+            for i, reply in zip(clients, replies, strict=True)
+        ]
+        return Part(dense(reduce(trees.add, scaled)), {}, memories)
 
-    def several(self, chosen: Sequence[int], replies: Any) -> None:
-        """The replies of the clients `chosen`, stacked."""
+    def stacked_part(self, clients: Sequence[int], replies: Any) -> Part:
+        """The same of replies that are stacked."""
+        memories: dict[int, Tree] = {}
         if self.remembers:
-            replies, memories = replies
-            self.memories.update(zip(chosen, _apart(memories, len(chosen)), strict=True))
+            replies, stacked = replies
+            memories = dict(zip(clients, _apart(stacked, len(clients)), strict=True))
         if self.each:
-            self.updates.update(zip(chosen, _apart(replies, len(chosen)), strict=True))
-            return
-        weights = torch.tensor([self.weights[i] for i in chosen], dtype=torch.float64)
-        self._add(trees.weighted_sum(replies, weights))
+            return Part(None, dict(zip(clients, _apart(replies, len(clients)), strict=True)), memories)
+        weights = torch.tensor([self.weights[i] for i in clients], dtype=torch.float64)
+        return Part(trees.weighted_sum(replies, weights), {}, memories)
 
-    def _add(self, part: Tree) -> None:
-        self.total = part if self.total is None else trees.add(self.total, part)
+    def add(self, part: Part) -> None:
+        """Keep a part."""
+        self.updates |= part.updates
+        self.memories |= part.memories
+        if not self.each:
+            self.total = part.total if self.total is None else trees.add(self.total, part.total)
 
     def gathered(self, device: torch.device) -> Gathered:
         """What came of it, in the cohort's order."""
         memories = [self.memories[i] for i in sorted(self.memories)]
         if not self.each:
-            return Gathered(dense(self.total), memories)
+            return Gathered(self.total, memories)
         stacked = trees.stack([self.updates[i] for i in sorted(self.updates)])
         weights = torch.tensor(self.weights, dtype=torch.float64, device=device)
         return Gathered(Replies(stacked, weights), memories)

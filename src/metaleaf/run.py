@@ -167,7 +167,7 @@ class Run:
         return self._evaluated(replace(progress, state=state), row, begun)
 
     def _episodes(self, cohort: list[int], progress: Progress) -> list[Episode]:
-        episodes = [self.federation.episode(client, progress.round + 1) for client in cohort]
+        episodes = self.federation.episodes(cohort, progress.round + 1)
         if not hasattr(self.algorithm, "memory"):
             return episodes
         fresh, written = self.algorithm.memory(self.task, progress.state.broadcast), progress.memories

@@ -1,7 +1,7 @@
 """One client after the other on each thread: the reference, and the faster engine for large models on a CPU."""
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
-from metaleaf.crew import Crew
-from metaleaf.factored import Unsupported, lift
+from metaleaf.crew import Crew, dealt
+from metaleaf.factored import Unsupported, lift, shared_matrices
 from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
 from metaleaf.shots import AnyEpisode, Episode, Shots, rows
@@ -18,6 +18,7 @@ from metaleaf.task import Task
 from metaleaf.trees import Tree
 
 R = TypeVar("R")
+S = TypeVar("S")
 Shapes = Collection[tuple[int, int]]
 
 
@@ -73,8 +74,8 @@ class Sequential:
         # Longest first, so that the threads end together.
         order = sorted(range(len(episodes)), key=lambda i: (-rows(episodes[i]), i))
         with torch.no_grad():
-            for i, reply in zip(order, self.crew.map(work, order), strict=True):
-                sent.one(i, reply)
+            for part in self._mapped(work, order, lifted, sent.part):
+                sent.add(part)
             return sent.gathered(self.device)
 
     def _score(
@@ -82,8 +83,28 @@ class Sequential:
     ) -> list[Tensor]:
         lifted = lift(broadcast, shapes)
 
-        def work(task: Task, client: tuple[Shots, Shots]) -> Tensor:
+        def work(task: Task, i: int) -> Tensor:
             with torch.no_grad():
-                return score(task, self.algorithm, lifted, trees.to(client, self.device), every_step).cpu()
+                client = trees.to(clients[i], self.device)
+                return score(task, self.algorithm, lifted, client, every_step).cpu()
 
-        return list(self.crew.map(work, clients))
+        def by_client(team: Sequence[int], scores: list[Tensor]) -> dict[int, Tensor]:
+            return dict(zip(team, scores, strict=True))
+
+        found: dict[int, Tensor] = {}
+        for scores in self._mapped(work, range(len(clients)), lifted, by_client):
+            found |= scores
+        return [found[i] for i in range(len(clients))]
+
+    def _mapped(
+        self,
+        work: Callable[[Task, int], R],
+        clients: Sequence[int],
+        lifted: Tree,
+        after: Callable[[Sequence[int], list[R]], S],
+    ) -> Iterator[S]:
+        """after(team, [work(task, i) of its clients i]) of teams; alone, where there is nothing to share."""
+        shared = shared_matrices(lifted)
+        if not shared:
+            return self.crew.map(lambda task, i: after([i], [work(task, i)]), clients)
+        return self.crew.map_teams(work, dealt(clients), shared, after)

@@ -25,6 +25,11 @@ class Shots(NamedTuple):
         """The examples at those row numbers (int64 [k])."""
         return Shots(self.x[rows], self.y[rows], self.seed, None if self.mask is None else self.mask[rows])
 
+    def between(self, start: int, end: int) -> "Shots":
+        """The examples from one row number up to another, as views."""
+        mask = None if self.mask is None else self.mask[start:end]
+        return Shots(self.x[start:end], self.y[start:end], self.seed, mask)
+
 
 class Episode(NamedTuple):
     """What one client works with in one round.
@@ -65,7 +70,7 @@ AnyEpisode = Episode | EnvironmentEpisode
 
 def rows(episode: AnyEpisode) -> int:
     """A client's size, by which a cohort is ordered; environments are of one size."""
-    return len(episode.data.y) if isinstance(episode, Episode) else 0
+    return int(episode.data.y.shape[0]) if isinstance(episode, Episode) else 0
 
 
 def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0) -> Iterator[Shots]:
@@ -75,9 +80,10 @@ def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0)
     by batches without a real example. Different `stream` numbers give independent orders.
     """
     for epoch in range(epochs):
-        order = permutation(shots, stream * 1_000_003 + epoch)
+        # All are put in order at once: then a batch is a view.
+        ordered = shots.take(permutation(shots, stream * 1_000_003 + epoch))
         for start in range(0, len(shots.y), batch_size):
-            yield shots.take(order[start : start + batch_size])
+            yield ordered.between(start, start + batch_size)
 
 
 def permutation(shots: Shots, stream: int) -> Tensor:

@@ -1,0 +1,51 @@
+"""How a cohort is grouped and padded."""
+
+import pytest
+import torch
+from small_tasks import shots, task
+from test_algorithms import CPU
+from torch.testing import assert_close
+
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.shots import Shots
+from metaleaf.vectorised import Vectorised, batch, pad
+
+
+def clients(*sizes: int) -> list[tuple[Shots, Shots]]:
+    return [(shots("logistic", n, seed=n), shots("logistic", 4 * n, seed=n + 100)) for n in sizes]
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 2), (30, 41, 17), (8, 8), (1,), (2, 0)])
+def test_padding_is_what_each_padded_client_is(sizes: tuple[int, ...]) -> None:
+    given = clients(*sizes)
+    found = batch(given)
+    for part in (0, 1):
+        rows = found[part].y.shape[1]
+        assert max(len(one[part].y) for one in given) <= rows <= 1.5 * max(len(one[part].y) for one in given) + 1
+        for i, one in enumerate(given):
+            assert_close([leaf[i] for leaf in found[part]], list(pad(one[part], rows)))
+
+
+def test_few_lengths_occur() -> None:
+    """A factor of ten in size is 20 shapes at most; clients whose parts grow together share them."""
+    shapes = {tuple(part.y.shape[1] for part in batch(clients(n))) for n in range(20, 201)}
+    assert len(shapes) <= 20
+
+
+def test_what_has_a_mask_is_stacked_as_it_is() -> None:
+    masked = [pad(shots("logistic", n, seed=n), 7) for n in (2, 5)]
+    found = batch([{"shots": one, "number": (torch.tensor(i), ())} for i, one in enumerate(masked)])
+    assert_close(list(found["shots"]), [torch.stack(pair) for pair in zip(*masked, strict=True)])
+    assert_close(found["number"], (torch.tensor([0, 1]), ()))
+
+
+def test_groups_are_cut_where_that_pays() -> None:
+    engine = Vectorised(task("logistic"), FedAvg(), CPU)
+    engine.overhead = 1.0
+    assert list(engine._groups([5, 100, 4, 6, 5, 4, 5, 6])) == [[2, 5, 0, 4], [6, 3, 7], [1]]
+    engine.overhead = 1000.0
+    assert list(engine._groups([5, 100, 4, 6])) == [[2, 0, 3, 1]]
+    engine.chunk = 3
+    assert list(engine._groups([5, 100, 4, 6])) == [[2, 0, 3], [1]]
+    engine.overhead = float("inf")
+    assert list(engine._groups([0, 0])) == [[0, 1]], "environments, whose size is 0, stay in their order"
