@@ -1,0 +1,64 @@
+"""Time contenders in turn (a, b, a, b, ...), so that what else the machine does meets all of them alike."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+Contender = Callable[[], float]
+"""Runs rounds and returns the seconds of one."""
+
+LEAST = 0.2
+"""Seconds that a measurement lasts at least: short rounds are repeated for so long and averaged."""
+
+WARM = 2.0
+"""Seconds that a contender warms up, a round at least: the first ones of a vectorised engine are recorded."""
+
+
+class Ratio(NamedTuple):
+    """A ratio of medians, with the least and the greatest of the ratios of each turn."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Ratio:
+    """How many times as fast we are, from the seconds of the same turns."""
+    each = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return Ratio(median(theirs) / median(ours), min(each), max(each))
+
+
+def stopwatch(one_round: Callable[[], Any], device: str = "cpu") -> Contender:
+    """The contender that runs rounds in this process."""
+
+    def measure() -> float:
+        rounds, begun = 0, time.perf_counter()
+        while True:
+            one_round()
+            rounds += 1
+            if device != "cpu":
+                torch.cuda.synchronize(device)
+            seconds = time.perf_counter() - begun
+            if seconds >= LEAST:
+                return seconds / rounds
+
+    return measure
+
+
+def warm_up(run: Callable[[], Any]) -> None:
+    """Rounds that do not count."""
+    begun = time.perf_counter()
+    run()
+    while time.perf_counter() - begun < WARM:
+        run()
+
+
+def interleaved(contenders: Mapping[str, Contender], repeats: int) -> dict[str, list[float]]:
+    """Seconds a round of each contender, in so many turns after one that warms up."""
+    for run in contenders.values():
+        warm_up(run)
+    turns = [{name: run() for name, run in contenders.items()} for _ in range(repeats)]
+    return {name: [turn[name] for turn in turns] for name in contenders}

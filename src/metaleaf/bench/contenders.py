@@ -1,0 +1,79 @@
+"""Who runs a workload: metaleaf's engine, or a plain loop. A call is a round, after which the model has moved on."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metaleaf.bench import loops
+from metaleaf.bench.workloads import Workload
+from metaleaf.engine import Mode, engine
+from metaleaf.task import Params, Task
+from metaleaf.trees import Tree
+
+
+class Metaleaf:
+    """The workload by metaleaf's engine."""
+
+    def __init__(
+        self, work: Workload, device: str = "cpu", mode: Mode = "auto", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.work, self.cohort, self.weights = work, work.cohort(), work.weights()
+        self.algorithm: Any = work.build_algorithm()
+        task = Task(work.build_model().to(device, dtype), clients=work.clients, cohort=work.clients)
+        self.state = self.algorithm.init(task, task.params())
+        self.engine = engine(task, self.algorithm, mode, device)
+        if hasattr(self.algorithm, "memory"):
+            fresh = self.algorithm.memory(task, self.state.broadcast)
+            self.cohort = [episode._replace(memory=fresh) for episode in self.cohort]
+
+    def __call__(self) -> list[Tensor]:
+        """A round; evaluation returns each client's scores."""
+        if self.work.scores:
+            return self.score()
+        self.state = self.algorithm.server(self.state, self.update())
+        return []
+
+    def update(self) -> Tree:
+        """What the server reads of the cohort."""
+        return self.engine.gather(self.state.broadcast, self.cohort, self.weights).update
+
+    def score(self) -> list[Tensor]:
+        """Each client's (examples, correct, summed loss), before and after adapting."""
+        clients = [(episode.support, episode.query) for episode in self.cohort]
+        return self.engine.score(self.state.broadcast, clients, every_step=False)
+
+
+class Loop:
+    """The workload by a plain loop on a plain module, with the hyper-parameters of metaleaf's plugin."""
+
+    def __init__(
+        self,
+        work: Workload,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        order: loops.Order = loops.shuffled,
+    ) -> None:
+        self.cohort, self.model = work.cohort(), work.build_textbook().to(device, dtype)
+        self.rates: Params = {}
+        # cuDNN's LSTM has no second derivative; torch's own has.
+        self.without_cudnn = work.model == "lstm" and work.algorithm in ("maml", "meta_sgd")
+        self.round = self._round(work, work.build_algorithm(), order)
+
+    def _round(self, work: Workload, plugin: Any, order: loops.Order) -> loops.Round:
+        if work.scores:
+            return loops.evaluation(self.model, plugin.adapt_lr, plugin.adapt_steps)
+        server_lr = plugin.server_optimizer.lr
+        if work.algorithm in ("fedavg", "reptile"):
+            return loops.fedavg(self.model, plugin.client_optimizer.lr, plugin.batch_size, server_lr, order)
+        if work.algorithm == "meta_sgd":
+            trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+            self.rates = {name: torch.full_like(p, plugin.inner_lr).requires_grad_() for name, p in trained.items()}
+            return loops.meta_sgd(self.model, self.rates, plugin.inner_steps, server_lr)
+        return loops.maml(self.model, plugin.inner_lr, plugin.inner_steps, server_lr, plugin.first_order)
+
+    def __call__(self) -> list[Tensor]:
+        """A round."""
+        with torch.backends.cudnn.flags(enabled=False) if self.without_cudnn else nullcontext():
+            return self.round(self.cohort)
