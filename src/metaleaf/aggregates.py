@@ -1,0 +1,86 @@
+"""One number or curve over several datasets: interquartile mean, performance profiles, ranks.
+
+Interquartile mean and profiles as in Agarwal et al. (2021), arXiv 2108.13264; ranks with Friedman's test and Nemenyi's
+critical difference as in Demsar (2006), Journal of Machine Learning Research 7.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from metaleaf.client_scores import Values
+from metaleaf.errors import DataError
+from metaleaf.intervals import DRAWS, LEVEL, Estimate
+
+
+def interquartile_mean(values: Values) -> Values:
+    """Mean of the middle half along the last axis; a value at its edge counts by the part that is inside."""
+    count = values.shape[-1]
+    inside = np.clip(np.arange(1, count + 1) - count / 4, 0, 1) - np.clip(np.arange(1, count + 1) - 3 * count / 4, 0, 1)
+    found: Values = (np.sort(values, axis=-1) * inside).sum(-1) / (count / 2)
+    return found
+
+
+def overall(scores: Mapping[str, Values], *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Estimate:
+    """Interquartile mean of one algorithm's scores, by dataset [seeds]; the bootstrap draws seeds within a dataset."""
+    rng = np.random.default_rng(seed)
+    drawn = [values[rng.integers(len(values), size=(draws, len(values)))] for values in scores.values()]
+    low, high = np.percentile(interquartile_mean(np.concatenate(drawn, axis=1)), [50 * (1 - level), 50 * (1 + level)])
+    return Estimate(float(interquartile_mean(np.concatenate(list(scores.values())))), float(low), float(high))
+
+
+def performance_profile(values: Values, thresholds: Values) -> Values:
+    """Share of the values above each threshold."""
+    found: Values = (values[:, None] > thresholds).mean(0)
+    return found
+
+
+class Ranking(NamedTuple):
+    """Mean ranks (1 is best; ties share) of algorithms over blocks, whether they differ, and from where two do.
+
+    `p` of Friedman's test; `critical`: the difference in mean rank that Nemenyi's test calls significant; `groups`:
+    algorithms, best first, that lie within it, none within another.
+    """
+
+    ranks: dict[str, float]
+    p: float
+    critical: float
+    groups: list[tuple[str, ...]]
+    blocks: int
+
+
+def ranking(names: Sequence[str], scores: Values, alpha: float = 0.05) -> Ranking:
+    """Rank algorithms by scores [blocks, algorithms], larger being better; a block is a dataset, or a client.
+
+    Raises DataError for fewer than two algorithms or two blocks.
+    """
+    blocks, algorithms = scores.shape
+    if algorithms < 2 or blocks < 2:
+        raise DataError(f"ranks need two algorithms and two datasets or clients, got {algorithms} and {blocks}")
+    each = stats.rankdata(-scores, axis=1)
+    ranks = dict(sorted(zip(names, each.mean(0).tolist(), strict=True), key=lambda item: item[1]))
+    studentised = float(stats.studentized_range.ppf(1 - alpha, algorithms, np.inf))
+    critical = studentised / np.sqrt(2) * np.sqrt(algorithms * (algorithms + 1) / (6 * blocks))
+    return Ranking(ranks, _friedman(each), float(critical), _groups(ranks, float(critical)), blocks)
+
+
+def _friedman(each: Values) -> float:
+    """p value of Friedman's test on ranks [blocks, algorithms], corrected for ties; also for two algorithms."""
+    blocks, algorithms = each.shape
+    spread = float(((each - (algorithms + 1) / 2) ** 2).sum()) / (algorithms - 1)
+    if spread == 0:  # all tie
+        return 1.0
+    statistic = float(((each.sum(0) - blocks * (algorithms + 1) / 2) ** 2).sum()) / spread
+    return float(stats.chi2.sf(statistic, algorithms - 1))
+
+
+def _groups(ranks: Mapping[str, float], critical: float) -> list[tuple[str, ...]]:
+    names = list(ranks)
+    groups: list[tuple[str, ...]] = []
+    for i, first in enumerate(names):
+        group = tuple(name for name in names[i:] if ranks[name] - ranks[first] < critical)
+        if len(group) > 1 and not (groups and group[-1] in groups[-1]):
+            groups.append(group)
+    return groups

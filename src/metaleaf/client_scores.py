@@ -1,0 +1,96 @@
+"""Scores of every client under every seed, side by side: what intervals and paired comparisons are made from."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from metaleaf.errors import DataError
+from metaleaf.records import Model, Record, tidy
+
+Counts = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+
+class Setting(NamedTuple):
+    """Where numbers may be compared."""
+
+    dataset: str
+    support: float
+
+
+@dataclass(frozen=True)
+class ClientScores:
+    """One algorithm at one setting. All tables are [seeds, clients], of clients with a query example.
+
+    `n` query examples, of which `before` were right before adaptation, `after` after all of it, and `majority` by the
+    most frequent class of the client's support.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    clients: tuple[str, ...]
+    n: Counts
+    before: Counts
+    after: Counts
+    majority: Counts
+
+    def accuracy(self, side: str = "after") -> Values:
+        """Of every client, [seeds, clients]; `side` is before, after or majority."""
+        correct: Counts = getattr(self, side)
+        return correct / self.n
+
+    def of(self, seeds: Sequence[int]) -> "ClientScores":
+        """The same under some of the seeds."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        tables = (table[rows] for table in (self.n, self.before, self.after, self.majority))
+        return ClientScores(self.name, tuple(seeds), self.clients, *tables)
+
+
+def client_scores(records: Sequence[Record], model: Model = "selected") -> dict[Setting, dict[str, ClientScores]]:
+    """Scores by setting and by the algorithm's name, in the order of the records; without runs that diverged.
+
+    Raises DataError if two seeds of an algorithm scored different clients, or a client has two scores.
+    """
+    frame = tidy(records)
+    frame = frame[(frame["status"] == "finished") & (frame["model"] == model)]
+    found: dict[Setting, dict[str, ClientScores]] = {}
+    keys = frame[["dataset", "support", "name"]]
+    for dataset, support, name in keys.drop_duplicates().values.tolist():
+        setting = Setting(dataset, support)
+        same = (keys == [dataset, support, name]).all(axis=1)
+        runs = {records[i].content.seed: _by_client(records[i], model, support) for i in frame["record"][same]}
+        found.setdefault(setting, {})[name] = _side_by_side(name, runs, setting)
+    return dict(sorted(found.items(), key=lambda item: item[0].support))
+
+
+def _by_client(record: Record, model: Model, support: float) -> pd.DataFrame:
+    """A row per client with a query example: n, before, after, majority."""
+    rows = record.clients
+    rows = rows[(rows["model"] == model) & (rows["support"] == support) & (rows["n"] > 0)]
+    last = rows["step"].max()
+    before, after = (rows[rows["step"] == step].set_index("client") for step in (0, last))
+    if repeated := [client for client, times in Counter(after.index).items() if times > 1]:
+        raise DataError(f"{record.path} scores the client {repeated[0]} twice; run this cell again")
+    columns = {"n": after["n"], "before": before["correct"], "after": after["correct"], "majority": after["majority"]}
+    return pd.DataFrame(columns).sort_index()
+
+
+def _side_by_side(name: str, runs: dict[int, pd.DataFrame], setting: Setting) -> ClientScores:
+    seeds = tuple(sorted(runs))
+    clients = tuple(runs[seeds[0]].index)
+    for seed in seeds:
+        if tuple(runs[seed].index) != clients:
+            raise DataError(
+                f"the seeds {seeds[0]} and {seed} of {name} on {setting.dataset} scored different clients; "
+                "run the older one again"
+            )
+    tables = (np.stack([runs[seed][column].to_numpy(dtype=np.int64) for seed in seeds]) for column in _TABLES)
+    return ClientScores(name, seeds, clients, *tables)
+
+
+_TABLES = ("n", "before", "after", "majority")

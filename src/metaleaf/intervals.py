@@ -1,0 +1,85 @@
+"""How sure a table's numbers are: bootstrap intervals over seeds and clients together.
+
+A number in a table is a statistic of the test clients' scores, averaged over seeds. Other seeds would have trained
+other models, and other test clients could have been drawn. The bootstrap repeats both: it draws seeds and, for all of
+them together (they score the same clients), clients, each with replacement (the pigeonhole bootstrap; Owen 2007,
+Annals of Applied Statistics 1(2)). With few seeds it is, like every bootstrap, somewhat too narrow; with one seed it is
+over clients alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from metaleaf.client_scores import ClientScores, Counts, Values
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+class Estimate(NamedTuple):
+    """A number with its interval; nan where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _over_points(correct: Counts, n: Counts) -> Values:
+    found: Values = correct.sum(-1) / n.sum(-1)
+    return found
+
+
+def _bottom(correct: Counts, n: Counts) -> Values:
+    accuracy = correct / n
+    count = max(1, accuracy.shape[-1] // 10)
+    found: Values = np.partition(accuracy, count - 1, axis=-1)[..., :count].mean(-1)
+    return found
+
+
+def _percentile(percent: float) -> Callable[[Counts, Counts], Values]:
+    return lambda correct, n: np.percentile(correct / n, percent, axis=-1)
+
+
+STATISTICS: dict[str, Callable[[Counts, Counts], Values]] = {
+    "accuracy": _over_points,
+    "client_mean": lambda correct, n: (correct / n).mean(-1),
+    "bottom10": _bottom,
+    "p10": _percentile(10),
+    "p50": _percentile(50),
+    "p90": _percentile(90),
+}
+"""From (correct, n), both [..., clients], to [...]; by the names of `metaleaf.statistics.summarise`."""
+
+
+def estimate(scores: ClientScores, metric: str, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Estimate:
+    """A metric's mean over seeds, with its percentile interval.
+
+    metric: ``<side>_<statistic>`` as in `metaleaf.records.tidy`, e.g. ``after_accuracy``, or ``after_hurt``, the share
+    of clients whose accuracy fell by adapting.
+    """
+    shown = _statistic(scores, metric)
+    value = float(shown(np.arange(len(scores.clients))).mean())
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(scores.seeds), [1 / len(scores.seeds)] * len(scores.seeds), size=draws)
+    drawn = np.empty(draws)
+    chunk = max(1, 2_000_000 // (len(scores.seeds) * len(scores.clients)))  # bounds memory
+    for start in range(0, draws, chunk):
+        count = min(chunk, draws - start)
+        picked = rng.integers(len(scores.clients), size=(count, len(scores.clients)))
+        drawn[start : start + count] = (shown(picked) * times[start : start + count].T).sum(0) / len(scores.seeds)
+    outside = 100 * (1 - level) / 2
+    low, high = np.percentile(drawn, [outside, 100 - outside]) if len(scores.clients) > 1 else (math.nan, math.nan)
+    return Estimate(value, float(low), float(high))
+
+
+def _statistic(scores: ClientScores, metric: str) -> Callable[[Counts], Values]:
+    """The metric of chosen clients: from positions [..., clients] to [seeds, ...]."""
+    side, _, name = metric.partition("_")
+    if name == "hurt":
+        fell = scores.after < scores.before
+        return lambda picked: fell[:, picked].mean(-1)
+    correct: Counts = getattr(scores, side)
+    return lambda picked: STATISTICS[name](correct[:, picked], scores.n[:, picked])

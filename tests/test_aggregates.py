@@ -1,0 +1,58 @@
+"""Aggregates over datasets against scipy and published tables."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from metaleaf.aggregates import interquartile_mean, overall, performance_profile, ranking
+from metaleaf.errors import DataError
+
+
+def test_interquartile_mean() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 24))
+    assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25, axis=1))
+    # of five the middle half are 2.5: three quarters of the second, the third, three quarters of the fourth
+    assert interquartile_mean(np.array([9.0, 1, 4, 2, 3])) == pytest.approx((0.75 * 2 + 3 + 0.75 * 4) / 2.5)
+    assert interquartile_mean(np.array([7.0])) == 7
+
+
+def test_overall_draws_seeds_within_datasets() -> None:
+    found = overall({"a": np.array([0.5, 0.5]), "b": np.array([0.9, 0.9])})
+    assert found == pytest.approx((0.7, 0.7, 0.7))
+    wide = overall({"a": np.array([0.4, 0.6]), "b": np.array([0.8, 1.0])})
+    assert wide.low < wide.value < wide.high
+
+
+def test_performance_profile() -> None:
+    found = performance_profile(np.array([0.1, 0.5, 0.5, 0.9]), np.array([0.0, 0.5, 0.89, 0.9]))
+    assert found.tolist() == [1.0, 0.25, 0.25, 0.0]
+
+
+def test_friedman_is_scipys() -> None:
+    scores = np.random.default_rng(1).integers(0, 9, (12, 4)).astype(float)
+    found = ranking("abcd", scores)
+    assert found.p == pytest.approx(stats.friedmanchisquare(*scores.T).pvalue)
+    assert list(found.ranks) == sorted(found.ranks, key=lambda name: found.ranks[name])
+    assert sum(found.ranks.values()) == pytest.approx(4 * 5 / 2)
+
+
+@pytest.mark.parametrize(("algorithms", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (10, 3.164)])
+def test_critical_difference_is_demsars(algorithms: int, q: float) -> None:
+    """q of Nemenyi's test at 5 %: Demsar (2006), table 5a."""
+    scores = np.random.default_rng(2).normal(size=(14, algorithms))
+    wanted = q * np.sqrt(algorithms * (algorithms + 1) / (6 * 14))
+    assert ranking([str(i) for i in range(algorithms)], scores).critical == pytest.approx(wanted, rel=1e-3)
+
+
+def test_groups_are_those_that_do_not_differ() -> None:
+    order = np.tile(np.array([3.0, 2.0, 1.0]), (8, 1))
+    found = ranking(["a", "b", "c"], order)
+    # mean ranks 1, 2, 3; critical difference 2.343 * sqrt(12 / 48) = 1.17
+    assert found.ranks == {"a": 1, "b": 2, "c": 3}
+    assert found.groups == [("a", "b"), ("b", "c")]
+    assert ranking(["a", "b"], np.ones((3, 2))).p == 1.0
+
+
+def test_one_block_has_no_ranking() -> None:
+    with pytest.raises(DataError, match="two algorithms and two datasets or clients, got 3 and 1"):
+        ranking("abc", np.ones((1, 3)))
