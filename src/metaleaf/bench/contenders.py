@@ -27,6 +27,7 @@ class Metaleaf:
         if hasattr(self.algorithm, "memory"):
             fresh = self.algorithm.memory(task, self.state.broadcast)
             self.cohort = [episode._replace(memory=fresh) for episode in self.cohort]
+        self.later = self.algorithm.server(self.state, self.update()) if work.scores else self.state
 
     def __call__(self) -> list[Tensor]:
         """A round; evaluation returns each client's scores."""
@@ -41,6 +42,8 @@ class Metaleaf:
 
     def score(self) -> list[Tensor]:
         """Each client's (examples, correct, summed loss), before and after adapting."""
+        # As in a run, where the server has learnt between two evaluations.
+        self.state, self.later = self.later, self.state
         clients = [(episode.support, episode.query) for episode in self.cohort]
         return self.engine.score(self.state.broadcast, clients, every_step=False)
 
