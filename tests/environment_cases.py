@@ -9,9 +9,9 @@ from metaleaf import registry, trees
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.algorithms.few_round import FewRound
 from metaleaf.algorithms.learned_start import LearnedStart
+from metaleaf.gradient import over
 from metaleaf.newcomers import Newcomer
 from metaleaf.optimizers import SGD
-from metaleaf.rounds import over
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree

@@ -13,8 +13,9 @@ from metaleaf import registry, trees
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.config import build, override, resolve
 from metaleaf.engine import Mode, engine
+from metaleaf.gradient import over
 from metaleaf.newcomers import Newcomer, advance, enter, scores
-from metaleaf.rounds import differences, over
+from metaleaf.rounds import differences
 from metaleaf.sequential import Sequential
 from metaleaf.task import Task
 from metaleaf.trees import Tree

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf.gradient import grad, vectorising
+from metaleaf.gradient import grad, over
 from metaleaf.trees import Tree, leaves, tree_map
 
 Grad = Callable[[Callable[..., Tensor]], Callable[..., Tree]]
@@ -181,11 +181,10 @@ def test_depth_survives_an_error() -> None:
     assert not grad(lambda p: p**3)(torch.ones(())).requires_grad
 
 
-def test_vectorising_batches_and_ends() -> None:
+def test_side_by_side_and_after_it() -> None:
     points = [tree(seed) for seed in range(3)]
     stacked = tree_map(lambda *xs: torch.stack(xs), *points)
-    with vectorising():
-        together = torch.func.vmap(meta_gradient)(stacked)
+    together = over(meta_gradient)(stacked)
     apart = tree_map(lambda *xs: torch.stack(xs), *(meta_gradient(p) for p in points))
     assert_close(together, apart, rtol=1e-11, atol=1e-13)
     assert not meta_gradient(tree())["a"].requires_grad

@@ -31,9 +31,10 @@ from metaleaf.algorithm import Replies, State
 from metaleaf.algorithms.learned_start import LearnedStart
 from metaleaf.engine import Mode, engine
 from metaleaf.errors import ConfigError
+from metaleaf.gradient import over
 from metaleaf.newcomers import Newcomer, advance, enter
 from metaleaf.optimizers import SGD
-from metaleaf.rounds import differences, over
+from metaleaf.rounds import differences
 from metaleaf.shots import EnvironmentEpisode
 from metaleaf.task import Task
 from metaleaf.trees import Tree

@@ -27,8 +27,9 @@ from metaleaf import trees
 from metaleaf.algorithm import Replies
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.errors import ConfigError
+from metaleaf.gradient import over
 from metaleaf.newcomers import Newcomer, Session, advance, enter, scores
-from metaleaf.rounds import averaged, differences, loss, over, train
+from metaleaf.rounds import averaged, differences, loss, train
 from metaleaf.shots import Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree

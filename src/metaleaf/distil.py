@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.gradient import grad
+from metaleaf.gradient import grad, over
 from metaleaf.optimizers import Adam
-from metaleaf.rounds import over
 from metaleaf.schedule import annealed
 from metaleaf.trees import Tree
 from metaleaf.writers import SetNetwork

@@ -15,9 +15,9 @@ from metaleaf.config import NewEnvironments
 from metaleaf.cost import count
 from metaleaf.environments import EnvironmentFederation
 from metaleaf.errors import ConfigError
+from metaleaf.gradient import over
 from metaleaf.models import Model
 from metaleaf.newcomers import Newcomer, Session, advance, enter, scores
-from metaleaf.rounds import over
 from metaleaf.run import COSTS, Progress, Run
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.starts import start_params

@@ -1,13 +1,15 @@
 """Gradients of functions of trees, to any order: ``grad(f)(tree, ...)``.
 
-The meaning is that of `torch.func.grad`. Vectorised over clients it is `torch.func.grad`; for one client at a time it
-runs on torch's ordinary autograd, which keeps the fused kernels that functorch takes apart (LEAF's LSTM: 4 times as
-fast, its second-order gradients 2.5 times).
+The meaning is that of `torch.func.grad`, on torch's ordinary autograd. One client at a time, that keeps the fused
+kernels that torch.func takes apart (LEAF's LSTM: 4 times as fast, its second-order gradients 2.5 times). Side by side
+(`over`), all derivatives are taken within one level of torch.func's; its own gradients would nest a level each, and
+import the whole of torch.compile, which takes a second.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,29 +18,34 @@ from torch import Tensor
 from metaleaf.factored import Factored, gradients
 from metaleaf.trees import Tree, leaves, tree_map
 
-_vectorising: ContextVar[bool] = ContextVar("vectorising", default=False)
+_anchor: ContextVar[Tensor | None] = ContextVar("anchor", default=None)
 _as_written: ContextVar[bool] = ContextVar("as_written", default=False)
 _order: ContextVar[int] = ContextVar("order", default=0)
 
 
-def grad(f: Callable[..., Tensor]) -> Callable[..., Tree]:
-    """The function that returns f's gradient by its first argument, a tree; f returns a scalar."""
-    return torch.func.grad(f) if _vectorising.get() else _autograd(f)
+def over(f: Callable[..., Tree]) -> Callable[..., Tree]:
+    """The function that applies f along the first dimension of its arguments' leaves, side by side."""
+
+    def one(*arguments: Tree) -> Tree:
+        # A level of torch.func's for all derivatives. Within it torch also takes operators apart that have no batching
+        # rule (a whole LSTM).
+        return torch.func.vjp(partial(_anchored, f, arguments), torch.tensor(-0.0), has_aux=True)[-1]
+
+    return torch.func.vmap(one)
 
 
-@contextmanager
-def vectorising() -> Iterator[None]:
-    """Within the block gradients are taken in a form that torch.func.vmap can batch."""
-    token = _vectorising.set(True)
+def _anchored(f: Callable[..., Tree], arguments: Sequence[Tree], anchor: Tensor) -> tuple[Tensor, Tree]:
+    """f's result; what is added to the anchor, -0.0, is tracked, and changes by it not even in a zero's sign."""
+    token = _anchor.set(anchor)
     try:
-        yield
+        return anchor, f(*arguments)
     finally:
-        _vectorising.reset(token)
+        _anchor.reset(token)
 
 
 def is_vectorising() -> bool:
-    """Whether this is such a block: for models whose fastest form it is not."""
-    return _vectorising.get()
+    """Whether this runs within `over`: for models whose fastest form it is not."""
+    return _anchor.get() is not None
 
 
 @contextmanager
@@ -56,10 +63,12 @@ def order() -> int:
 
     For models that have a form of their own for one order. (Vectorised, torch.func wants operators it can take apart.)
     """
-    return 0 if _vectorising.get() or _as_written.get() else _order.get()
+    return 0 if is_vectorising() or _as_written.get() else _order.get()
 
 
-def _autograd(f: Callable[..., Tensor]) -> Callable[..., Tree]:
+def grad(f: Callable[..., Tensor]) -> Callable[..., Tree]:
+    """The function that returns f's gradient by its first argument, a tree; f returns a scalar."""
+
     def gradient(tree: Tree, *rest: Any) -> Tree:
         # Only within another gradient it is differentiated further, and there not under no_grad.
         outer = _order.get() > 0 and torch.is_grad_enabled()
@@ -86,4 +95,7 @@ def _fresh(leaf: Tensor) -> Tensor:
     """A variable of its own: f may use the same tensor elsewhere, and that use does not count."""
     if isinstance(leaf, Factored):
         return leaf.as_variable()
+    anchor = _anchor.get()
+    if anchor is not None:  # `requires_grad_` is not allowed there
+        return leaf + anchor.to(leaf.dtype)
     return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()

@@ -36,8 +36,9 @@ import torch
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm, Replies
 from metaleaf.errors import ConfigError
+from metaleaf.gradient import over
 from metaleaf.learning import last
-from metaleaf.rounds import over, train
+from metaleaf.rounds import train
 from metaleaf.shots import Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree

@@ -4,32 +4,15 @@ All participants do the same local training, `task.local_steps` steps of gradien
 all their examples; the protocol fixes both for every method.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import torch
 from torch import Tensor
-from torch.func import vmap
 
-from metaleaf.gradient import vectorising
+from metaleaf.gradient import over
 from metaleaf.learning import descend, last
 from metaleaf.shots import Shots
 from metaleaf.task import Params, Task
-from metaleaf.trees import Tree, add, subtract, weighted_sum
-
-
-def over(f: Callable[..., Tree]) -> Callable[..., Tree]:
-    """The function that applies f along the first dimension of its arguments' leaves, side by side."""
-
-    def decomposed(*arguments: Tree) -> Tree:
-        # As in metaleaf.vectorised: a gradient takes operators without a batching rule (a whole LSTM) apart.
-        _, result = torch.func.grad(lambda unused: (unused, f(*arguments)), has_aux=True)(torch.zeros(()))
-        return result
-
-    def run(*arguments: Tree) -> Tree:
-        with vectorising():
-            return vmap(decomposed)(*arguments)
-
-    return run
+from metaleaf.trees import add, subtract, weighted_sum
 
 
 def train(task: Task, params: Params, shots: Shots) -> Iterator[Params]:

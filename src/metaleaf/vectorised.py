@@ -9,12 +9,11 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
-from metaleaf.gradient import vectorising
+from metaleaf.gradient import over
 from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
 from metaleaf.shots import AnyEpisode, Episode, Shots, rows
@@ -47,8 +46,10 @@ class Vectorised:
         self.overhead = OVERHEAD / sum(p.numel() for p in params) if device.type == "cpu" else math.inf
         name = type(algorithm).__name__
         traced = Traced if replay else lambda function, name: function
-        self.client = traced(_vmapped(self._client), f"{name}.client")
-        self.scores = {every: traced(_vmapped(partial(self._score, every)), f"{name}.adapt") for every in (False, True)}
+        self.client = traced(_side_by_side(self._client), f"{name}.client")
+        self.scores = {
+            every: traced(_side_by_side(partial(self._score, every)), f"{name}.adapt") for every in (False, True)
+        }
 
     def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
         """See `Engine`."""
@@ -89,18 +90,12 @@ class Vectorised:
                 yield group[start : start + self.chunk]
 
 
-def _vmapped(f: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
+def _side_by_side(f: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
     """f(broadcast, argument) over the first dimension of the argument's leaves."""
 
     def run(broadcast: Tree, arguments: Tree) -> Tree:
-        def decomposed(argument: Tree) -> Tree:
-            # Some operators (a whole LSTM) have no batching rule; inside a gradient, here one by a number that nobody
-            # uses, torch takes them apart into operators that have one.
-            _, result = torch.func.grad(lambda unused: (unused, f(broadcast, argument)), has_aux=True)(torch.zeros(()))
-            return result
-
-        with vectorising(), torch.no_grad():
-            return vmap(decomposed)(arguments)
+        with torch.no_grad():
+            return over(partial(f, broadcast))(arguments)
 
     return run
 
