@@ -16,11 +16,27 @@ def test_interquartile_mean() -> None:
     assert interquartile_mean(np.array([7.0])) == 7
 
 
-def test_overall_draws_seeds_within_datasets() -> None:
-    found = overall({"a": np.array([0.5, 0.5]), "b": np.array([0.9, 0.9])})
-    assert found == pytest.approx((0.7, 0.7, 0.7))
-    wide = overall({"a": np.array([0.4, 0.6]), "b": np.array([0.8, 1.0])})
-    assert wide.low < wide.value < wide.high
+def test_weights_of_the_interquartile_mean() -> None:
+    values, weights = np.array([4.0, 1, 3, 2]), np.array([2, 1, 2, 1])
+    assert interquartile_mean(values, weights) == pytest.approx(interquartile_mean(np.array([4.0, 4, 1, 3, 3, 2])))
+
+
+def test_overall_draws_seeds_and_clients_within_datasets() -> None:
+    same = np.ones((2, 50))
+    assert overall({"a": 0.5 * same, "b": 0.9 * same}) == pytest.approx((0.7, 0.7, 0.7))
+    shift = np.array([[-0.1], [0.1]])
+    by_seed = overall({"a": 0.5 * same + shift, "b": 0.9 * same + shift})
+    # of two seeds the same one is drawn twice in half of the draws, and so in both datasets in one of sixteen, each way
+    assert by_seed == pytest.approx((0.7, 0.6, 0.8))
+    clients = np.random.default_rng(3).normal(0.7, 0.1, (1, 400))
+    by_client = overall({"a": clients, "b": clients[:, ::-1] + 0.1}, draws=20_000)
+    # the interquartile mean of two values is their mean, so the error is that of a mean over 800
+    assert by_client.high - by_client.low == pytest.approx(2 * 1.96 * clients.std() / np.sqrt(800), rel=0.05)
+
+
+def test_a_dataset_with_more_seeds_does_not_count_more() -> None:
+    one, three = np.full((1, 20), 0.2), np.full((3, 20), 0.8)
+    assert overall({"a": one, "b": three}).value == pytest.approx(0.5)
 
 
 def test_performance_profile() -> None:
@@ -51,6 +67,12 @@ def test_groups_are_those_that_do_not_differ() -> None:
     assert found.ranks == {"a": 1, "b": 2, "c": 3}
     assert found.groups == [("a", "b"), ("b", "c")]
     assert ranking(["a", "b"], np.ones((3, 2))).p == 1.0
+
+
+def test_a_mean_in_another_order_is_a_tie() -> None:
+    scores = np.array([[0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1], [0.5, 0.5]])
+    assert scores[0, 0] != scores[0, 1]
+    assert ranking("ab", scores).ranks == {"a": 1.5, "b": 1.5}
 
 
 def test_one_block_has_no_ranking() -> None:

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pandas as pd
 import pytest
 from fake_environments import ROUNDS, level, write_record
 from fake_records import write_record as write_ordinary
+from latex import compile_within_a_page, needs_tex
 from test_report import DIVERGED, EVIL, _outside_figures, change, tags
 
 from metaleaf import environment_figures as figures
@@ -21,9 +20,9 @@ from metaleaf.environment_records import EnvironmentRecord, runs, visited
 from metaleaf.environment_statistics import bootstrap_means, differences, mean_and_two_errors, paired
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.figures import looks
+from metaleaf.markup import to_csv, to_latex, to_markdown
 from metaleaf.records import read_all, read_records
 from metaleaf.report import write_report
-from metaleaf.tables import to_latex, to_markdown
 
 FILES = {"table.md", "table.csv", "table.tex", "index.html"} | {
     f"{name}.{kind}" for name in figures.CAPTIONS if name != "variants" for kind in ("png", "svg", "pdf")
@@ -238,8 +237,8 @@ class TestTables:
         before, _, costs, pairs = tables.tables(records(suite), compared(suite))
         rows = {row[0].text: row for row in before.rows}
         assert rows["learned_start"][1].text == "47.0 ± 6.7"
-        assert [cell.best for cell in rows["learned_start"]] == [False, *[True] * 5, False]
-        assert not any(cell.best for cell in rows["few_round"])
+        assert [cell.mark for cell in rows["learned_start"]] == ["", *["best"] * 5, ""]
+        assert [cell.mark for cell in rows["few_round"]] == ["", *["second"] * 5, ""]
         assert [cell.text for cell in costs.rows[1][1:6]] == ["9", "11", "13", "19", "29"]
         first = [cell.text for cell in pairs.rows[0]]
         assert first[:6] == ["learned_start", "0", "+2.0", "[+2.0, +2.0]", "0.0", "12 of 12"]
@@ -254,12 +253,12 @@ class TestTables:
         rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
         assert rows["maml"][1:] == ["diverged"] * 5 + ["0 (1 diverged)"]
         assert rows["learned_start"][-1] == "2 (1 diverged)"
-        best = [row[0].text for row in table.rows if row[1].best]
+        best = [row[0].text for row in table.rows if row[1].mark == "best"]
         assert best == ["few_round"], "the mean of the survivors wins nothing"
 
     def test_csv(self, suite: Path, tmp_path: Path) -> None:
         write_record(suite, "evil", 1, level(0.5, 0.5), title="=1+1")
-        (tmp_path / "table.csv").write_text(tables.to_csv(compared(suite)))
+        (tmp_path / "table.csv").write_text(to_csv(compared(suite)))
         frame = pd.read_csv(tmp_path / "table.csv")
         assert frame["before_mean"].between(0, 1).all()
         assert "'=1+1" in set(frame["algorithm"])
@@ -273,17 +272,10 @@ class TestTables:
         assert latex.isascii()
         assert r"{[}$-$1.0, $-$1.0{]}" in latex
 
-    @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
+    @needs_tex
     def test_latex_compiles_within_the_width_of_a_page(self, suite: Path, tmp_path: Path) -> None:
         write_record(suite, "evil", 1, level(0.5, 0.5), title=EVIL[:30])
-        made = tables.tables(records(suite), compared(suite))
-        head = "\\documentclass[twocolumn]{article}\\usepackage[margin=0.75in]{geometry}\\usepackage{booktabs}"
-        text = f"{head}\\begin{{document}}{to_latex(made)}\\end{{document}}"
-        (tmp_path / "paper.tex").write_text(text)
-        words = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-        assert "Overfull \\hbox" not in done.stdout
+        compile_within_a_page(to_latex(tables.tables(records(suite), compared(suite))), tmp_path)
 
 
 class TestFigures:
@@ -406,11 +398,14 @@ class TestReport:
         with pytest.raises(DataError, match="the suites other and suite both have a dataset shifts"):
             write_report(suite, tmp_path / "out", also=[tmp_path / "other"])
 
-    def test_only_this_track_has_a_baseline(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        write_ordinary(tmp_path / "suite", "femnist", "maml", 0, clients=12)
-        for option in (["--baseline", "maml"], ["--also", str(tmp_path), "--output", str(tmp_path / "out")]):
-            assert main(["report", str(tmp_path / "suite"), *option]) == 2
-            assert "is for suites of new environments" in capsys.readouterr().err
+    def test_the_tracks_are_not_reported_together(
+        self, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_ordinary(tmp_path / "ordinary", "femnist", "maml", 0, clients=12)
+        for one, other in ((suite, tmp_path / "ordinary"), (tmp_path / "ordinary", suite)):
+            assert main(["report", str(one), "--also", str(other), "--output", str(tmp_path / "out")]) == 2
+            assert "report each track from a folder of its own" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
     def test_runs_say_what_a_run_was(self, suite: Path) -> None:
         frame = runs(records(suite))

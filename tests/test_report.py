@@ -1,7 +1,6 @@
 """Records -> tables, figures and the page, on made-up records."""
 
 import json
-import math
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -13,11 +12,10 @@ import pandas as pd
 import pytest
 from fake_records import write_record, write_suite
 
-from metaleaf import figures, page, tables
+from metaleaf import figures, page
 from metaleaf.errors import DataError
 from metaleaf.records import Record, in_order, read_records, tidy
 from metaleaf.report import write_report
-from metaleaf.tables import MAJORITY
 
 EVIL = '<script>alert("1")</script> & $x_1^2\\frac{ | _b_ %'
 
@@ -136,91 +134,6 @@ class TestRecords:
         assert labels == ["maml"] * 2 + ["fedavg"] * 2 + ["local"] * 2
 
 
-class TestTables:
-    def test_numbers(self, records: list[Record]) -> None:
-        frame = tables.comparison(records, "final")
-        assert frame["algorithm"].tolist() == [MAJORITY, "FedAvg", "Local", "MAML"] * 3
-        maml = frame[(frame["algorithm"] == "MAML") & (frame["support"] == 0.5)].iloc[0]
-        seeds = [r.content.scores["final"]["0.5"] for r in records if r.content.algorithm == "maml"]
-        accuracies = [s.after.accuracy for s in seeds]
-        assert maml["after_accuracy_mean"] == pytest.approx(sum(accuracies) / 2)
-        assert maml["after_accuracy_sd"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / math.sqrt(2))
-        assert maml["before_accuracy_mean"] == pytest.approx(sum(s.before.accuracy for s in seeds) / 2)
-        assert maml["bytes"] == 2 * 100 * 10 * 26_000_000
-        baseline = frame[(frame["algorithm"] == MAJORITY) & (frame["support"] == 0.5)].iloc[0]
-        assert baseline["after_accuracy_mean"] == pytest.approx(sum(s.majority.accuracy for s in seeds) / 2)
-        assert math.isnan(baseline["before_accuracy_mean"])
-
-    def test_best_is_marked_and_the_baseline_never(self, records: list[Record]) -> None:
-        for table in tables.tables(records):
-            after = [heading for _, heading in table.columns].index("After")
-            assert [row[0].text for row in table.rows if row[after].best] == ["MAML"]
-            assert not any(cell.best for cell in table.rows[0])
-
-    def test_caption_states_the_protocol(self, records: list[Record]) -> None:
-        caption = tables.tables(records)[0].caption
-        for fact in (
-            "20 test clients",
-            "20 % of",
-            "160 clients",
-            "100 rounds of 10 clients",
-            "2 seeds",
-            "10 trials",
-        ):
-            assert fact in caption
-        assert "last round" in tables.tables(records, "final")[0].caption
-
-    def test_one_seed_has_no_spread(self, one: Path) -> None:
-        table = tables.tables(read_records(one.parent))[0]
-        assert table.rows[1][2].text.endswith("± –")
-        assert "nan" not in tables.to_markdown([table])
-        assert "one seed" in table.caption
-
-    def test_diverged_runs_are_shown(self, suite: Path, tmp_path: Path) -> None:
-        for seed, changes in ((0, {}), (1, DIVERGED)):
-            write_record(tmp_path, "femnist", "maml", seed, clients=12, **changes)
-        write_record(tmp_path, "femnist", "local", 0, clients=12, **DIVERGED)
-        table = tables.tables(read_records(tmp_path))[0]
-        rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
-        assert "1 (1 diverged)" in rows["MAML"]
-        assert not any(cell.best for row in table.rows for cell in row), "the mean of the survivors wins nothing"
-        assert rows["Local"][2] == "diverged"
-        assert "0 (1 diverged)" in rows["Local"]
-
-    def test_csv_has_both_models_as_fractions(self, records: list[Record], tmp_path: Path) -> None:
-        (tmp_path / "table.csv").write_text(tables.to_csv(records))
-        frame = pd.read_csv(tmp_path / "table.csv")
-        assert set(frame["model"]) == {"final", "selected"}
-        assert frame["after_accuracy_mean"].between(0, 1).all()
-
-    def test_csv_holds_no_formula(self, one: Path) -> None:
-        change(one, title="=1+1")
-        assert ",'=1+1," in tables.to_csv(read_records(one.parent))
-
-    def test_markdown_rows_have_equal_columns(self, one: Path) -> None:
-        change(one, title=EVIL)
-        text = tables.to_markdown(tables.tables(read_records(one.parent)))
-        lines = [line for line in text.splitlines() if line.startswith("|")]
-        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {14}
-        assert "<script>" not in text.replace("\\<", "")
-
-    def test_latex_escapes_everything(self, one: Path) -> None:
-        change(one, title=EVIL + " ~ # } 漢")
-        text = tables.to_latex(tables.tables(read_records(one.parent)))
-        row = next(line for line in text.splitlines() if "script" in line)
-        assert r"\$x\_1\textasciicircum{}2\textbackslash{}frac\{" in row
-        assert text.isascii()
-        assert len(re.findall(r"(?<!\\)&", row)) == 12
-        assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 3
-
-    @pytest.mark.parametrize(
-        ("value", "text"),
-        [(0, "0"), (5.2e10, "52"), (1.234e10, "12.3"), (4.5e8, "0.45"), (1.23456e12, "1235")],
-    )
-    def test_amounts(self, value: float, text: str) -> None:
-        assert tables.amount_cell(value, 1e9).text == text
-
-
 class TestFigures:
     def test_an_algorithm_looks_the_same_in_every_company(self) -> None:
         alone = figures.looks(["MAML"])["MAML"]
@@ -299,18 +212,18 @@ class TestReport:
     def test_writes_everything(self, suite: Path, tmp_path: Path) -> None:
         written = write_report(suite, tmp_path / "site")
         names = {path.name for path in written}
-        assert names == {"table.md", "table.csv", "table.tex", "index.html"} | {
+        assert names == {"table.md", "table.csv", "pairs.csv", "table.tex", "index.html"} | {
             f"{name}.{kind}" for name in page.FIGURES for kind in ("png", "svg", "pdf")
         }
         assert names == {path.name for path in (tmp_path / "site").iterdir()}
         parsed = tags((tmp_path / "site" / "index.html").read_text())
-        assert parsed.tags.count("table") == 3
+        assert parsed.tags.count("table") == 6  # at each support fraction the comparison and the pairs
         assert parsed.tags.count("svg") == 3
         assert all(link.startswith("#") or link in names for link in parsed.links)  # nothing from the network
 
-    def test_ids_are_unique(self, records: list[Record], drawn: dict[str, dict[str, bytes]]) -> None:
-        svgs = {name: kinds["svg"] for name, kinds in drawn.items()}
-        ids = re.findall(r'\bid="([^"]+)"', page.render(records, tables.tables(records), svgs))
+    def test_ids_are_unique(self, suite: Path, tmp_path: Path) -> None:
+        write_report(suite, tmp_path)
+        ids = re.findall(r'\bid="([^"]+)"', (tmp_path / "index.html").read_text())
         assert len(ids) == len(set(ids))
 
     def test_no_records(self, tmp_path: Path) -> None:

@@ -15,20 +15,41 @@ from metaleaf.errors import DataError
 from metaleaf.intervals import DRAWS, LEVEL, Estimate
 
 
-def interquartile_mean(values: Values) -> Values:
-    """Mean of the middle half along the last axis; a value at its edge counts by the part that is inside."""
-    count = values.shape[-1]
-    inside = np.clip(np.arange(1, count + 1) - count / 4, 0, 1) - np.clip(np.arange(1, count + 1) - 3 * count / 4, 0, 1)
-    found: Values = (np.sort(values, axis=-1) * inside).sum(-1) / (count / 2)
+def interquartile_mean(values: Values, weights: Values | None = None) -> Values:
+    """Mean of the middle half along the last axis; a value at its edge counts by the part that is inside.
+
+    `weights`, of the values' shape or of its last axis, say how much each counts (default: the same).
+    """
+    order = np.argsort(values, axis=-1)
+    weight = np.take_along_axis(np.broadcast_to(1.0 if weights is None else weights, values.shape), order, -1)
+    share = weight / weight.sum(-1, keepdims=True)
+    end = share.cumsum(-1)
+    inside = np.clip(end, 0.25, 0.75) - np.clip(end - share, 0.25, 0.75)
+    found: Values = (np.take_along_axis(values, order, -1) * inside).sum(-1) / 0.5
     return found
 
 
 def overall(scores: Mapping[str, Values], *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Estimate:
-    """Interquartile mean of one algorithm's scores, by dataset [seeds]; the bootstrap draws seeds within a dataset."""
+    """Interquartile mean over datasets and seeds of one algorithm's mean over clients; every dataset counts once.
+
+    scores: by dataset the accuracies, [seeds, clients]. The bootstrap draws seeds and clients within a dataset, as in
+    `metaleaf.intervals`.
+    """
     rng = np.random.default_rng(seed)
-    drawn = [values[rng.integers(len(values), size=(draws, len(values)))] for values in scores.values()]
-    low, high = np.percentile(interquartile_mean(np.concatenate(drawn, axis=1)), [50 * (1 - level), 50 * (1 + level)])
-    return Estimate(float(interquartile_mean(np.concatenate(list(scores.values())))), float(low), float(high))
+    weights = np.concatenate([np.full(len(values), 1 / len(values)) for values in scores.values()])
+    drawn = np.concatenate([_drawn(values, draws, rng) for values in scores.values()], axis=1)
+    value = interquartile_mean(np.concatenate([values.mean(1) for values in scores.values()]), weights)
+    low, high = np.percentile(interquartile_mean(drawn, weights), [50 * (1 - level), 50 * (1 + level)])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _drawn(values: Values, draws: int, rng: np.random.Generator) -> Values:
+    """Means over drawn clients under drawn seeds, [draws, seeds], of values [seeds, clients]."""
+    seeds, clients = values.shape
+    times = rng.multinomial(clients, [1 / clients] * clients, size=draws)  # each client comes up
+    means = times @ values.T / clients
+    found: Values = np.take_along_axis(means, rng.integers(seeds, size=(draws, seeds)), axis=1)
+    return found
 
 
 def performance_profile(values: Values, thresholds: Values) -> Values:
@@ -59,7 +80,7 @@ def ranking(names: Sequence[str], scores: Values, alpha: float = 0.05) -> Rankin
     blocks, algorithms = scores.shape
     if algorithms < 2 or blocks < 2:
         raise DataError(f"ranks need two algorithms and two datasets or clients, got {algorithms} and {blocks}")
-    each = stats.rankdata(-scores, axis=1)
+    each = stats.rankdata(-scores.round(12), axis=1)  # a mean of the same numbers in another order is no gain
     ranks = dict(sorted(zip(names, each.mean(0).tolist(), strict=True), key=lambda item: item[1]))
     studentised = float(stats.studentized_range.ppf(1 - alpha, algorithms, np.inf))
     critical = studentised / np.sqrt(2) * np.sqrt(algorithms * (algorithms + 1) / (6 * blocks))

@@ -168,9 +168,9 @@ class ReportCommand:
     output: Path | None = None
     """Default: `report` in that folder."""
     baseline: str | None = None
-    """New environments: the label that all others are paired with (default: few_round, if it is there)."""
+    """The label that all others are paired with (default: the best; new environments: few_round, if it is there)."""
     also: tuple[Path, ...] = ()
-    """New environments: folders of further suites, on other datasets, for one figure with a panel each."""
+    """Folders of further suites, on other datasets, for tables and figures of all."""
 
     def main(self) -> None:
         """Write it."""

@@ -54,7 +54,7 @@ class ClientScores:
 def client_scores(records: Sequence[Record], model: Model = "selected") -> dict[Setting, dict[str, ClientScores]]:
     """Scores by setting and by the algorithm's name, in the order of the records; without runs that diverged.
 
-    Raises DataError if two seeds of an algorithm scored different clients, or a client has two scores.
+    Raises DataError if two seeds of an algorithm scored different clients, or a client has two scores or none.
     """
     frame = tidy(records)
     frame = frame[(frame["status"] == "finished") & (frame["model"] == model)]
@@ -72,12 +72,17 @@ def _by_client(record: Record, model: Model, support: float) -> pd.DataFrame:
     """A row per client with a query example: n, before, after, majority."""
     rows = record.clients
     rows = rows[(rows["model"] == model) & (rows["support"] == support) & (rows["n"] > 0)]
-    last = rows["step"].max()
-    before, after = (rows[rows["step"] == step].set_index("client") for step in (0, last))
-    if repeated := [client for client, times in Counter(after.index).items() if times > 1]:
-        raise DataError(f"{record.path} scores the client {repeated[0]} twice; run this cell again")
+    before, after = (rows[rows["step"] == step].set_index("client") for step in (0, rows["step"].max()))
+    for side in (before, after):
+        if repeated := [client for client, times in Counter(side.index).items() if times > 1]:
+            raise DataError(f"{record.path} scores the client {repeated[0]} twice; run this cell again")
+    if after.empty or set(before.index) != set(after.index):
+        raise DataError(f"{record.path} lacks clients' scores before or after adaptation; run this cell again")
     columns = {"n": after["n"], "before": before["correct"], "after": after["correct"], "majority": after["majority"]}
-    return pd.DataFrame(columns).sort_index()
+    found = pd.DataFrame(columns).sort_index()
+    if found.isna().any(axis=None):
+        raise DataError(f"{record.path} has a client without a number of correct answers; run this cell again")
+    return found
 
 
 def _side_by_side(name: str, runs: dict[int, pd.DataFrame], setting: Setting) -> ClientScores:

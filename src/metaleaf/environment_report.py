@@ -6,7 +6,7 @@ from metaleaf import environment_figures as figures
 from metaleaf import environment_tables as tables
 from metaleaf import page
 from metaleaf.environment_records import EnvironmentRecord
-from metaleaf.tables import to_latex, to_markdown
+from metaleaf.markup import to_csv, to_latex, to_markdown
 
 
 def contents(records: Sequence[EnvironmentRecord], baseline: str | None = None) -> dict[str, bytes]:
@@ -18,4 +18,4 @@ def contents(records: Sequence[EnvironmentRecord], baseline: str | None = None) 
     made = tables.tables(records, numbers)
     drawn = figures.draw(records)
     html = page.render(records, made, {name: kinds["svg"] for name, kinds in drawn.items()}, figures.CAPTIONS)
-    return page.report_files(drawn, to_markdown(made), tables.to_csv(numbers), to_latex(made), html)
+    return page.report_files(drawn, to_markdown(made), to_csv(numbers), to_latex(made), html)

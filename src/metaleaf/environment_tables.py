@@ -8,7 +8,6 @@ import pandas as pd
 
 from metaleaf.environment_records import SIDES, EnvironmentRecord, runs, visited
 from metaleaf.environment_statistics import differences, mean_and_two_errors, paired
-from metaleaf.errors import DataError, unknown
 from metaleaf.tables import (
     BEST_ROUND,
     Cell,
@@ -16,23 +15,26 @@ from metaleaf.tables import (
     Layout,
     Table,
     amount_cell,
+    check_baseline,
+    configuration_of,
     count_cell,
-    csv_text,
     integer,
     lay_out,
     percent_cell,
     seeds_cell,
+    signed,
     slug,
     span,
     tuning_sentence,
     unit_of,
+    whole,
 )
 
 BASELINE = "few_round"
 """Label that the others are paired with where no other is asked for."""
 
-ALGORITHM: Field = ("", "Algorithm", lambda row: Cell(row["algorithm"]), None)
-SEEDS: Field = ("Training", "Seeds", seeds_cell, None)
+ALGORITHM = Field("", "Algorithm", lambda row: Cell(row["algorithm"]))
+SEEDS = Field("Training", "Seeds", seeds_cell)
 
 _TITLES = {"before": "before local adaptation", "after": "after local adaptation"}
 
@@ -74,12 +76,6 @@ def tables(records: Sequence[EnvironmentRecord], numbers: pd.DataFrame) -> list[
     return made
 
 
-def to_csv(numbers: pd.DataFrame) -> str:
-    """The numbers as fractions and plain units, for further work."""
-    texts = [column for column in ("dataset", "label", "algorithm", "baseline") if column in numbers]
-    return csv_text(numbers.copy(), texts)
-
-
 # ------------------------------------------------------------------------------------------------- numbers
 
 
@@ -102,8 +98,7 @@ def _scores(its: pd.DataFrame, found: pd.DataFrame, rounds: float) -> dict[str, 
 def _baseline(each: pd.DataFrame, asked: str | None) -> str | None:
     """The baseline's label; None when none is asked for and the usual one is not there."""
     known = set(each["algorithm"])
-    if asked is not None and asked not in known:
-        raise unknown("baseline", asked, known)
+    check_baseline(asked, known)
     return asked or (BASELINE if BASELINE in known else None)
 
 
@@ -111,18 +106,16 @@ def _pair_with(
     of_dataset: pd.DataFrame, scores: dict[str, pd.DataFrame], label: str | None
 ) -> Callable[[str], dict[float, dict[str, Any]]]:
     """What a method's name has against the baseline, by rounds."""
-    names = of_dataset.loc[of_dataset["algorithm"] == label, "name"].unique()
-    if len(names) > 1:
-        raise DataError(f"the baseline {label} has several configurations ({', '.join(names)}); remove the older ones")
+    other = configuration_of(label, of_dataset)
     shaped = {
         name: found.pivot_table(index=["seed", "environment"], columns="rounds", values=list(SIDES))[list(SIDES)]
         for name, found in scores.items()
     }
 
     def against(name: str) -> dict[float, dict[str, Any]]:
-        if not len(names) or name == names[0] or not {name, names[0]} <= set(shaped):
+        if other is None or name == other or not {name, other} <= set(shaped):
             return {}
-        return _against(shaped[name], shaped[names[0]], (name, names[0]))
+        return _against(shaped[name], shaped[other], (name, other))
 
     return against
 
@@ -159,8 +152,8 @@ def _costs(dataset: str, rows: pd.DataFrame) -> Table:
     """What the scores took: bytes in the environment by rounds, client updates in training."""
     unit, prefix = unit_of(rows["bytes"].max())
     fields = [
-        *_by_rounds(f"{prefix}B sent by round R", rows, lambda row: amount_cell(row["bytes"], unit), None),
-        ("Training", "Client updates", lambda row: count_cell(row["client_updates"]), None),
+        *_by_rounds(f"{prefix}B sent by round R", rows, lambda row: amount_cell(row["bytes"], unit)),
+        Field("Training", "Client updates", lambda row: count_cell(row["client_updates"])),
         SEEDS,
     ]
     title = f"{dataset}, {prefix}B sent in the new environment"
@@ -172,7 +165,7 @@ def _costs(dataset: str, rows: pd.DataFrame) -> Table:
 
 
 def _by_rounds(
-    group: str, rows: pd.DataFrame, show: Callable[[pd.Series], Cell], better: Callable[..., Any] | None
+    group: str, rows: pd.DataFrame, show: Callable[[pd.Series], Cell], better: Callable[..., Any] | None = None
 ) -> list[Field]:
     """A column for each number of rounds, with what `show` makes of the algorithm's row at it."""
     cells = {(row["algorithm"], row["rounds"]): row for _, row in rows.iterrows()}
@@ -180,21 +173,21 @@ def _by_rounds(
     def at(rounds: int) -> Callable[[pd.Series], Cell]:
         return lambda row: show(cells[row["algorithm"], rounds])
 
-    return [(group, f"R = {number}", at(number), better) for number in rows["rounds"].dropna().astype(int).unique()]
+    return [
+        Field(group, f"R = {number}", at(number), better) for number in rows["rounds"].dropna().astype(int).unique()
+    ]
 
 
 def _one_row_each(rows: pd.DataFrame, fields: Sequence[Field]) -> Layout:
     """A row for each algorithm, which `fields` follow."""
     once = rows.drop_duplicates("algorithm")
-    # The mean of the seeds that survived, or of fewer seeds than others ran, is no result to win with.
-    whole = once["diverged"].eq(0) & once["seeds"].eq(once["seeds"].max())
-    return lay_out(once, [ALGORITHM, *fields], whole.tolist())
+    return lay_out(once, [ALGORITHM, *fields], whole(once).tolist())
 
 
 def _paired(dataset: str, rows: pd.DataFrame) -> Table:
     """Differences from the baseline: a row per method and rounds."""
     baseline = rows["baseline"].iloc[0]
-    fields: list[Field] = [ALGORITHM, ("", "R", lambda row: count_cell(row["rounds"]), None)]
+    fields = [ALGORITHM, Field("", "R", lambda row: count_cell(row["rounds"]))]
     for side in SIDES:
         fields += _difference_fields(side)
     fields.append(SEEDS)
@@ -210,10 +203,6 @@ def _paired(dataset: str, rows: pd.DataFrame) -> Table:
 
 
 def _difference_fields(side: str) -> list[Field]:
-    def signed(value: float) -> str:
-        text = f"{100 * value:+.1f}"
-        return text.replace("-", "−") if float(text) else "0.0"
-
     def mean(row: pd.Series) -> Cell:
         value = row[f"{side}_difference"]
         return Cell(signed(value), 100 * value)
@@ -228,10 +217,10 @@ def _difference_fields(side: str) -> list[Field]:
 
     group = _TITLES[side].capitalize()
     return [
-        (group, side.capitalize(), mean, None),
-        (group, "95 % interval", interval, None),
-        (group, "±", lambda row: percent_cell(row[f"{side}_difference_errors"]), None),
-        (group, "Gain", gains, None),
+        Field(group, side.capitalize(), mean),
+        Field(group, "95 % interval", interval),
+        Field(group, "±", lambda row: percent_cell(row[f"{side}_difference_errors"])),
+        Field(group, "Gain", gains),
     ]
 
 
@@ -256,6 +245,6 @@ def _caption(rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> str:
         f"Mean ± two standard errors over {pairs or 'no'} pairs of environment and seed, each counting once.",
         f"Local adaptation: {steps} steps.",
         tuning_sentence(contents),
-        "Bold: the best algorithm among those with all seeds.",
+        "Bold: the best algorithm among those with all seeds; underlined: the second.",
     )
     return " ".join(sentences)

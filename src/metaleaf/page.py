@@ -33,8 +33,11 @@ def render(
     tables: Sequence[Table],
     figures: Mapping[str, bytes],
     captions: Mapping[str, str] = FIGURES,
+    further: Sequence[str] = (),
 ) -> str:
     """The page's HTML. `figures` has the SVG of each figure by name, `captions` say what they show, in their order.
+
+    `further` has the names of the CSV files beside the table's.
 
     Everything that comes from a record is escaped: by Jinja, and by matplotlib within the figures.
     """
@@ -46,7 +49,8 @@ def render(
         if name in figures
     ]
     suites = sorted({record.content.suite for record in records})
-    return template.render(suite=", ".join(suites), tables=tables, figures=inlined, runs=_runs(records))
+    csv = ["table.csv", *further]
+    return template.render(suite=", ".join(suites), csv=csv, tables=tables, figures=inlined, runs=_runs(records))
 
 
 def report_files(

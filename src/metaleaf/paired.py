@@ -11,8 +11,9 @@ of other seeds.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy import stats
@@ -101,10 +102,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def against_best(scores: Sequence[ClientScores], side: str = "after", alpha: float = 0.05) -> set[str]:
-    """The algorithm with the best mean over clients, and all that the Holm-corrected test cannot tell from it."""
-    best = max(scores, key=lambda each: float(each.accuracy(side).mean()))
+def all_pairs(scores: Sequence[ClientScores], side: str = "after") -> list[tuple[Comparison, float]]:
+    """Every two algorithms that share a seed, once, the earlier first; with p Holm-corrected for all these pairs."""
+    found = [compare(one, other, side) for one, other in combinations(scores, 2) if set(one.seeds) & set(other.seeds)]
+    return list(zip(found, holm([pair.p for pair in found]), strict=True))
+
+
+def against_best(
+    scores: Sequence[ClientScores], side: str = "after", alpha: float = 0.05, competes: Container[str] | None = None
+) -> set[str]:
+    """The algorithm with the best mean over clients, and all that the Holm-corrected test cannot tell from it.
+
+    `competes` has the names that may be among them (default: all). The correction is for all pairs of `scores`: which
+    one is best is seen in the same data, so correcting for the pairs with it alone would find too many differences.
+    """
+    names = {each.name for each in scores if competes is None or each.name in competes}
+    if not names:
+        return set()
+    best = max((each for each in scores if each.name in names), key=lambda each: float(each.accuracy(side).mean()))
+    pairs = [({pair.name, pair.other}, p) for pair, p in all_pairs(scores, side)]
     # One that shares no seed with the best cannot be compared, and so is no tie.
-    others = [each for each in scores if each is not best and set(each.seeds) & set(best.seeds)]
-    p_values = holm([compare(each, best, side).p for each in others])
-    return {best.name} | {each.name for each, p in zip(others, p_values, strict=True) if not p < alpha}
+    tied = [pair for pair, p in pairs if best.name in pair and not p < alpha]
+    return names & {best.name}.union(*tied)

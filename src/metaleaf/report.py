@@ -6,10 +6,10 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from metaleaf import environment_report, figures, page, tables
+from metaleaf import client_report, environment_report
 from metaleaf.environment_records import EnvironmentRecord
-from metaleaf.errors import ConfigError, DataError
-from metaleaf.records import Model, Record, environments_in, in_order, read_all, read_records, record_paths
+from metaleaf.errors import DataError
+from metaleaf.records import Model, Record, environments_in, in_order, read_all, record_paths
 
 
 def write_report(
@@ -22,12 +22,13 @@ def write_report(
     baseline: str | None = None,
     also: Sequence[Path] = (),
 ) -> list[Path]:
-    """Write `table.{md,csv,tex}`, `<figure>.{png,svg,pdf}` and `index.html` into `output`; return the paths.
+    """Write `table.{md,csv,tex}`, further CSV files, `<figure>.{png,svg,pdf}` and `index.html`; return the paths.
 
     `suite_folder` is `results/<suite>`; `order` has the algorithm labels in the suite's order (default: by
-    label); `only` the config hashes to report (default: all). Tables and figures show `model`, the CSV has both.
-    On the track of new environments the others are paired with the label `baseline`; there is one model; and `also`
-    has the folders of further suites, on other datasets, that go into the same tables and figures.
+    label); `only` the config hashes to report (default: all). The others are paired with the label `baseline` (default:
+    the best, or on the track of new environments few_round); `also` has the folders of further suites, on other
+    datasets, that go into the same tables and figures. On the track of new clients tables and figures show `model`, the
+    CSV files have both; on that of new environments there is one.
     Nothing is written unless everything could be made, and every file is replaced as a whole.
 
     Raises DataError when there is no record or a damaged one, or a baseline without its pair; ConfigError when there is
@@ -39,11 +40,9 @@ def write_report(
     if _of_new_environments(paths[0]):  # a folder with records of both tracks is refused by either reader
         entered = in_order(read_all(EnvironmentRecord, suite_folder, only, also), order)
         contents = environment_report.contents(entered, baseline)
-    elif baseline is not None or also:
-        what = f"a baseline ({baseline})" if baseline else "a report of several suites"
-        raise ConfigError(f"{what} is for suites of new environments; {suite_folder} is none.")
     else:
-        contents = _contents(in_order(read_records(suite_folder, only), order), model)
+        records = in_order(read_all(Record, suite_folder, only, also), order)
+        contents = client_report.contents(records, model, baseline)
     output.mkdir(parents=True, exist_ok=True)
     return [_replace(output / name, data) for name, data in contents.items()]
 
@@ -55,14 +54,6 @@ def _of_new_environments(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and environments_in(content.get("config")) is not None
-
-
-def _contents(records: Sequence[Record], model: Model) -> dict[str, bytes]:
-    """File name -> content, on the track of new clients."""
-    made = tables.tables(records, model)
-    drawn = figures.draw(records, model)
-    html = page.render(records, made, {name: kinds["svg"] for name, kinds in drawn.items()})
-    return page.report_files(drawn, tables.to_markdown(made), tables.to_csv(records), tables.to_latex(made), html)
 
 
 def _replace(path: Path, data: bytes) -> Path:

@@ -1,0 +1,36 @@
+"""Everything that the records of a suite of new clients say, as files."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from metaleaf import client_tables, figures, overall, page
+from metaleaf.client_scores import client_scores
+from metaleaf.comparison import comparison, pairs
+from metaleaf.markup import to_csv, to_latex, to_markdown
+from metaleaf.records import MODELS, Model, Record
+
+
+def contents(records: Sequence[Record], model: Model = "selected", baseline: str | None = None) -> dict[str, bytes]:
+    """File name -> content: tables and figures of one model, CSV files of both, and the page.
+
+    `baseline` is the label that the others are paired with. Raises DataError on damaged records, ConfigError on an
+    unknown baseline.
+    """
+    scores = {one: client_scores(records, one) for one in MODELS}
+    numbers = {one: comparison(records, scores[one], one) for one in MODELS}
+    paired = {one: pairs(scores[one], one) for one in MODELS}
+    over = {one: overall.over_datasets(scores[one], numbers[one]) for one in MODELS}
+    made = [
+        *overall.tables(records, scores[model], numbers[model], over[model]),
+        *client_tables.tables(records, scores[model], numbers[model], paired[model], baseline),
+    ]
+    further = {"pairs.csv": to_csv(pd.concat(paired.values()))}
+    if over[model]:
+        further["overall.csv"] = to_csv(overall.to_frame([one for found in over.values() for one in found]))
+    drawn = figures.draw(records, model)
+    svgs = {name: kinds["svg"] for name, kinds in drawn.items()}
+    html = page.render(records, made, svgs, further=list(further))
+    csv = to_csv(pd.concat(numbers.values()))
+    files = page.report_files(drawn, to_markdown(made), csv, to_latex(made), html)
+    return files | {name: text.encode() for name, text in further.items()}

@@ -1,0 +1,220 @@
+"""Tables of the track of new clients: one per dataset and support fraction, and pairs on the same clients."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from metaleaf.client_scores import Setting
+from metaleaf.comparison import MAJORITY, Scores
+from metaleaf.paired import against_best
+from metaleaf.records import Record, tidy
+from metaleaf.tables import (
+    BEST_ROUND,
+    Cell,
+    Field,
+    Table,
+    amount_cell,
+    check_baseline,
+    configuration_of,
+    count_cell,
+    integer,
+    interval_cell,
+    lay_out,
+    p_cell,
+    percent_cell,
+    seeds_cell,
+    signed,
+    slug,
+    span,
+    tuning_sentence,
+    unit_of,
+    whole,
+)
+
+ALGORITHM = Field("", "Algorithm", lambda row: Cell(row["algorithm"]))
+
+INTERVALS = "95 % intervals: bootstrap over seeds and clients (of one seed: over clients)."
+MARKS = (
+    "Bold: the best of a column; in Mean every algorithm that the paired test does not tell from it (5 %, "
+    "Holm-corrected for all pairs). Underlined: the best of the others."
+)
+
+
+def tables(
+    records: Sequence[Record], scores: Scores, numbers: pd.DataFrame, paired: pd.DataFrame, baseline: str | None = None
+) -> list[Table]:
+    """For each dataset and support fraction the comparison, with the protocol in its caption, and the pairs.
+
+    `scores`, `numbers` (of `metaleaf.comparison.comparison`) and `paired` (of `pairs`) are those of one model.
+    `baseline` is the label that the others are paired with (default: the best algorithm).
+
+    Raises ConfigError when there is no such baseline, DataError when it has several configurations.
+    """
+    runs = tidy(records)
+    check_baseline(baseline, set(runs["algorithm"]))
+    made = []
+    for dataset, rows in numbers.groupby("dataset", sort=False):
+        of_dataset = [record for record in records if record.content.dataset == dataset]
+        asked = configuration_of(baseline, runs[runs["dataset"] == dataset])
+        for support, at in rows.groupby("support", sort=False, dropna=False):
+            setting = Setting(str(dataset), float(str(support)))
+            tied, best = best_of(scores, setting, at)
+            made.append(_compared(setting, at, of_dataset, tied))
+            reference = asked if baseline else best
+            if reference and not (against := _against(paired, setting, reference)).empty:
+                made.append(_paired(setting, against, reference))
+    return made
+
+
+def best_of(scores: Scores, setting: Setting, rows: pd.DataFrame) -> tuple[set[str], str | None]:
+    """The algorithms that the paired test does not tell from the best by mean over clients, and the best.
+
+    `rows` are those of the comparison at the setting.
+    """
+    competing = rows[competes(rows)]
+    tied = against_best(list(scores.get(setting, {}).values()), competes=set(competing["algorithm"]))
+    means = competing.set_index("algorithm")["after_client_mean_mean"]
+    return tied, None if means.empty else str(means.idxmax())
+
+
+def competes(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows of a comparison may be the best."""
+    return rows["algorithm"].ne(MAJORITY) & whole(rows)
+
+
+def title_of(setting: Setting) -> str:
+    """Dataset and support fraction; nan where every run diverged."""
+    return setting.dataset if math.isnan(setting.support) else f"{setting.dataset}, {100 * setting.support:g} % support"
+
+
+def _compared(setting: Setting, rows: pd.DataFrame, records: Sequence[Record], tied: set[str]) -> Table:
+    algorithms = rows[rows["algorithm"] != MAJORITY]
+    byte_unit, flop_unit = unit_of(algorithms["bytes"].max()), unit_of(algorithms["flops"].max())
+    over_clients = "Over clients, after"
+    fields = [
+        ALGORITHM,
+        Field("Accuracy", "Before", with_interval("before_accuracy"), max),
+        Field("Accuracy", "After", _after, max),
+        Field(over_clients, "Mean", with_interval("after_client_mean"), max, tied),
+        Field(over_clients, "Worst 10 %", with_interval("after_bottom10"), max),
+        Field(over_clients, "p10", _percent("after_p10"), max),
+        Field(over_clients, "p50", _percent("after_p50"), max),
+        Field(over_clients, "p90", _percent("after_p90"), max),
+        Field(over_clients, "Hurt", _percent("after_hurt")),
+        Field("Cost", "Seeds", seeds_cell),
+        Field("Cost", "Rounds", lambda row: count_cell(row["rounds"])),
+        Field("Cost", f"{byte_unit[1]}B sent", lambda row: amount_cell(row["bytes"], byte_unit[0])),
+        Field("Cost", f"{flop_unit[1]}FLOPs", lambda row: amount_cell(row["flops"], flop_unit[0])),
+    ]
+    title = title_of(setting)
+    caption = _caption(records, setting.support, rows["model"].iloc[0])
+    return Table(slug(title), title, caption, *lay_out(rows, fields, competes(rows).tolist()), baseline=MAJORITY)
+
+
+def with_interval(metric: str) -> Callable[[pd.Series], Cell]:
+    """A metric's mean and interval in a row of the comparison."""
+    return lambda row: interval_cell(*(row[f"{metric}_{part}"] for part in ("mean", "low", "high")))
+
+
+def _percent(metric: str) -> Callable[[pd.Series], Cell]:
+    return lambda row: percent_cell(row[f"{metric}_mean"])
+
+
+def _after(row: pd.Series) -> Cell:
+    return Cell("diverged") if row["diverged"] and not row["seeds"] else with_interval("after_accuracy")(row)
+
+
+# ------------------------------------------------------------------------------------------------- pairs
+
+
+def _against(paired: pd.DataFrame, setting: Setting, reference: str) -> pd.DataFrame:
+    """The pairs with `reference`, turned so that it is the other: a row an algorithm, `<side>_<column>`."""
+    here = paired[(paired["dataset"] == setting.dataset) & (paired["support"] == setting.support)]
+    first, second = here[here["name"] == reference], here[here["other"] == reference]
+    turned = first.assign(
+        name=first["other"],
+        other=reference,
+        difference=-first["difference"],
+        low=-first["high"],
+        high=-first["low"],
+        improvement=1 - first["improvement"],
+    )
+    both = pd.concat([second, turned]).rename(columns={"name": "algorithm"})
+    sides = [part.set_index("algorithm")[_SHOWN].add_prefix(f"{side}_") for side, part in both.groupby("side")]
+    seeds = both.drop_duplicates("algorithm").set_index("algorithm")["seeds"]
+    return pd.concat([seeds, *sides], axis=1).reset_index()
+
+
+_SHOWN = ["difference", "low", "high", "improvement", "p_holm"]
+
+
+def _paired(setting: Setting, rows: pd.DataFrame, reference: str) -> Table:
+    fields = [ALGORITHM, *_difference_fields("before"), *_difference_fields("after")]
+    fields.append(Field("", "Seeds", lambda row: count_cell(row["seeds"])))
+    title = f"{title_of(setting)}, difference from {reference}"
+    sentences = (
+        f"Difference in percentage points from {reference} on the same clients under the same seeds:",
+        "mean over clients, each counting once, with its 95 % interval.",
+        "Better: share of clients that are better off than there, ties counting half.",
+        "p: of no difference, in the paired test over seeds and clients, Holm-corrected for all pairs of algorithms",
+        "(those of one seed say nothing of other seeds). Seeds: those that both have.",
+    )
+    return Table(slug(title), title, " ".join(sentences), *lay_out(rows, fields, [False] * len(rows)))
+
+
+def _difference_fields(side: str) -> list[Field]:
+    def difference(row: pd.Series) -> Cell:
+        return interval_cell(row[f"{side}_difference"], row[f"{side}_low"], row[f"{side}_high"], signed)
+
+    group = f"{side.capitalize()} adaptation"
+    return [
+        Field(group, side.capitalize(), difference),
+        Field(group, "Better", lambda row: percent_cell(row[f"{side}_improvement"])),
+        Field(group, "p", lambda row: p_cell(row[f"{side}_p_holm"])),
+    ]
+
+
+# ----------------------------------------------------------------------------------------------- caption
+
+
+def _caption(records: Sequence[Record], support: float, model: str) -> str:
+    """The protocol in a few sentences: what makes the numbers of this table comparable."""
+    contents = [record.content for record in records]
+    train, validation, test = (
+        span(getattr(c.data.clients, part) for c in contents) for part in ("train", "validation", "test")
+    )
+    chosen = BEST_ROUND if model == "selected" else "the last round"
+    share = "" if math.isnan(support) else f", each adapting on {100 * support:g} % of its examples"
+    sentences = (
+        f"Accuracy in % on the query examples of {test} test clients{share};",
+        f"trained on {train} clients, validated on {validation}.",
+        f"{budget(records)}, model of {chosen}.",
+        INTERVALS,
+        tuning_sentence(contents),
+        "Hurt: share of clients whose accuracy fell by adapting.",
+        f"{MAJORITY}: the most frequent one in the client's own support.",
+        MARKS,
+        "Only algorithms with all seeds compete.",
+    )
+    return " ".join(sentences)
+
+
+def budget(records: Sequence[Record]) -> str:
+    """Rounds, their clients, and seeds."""
+    contents = [record.content for record in records]
+    cohort = span(_protocol(record, "clients_per_round") for record in records)
+    seeds = len({content.seed for content in contents})
+    of_clients = f" of {cohort} clients" if cohort else ""
+    rounds = span(content.rounds or None for content in contents) or 0
+    return (
+        f"{rounds} rounds{of_clients}, mean over {seeds} seeds"
+        if seeds > 1
+        else f"{rounds} rounds{of_clients}, one seed"
+    )
+
+
+def _protocol(record: Record, key: str) -> int | None:
+    protocol: Any = record.content.config.get("protocol")
+    return integer(protocol.get(key)) if isinstance(protocol, dict) else None

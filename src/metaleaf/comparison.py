@@ -1,0 +1,102 @@
+"""The numbers behind the tables of new clients: each algorithm by itself, and every two on the same clients."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from metaleaf.client_scores import ClientScores, Setting
+from metaleaf.intervals import Estimate, estimate
+from metaleaf.paired import Comparison, all_pairs
+from metaleaf.records import Model, Record, tidy
+from metaleaf.statistics import over_seeds
+
+MAJORITY = "Majority class"
+"""Name of the baseline row: always answering the most frequent class of the client's own support."""
+
+METRICS = (
+    "before_accuracy",
+    "after_accuracy",
+    "after_client_mean",
+    "after_bottom10",
+    "after_p10",
+    "after_p50",
+    "after_p90",
+    "after_hurt",
+)
+WITH_INTERVAL = METRICS[:4]
+
+Scores = Mapping[Setting, Mapping[str, ClientScores]]
+"""As `metaleaf.client_scores.client_scores` has them."""
+
+_NONE = Estimate(math.nan, math.nan, math.nan)
+
+
+def comparison(records: Sequence[Record], scores: Scores, model: Model = "selected") -> pd.DataFrame:
+    """The numbers behind the tables: a row per dataset, support fraction and algorithm, as `records` come.
+
+    The first row of each dataset and support fraction is the majority-class baseline; its scores stand in the
+    `after` columns. Columns: `dataset`, `support`, `model`, `label`, `algorithm` (its name), `diverged` (seeds),
+    `seeds` (finished); `<metric>_mean` and `<metric>_sd` over finished seeds (fractions in [0, 1]; nan where there are
+    none, sd nan for one seed), for some metrics `<metric>_low` and `<metric>_high`, the 95 % interval of
+    `metaleaf.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run).
+    `scores` are those of the same model.
+    """
+    frame = tidy(records)
+    rows = []
+    for dataset, runs in frame.groupby("dataset", sort=False):
+        diverged = runs[runs["status"] == "diverged"].groupby("name")["seed"].nunique()
+        for support in sorted(runs["support"].dropna().unique()) or [math.nan]:
+            cells = runs[(runs["support"] == support) & (runs["model"] == model)]
+            known = scores.get(Setting(str(dataset), float(support)), {})
+            start = {"dataset": dataset, "support": support, "model": model}
+            # every algorithm of a seed sees the same clients and splits, so any one of them has the baseline
+            baseline = _means(cells.drop_duplicates("seed"), next(iter(known.values()), None), "majority")
+            rows.append(start | {"label": "", "algorithm": MAJORITY, "diverged": 0} | baseline)
+            for name in runs["name"].unique():
+                each = runs[runs["name"] == name].drop_duplicates("record")
+                costs = {key: each[key].mean() for key in ("rounds", "bytes", "flops")}
+                row = {"label": each["algorithm"].iloc[0], "algorithm": name, "diverged": diverged.get(name, 0)}
+                rows.append(start | row | _means(cells[cells["name"] == name], known.get(name), "after") | costs)
+    return pd.DataFrame(rows)
+
+
+def pairs(scores: Scores, model: Model = "selected") -> pd.DataFrame:
+    """Every two algorithms on the same clients under the same seeds, before and after adaptation.
+
+    Columns: `dataset`, `support`, `model`, `side` (before, after), and those of `metaleaf.paired.Comparison`, the
+    difference as `difference`, `low` and `high`; `p_holm` is corrected for all pairs of a dataset, support and side.
+    """
+    rows = [
+        {"dataset": setting.dataset, "support": setting.support, "model": model, "side": side} | _pair(pair, p_holm)
+        for setting, algorithms in scores.items()
+        for side in ("before", "after")
+        for pair, p_holm in all_pairs(list(algorithms.values()), side)
+    ]
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+PAIR_COLUMNS = [
+    *("dataset", "support", "model", "side", "name", "other"),
+    *("difference", "low", "high", "improvement", "p", "p_holm", "seeds"),
+]
+
+
+def _pair(pair: Comparison, p_holm: float) -> dict[str, Any]:
+    difference, low, high = pair.difference
+    found = {"name": pair.name, "other": pair.other, "difference": difference, "low": low, "high": high}
+    return found | {"improvement": pair.improvement, "p": pair.p, "p_holm": p_holm, "seeds": pair.seeds}
+
+
+def _means(runs: pd.DataFrame, scores: ClientScores | None, side: str) -> dict[str, float]:
+    """Means, sds and intervals; with side `majority` its scores take the place of those after adaptation."""
+    row: dict[str, float] = {"seeds": len(runs)}
+    for metric in METRICS:
+        source = metric.replace("after", side)
+        known = source in runs and not (side == "majority" and metric.startswith("before"))
+        row[f"{metric}_mean"], row[f"{metric}_sd"] = over_seeds(runs[source].dropna() if known else [])
+        if metric in WITH_INTERVAL:
+            _, low, high = estimate(scores, source) if known and scores else _NONE
+            row[f"{metric}_low"], row[f"{metric}_high"] = low, high
+    return row
