@@ -93,18 +93,23 @@ class TestComparison:
         frame = pairs(scores)
         here = frame[(frame["support"] == 0.2) & (frame["side"] == "after")]
         assert list(zip(here["name"], here["other"], strict=True)) == [
+            (MAJORITY, "FedAvg"),
+            (MAJORITY, "Local"),
+            (MAJORITY, "MAML"),
             ("FedAvg", "Local"),
             ("FedAvg", "MAML"),
             ("Local", "MAML"),
         ]
         at = scores[Setting("femnist", 0.2)]
         wanted = compare(at["FedAvg"], at["MAML"])
-        found = here.iloc[1]
+        found = here.iloc[4]
         assert tuple(found[["difference", "low", "high"]]) == wanted.difference
         assert (found["improvement"], found["p"], found["seeds"]) == (wanted.improvement, wanted.p, 2)
         ordered = here.sort_values("p")
-        assert ordered["p_holm"].iloc[0] == pytest.approx(3 * ordered["p"].iloc[0])
-        assert ordered["p_holm"].iloc[2] >= ordered["p_holm"].iloc[1]
+        assert ordered["p_holm"].iloc[0] == pytest.approx(6 * ordered["p"].iloc[0])
+        assert ordered["p_holm"].is_monotonic_increasing
+        before = frame[(frame["support"] == 0.2) & (frame["side"] == "before")]
+        assert MAJORITY not in set(before["name"])
 
 
 class TestCompared:
@@ -160,7 +165,7 @@ class TestCompared:
 
     def test_one_seed(self, one: Path) -> None:
         made = tables_of(read_records(one.parent))
-        assert len(made) == 3, "one algorithm has no pairs"
+        assert [row[0].text for row in made[1].rows] == [MAJORITY], "the only one that it can be paired with"
         assert column(made[0], "After")["MAML"].interval, "an interval over clients"
         assert "nan" not in to_markdown(made)
         assert "one seed" in made[0].caption
@@ -210,10 +215,15 @@ class TestPaired:
         assert cell.text.startswith("−")
         assert cell.interval == tuple(f"{100 * found[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
 
+    def test_groups_stand_over_their_columns(self, records: list[Record]) -> None:
+        table = tables_of(records)[1]
+        assert table.groups == [("", 1), ("Before adaptation", 3), ("After adaptation", 3), ("", 1)]
+        assert r"\cmidrule(lr){2-4}\cmidrule(lr){5-7}" in to_latex([table])
+
     def test_a_baseline_turns_differences_round(self, records: list[Record]) -> None:
         from_best, from_other = tables_of(records)[1], tables_of(records, baseline="fedavg")[1]
         assert from_other.title.endswith("difference from FedAvg")
-        assert list(column(from_other, "After")) == ["Local", "MAML"]
+        assert list(column(from_other, "After")) == [MAJORITY, "Local", "MAML"]
         forth, back = column(from_best, "After")["FedAvg"], column(from_other, "After")["MAML"]
         assert back.value == -forth.value
         assert back.interval
@@ -221,6 +231,14 @@ class TestPaired:
         assert [end.strip("+−") for end in back.interval] == [end.strip("+−") for end in forth.interval[::-1]]
         better = [column(table, "Better") for table in (from_best, from_other)]
         assert better[0]["FedAvg"].value + better[1]["MAML"].value == pytest.approx(100)
+
+    def test_the_majority_class_is_a_baseline(self, records: list[Record]) -> None:
+        table = tables_of(records, baseline="majority")[1]
+        assert list(column(table, "After")) == ["FedAvg", "Local", "MAML"]
+        assert column(table, "Before")["MAML"].text == "–"
+        scores = client_scores(records)[Setting("femnist", 0.2)]["MAML"]
+        wanted = (scores.accuracy() - scores.accuracy("majority")).mean()
+        assert column(table, "After")["MAML"].value == pytest.approx(100 * wanted)
 
     def test_an_unknown_baseline(self, records: list[Record]) -> None:
         with pytest.raises(ConfigError, match="unknown baseline 'fedavgg': did you mean 'fedavg'"):
@@ -242,7 +260,7 @@ class TestMarkup:
         for part in ("mean", "low", "high"):
             assert frame[f"after_accuracy_{part}"].between(0, 1).all()
         paired = pd.read_csv(tmp_path / "pairs.csv")
-        assert len(paired) == 2 * 3 * 2 * 3  # models, supports, sides, pairs
+        assert len(paired) == 2 * 3 * (3 + 6)  # models, supports, pairs before and after
         assert (paired["p_holm"] >= paired["p"]).all()
 
     def test_csv_holds_no_formula(self, one: Path) -> None:
@@ -255,7 +273,7 @@ class TestMarkup:
 
     def test_markdown(self, records: list[Record], one: Path) -> None:
         change(one, title=EVIL)
-        text = to_markdown(tables_of(read_records(one.parent)))
+        text = to_markdown(tables_of(read_records(one.parent))[::2])
         lines = [line for line in text.splitlines() if line.startswith("|")]
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {14}
         assert "<script>" not in text.replace("\\<", "")
@@ -271,7 +289,7 @@ class TestMarkup:
         assert r"\$x\_1\textasciicircum{}2\textbackslash{}frac\{" in row
         assert text.isascii()
         assert len(re.findall(r"(?<!\\)&", row)) == 12
-        assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 3
+        assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 6
         assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
 
     def test_latex_of_a_difference(self, records: list[Record]) -> None:

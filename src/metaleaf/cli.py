@@ -168,7 +168,7 @@ class ReportCommand:
     output: Path | None = None
     """Default: `report` in that folder."""
     baseline: str | None = None
-    """The label that all others are paired with (default: the best; new environments: few_round, if it is there)."""
+    """The label that all others are paired with or majority (default: the best; new environments: few_round)."""
     also: tuple[Path, ...] = ()
     """Folders of further suites, on other datasets, for tables and figures of all."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from metaleaf.client_scores import Setting
-from metaleaf.comparison import MAJORITY, Scores
+from metaleaf.comparison import MAJORITY, Scores, compared
 from metaleaf.paired import against_best
 from metaleaf.records import Record, tidy
 from metaleaf.tables import (
@@ -33,6 +33,9 @@ from metaleaf.tables import (
     whole,
 )
 
+MAJORITY_LABEL = "majority"
+"""The majority class, where a baseline is asked for."""
+
 ALGORITHM = Field("", "Algorithm", lambda row: Cell(row["algorithm"]))
 
 INTERVALS = "95 % intervals: bootstrap over seeds and clients (of one seed: over clients)."
@@ -48,16 +51,18 @@ def tables(
     """For each dataset and support fraction the comparison, with the protocol in its caption, and the pairs.
 
     `scores`, `numbers` (of `metaleaf.comparison.comparison`) and `paired` (of `pairs`) are those of one model.
-    `baseline` is the label that the others are paired with (default: the best algorithm).
+    `baseline` is the label that the others are paired with, `majority` among them (default: the best algorithm).
 
     Raises ConfigError when there is no such baseline, DataError when it has several configurations.
     """
     runs = tidy(records)
-    check_baseline(baseline, set(runs["algorithm"]))
+    check_baseline(baseline, {*runs["algorithm"], MAJORITY_LABEL})
     made = []
     for dataset, rows in numbers.groupby("dataset", sort=False):
         of_dataset = [record for record in records if record.content.dataset == dataset]
         asked = configuration_of(baseline, runs[runs["dataset"] == dataset])
+        if baseline == MAJORITY_LABEL:
+            asked = asked or MAJORITY
         for support, at in rows.groupby("support", sort=False, dropna=False):
             setting = Setting(str(dataset), float(str(support)))
             tied, best = best_of(scores, setting, at)
@@ -74,7 +79,8 @@ def best_of(scores: Scores, setting: Setting, rows: pd.DataFrame) -> tuple[set[s
     `rows` are those of the comparison at the setting.
     """
     competing = rows[competes(rows)]
-    tied = against_best(list(scores.get(setting, {}).values()), competes=set(competing["algorithm"]))
+    here = scores.get(setting)
+    tied = against_best(compared(here), competes=set(competing["algorithm"])) if here else set()
     means = competing.set_index("algorithm")["after_client_mean_mean"]
     return tied, None if means.empty else str(means.idxmax())
 
@@ -142,8 +148,9 @@ def _against(paired: pd.DataFrame, setting: Setting, reference: str) -> pd.DataF
         improvement=1 - first["improvement"],
     )
     both = pd.concat([second, turned]).rename(columns={"name": "algorithm"})
-    sides = [part.set_index("algorithm")[_SHOWN].add_prefix(f"{side}_") for side, part in both.groupby("side")]
-    seeds = both.drop_duplicates("algorithm").set_index("algorithm")["seeds"]
+    found = {side: both[both["side"] == side].set_index("algorithm") for side in ("before", "after")}
+    seeds = found["after"]["seeds"]
+    sides = [part[_SHOWN].reindex(seeds.index).add_prefix(f"{side}_") for side, part in found.items()]
     return pd.concat([seeds, *sides], axis=1).reset_index()
 
 
@@ -161,7 +168,9 @@ def _paired(setting: Setting, rows: pd.DataFrame, reference: str) -> Table:
         "p: of no difference, in the paired test over seeds and clients, Holm-corrected for all pairs of algorithms",
         "(those of one seed say nothing of other seeds). Seeds: those that both have.",
     )
-    return Table(slug(title), title, " ".join(sentences), *lay_out(rows, fields, [False] * len(rows)))
+    return Table(
+        slug(title), title, " ".join(sentences), *lay_out(rows, fields, [False] * len(rows)), baseline=MAJORITY
+    )
 
 
 def _difference_fields(side: str) -> list[Field]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -52,7 +53,7 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
             known = scores.get(Setting(str(dataset), float(support)), {})
             start = {"dataset": dataset, "support": support, "model": model}
             # every algorithm of a seed sees the same clients and splits, so any one of them has the baseline
-            baseline = _means(cells.drop_duplicates("seed"), next(iter(known.values()), None), "majority")
+            baseline = _means(cells.drop_duplicates("seed"), majority(known) if known else None, "majority")
             rows.append(start | {"label": "", "algorithm": MAJORITY, "diverged": 0} | baseline)
             for name in runs["name"].unique():
                 each = runs[runs["name"] == name].drop_duplicates("record")
@@ -65,16 +66,28 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
 def pairs(scores: Scores, model: Model = "selected") -> pd.DataFrame:
     """Every two algorithms on the same clients under the same seeds, before and after adaptation.
 
-    Columns: `dataset`, `support`, `model`, `side` (before, after), and those of `metaleaf.paired.Comparison`, the
-    difference as `difference`, `low` and `high`; `p_holm` is corrected for all pairs of a dataset, support and side.
+    After adaptation the majority class is one of them. Columns: `dataset`, `support`, `model`, `side` (before, after),
+    and those of `metaleaf.paired.Comparison`, the difference as `difference`, `low` and `high`; `p_holm` is corrected
+    for all pairs of a dataset, support and side.
     """
     rows = [
         {"dataset": setting.dataset, "support": setting.support, "model": model, "side": side} | _pair(pair, p_holm)
         for setting, algorithms in scores.items()
         for side in ("before", "after")
-        for pair, p_holm in all_pairs(list(algorithms.values()), side)
+        for pair, p_holm in all_pairs(compared(algorithms, side), side)
     ]
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+def compared(algorithms: Mapping[str, ClientScores], side: str = "after") -> list[ClientScores]:
+    """What is paired at a setting: its algorithms, and after adaptation the majority class before them."""
+    return [*([majority(algorithms)] if side == "after" else []), *algorithms.values()]
+
+
+def majority(algorithms: Mapping[str, ClientScores]) -> ClientScores:
+    """The majority class as an algorithm, under all seeds of the one that has most: it is the same for all."""
+    most = max(algorithms.values(), key=lambda scores: len(scores.seeds))
+    return replace(most, name=MAJORITY, before=most.majority, after=most.majority)
 
 
 PAIR_COLUMNS = [

@@ -3,8 +3,8 @@
 A number in a table is a statistic of the test clients' scores, averaged over seeds. Other seeds would have trained
 other models, and other test clients could have been drawn. The bootstrap repeats both: it draws seeds and, for all of
 them together (they score the same clients), clients, each with replacement (the pigeonhole bootstrap; Owen 2007,
-Annals of Applied Statistics 1(2)). With few seeds it is, like every bootstrap, somewhat too narrow; with one seed it is
-over clients alone.
+Annals of Applied Statistics 1(2)). With one seed it is over clients alone. With few seeds it is, like every bootstrap,
+too narrow where seeds matter most, and so is that of the worst tenth of few clients (docs/protocol.md has figures).
 """
 
 import math

@@ -80,7 +80,7 @@ def _latex(table: Table) -> str:
     ]
     for row in table.rows:
         lines.append(_latex_row(map(_latex_cell, row)))
-        if row[0].text == table.baseline:
+        if row[0].text == table.baseline and row is not table.rows[-1]:
             lines.append("\\midrule")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table*}", ""])
 

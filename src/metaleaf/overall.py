@@ -10,7 +10,7 @@ import pandas as pd
 from metaleaf.aggregates import Ranking, overall, ranking
 from metaleaf.client_scores import Setting
 from metaleaf.client_tables import ALGORITHM, INTERVALS, best_of, budget, competes, with_interval
-from metaleaf.comparison import MAJORITY, Scores
+from metaleaf.comparison import MAJORITY, Scores, majority
 from metaleaf.intervals import Estimate
 from metaleaf.records import Record
 from metaleaf.tables import BEST_ROUND, Cell, Field, Table, interval_cell, lay_out, slug, tuning_sentence
@@ -72,8 +72,7 @@ def _at(support: float, scores: Scores, numbers: pd.DataFrame) -> Overall:
     here = numbers[(numbers["support"] == support) & numbers["dataset"].isin(algorithms)]
     lacking = _lacking(here)
     complete = [name for name in here["algorithm"].unique() if name != MAJORITY and name not in lacking]
-    majority = {dataset: next(iter(found.values())).accuracy("majority") for dataset, found in algorithms.items()}
-    means = {MAJORITY: overall(majority)}
+    means = {MAJORITY: overall({dataset: majority(found).accuracy() for dataset, found in algorithms.items()})}
     for name in complete:
         means[name] = overall({dataset: found[name].accuracy() for dataset, found in algorithms.items()})
     blocks = np.array([[found[name].accuracy().mean() for name in complete] for found in algorithms.values()])

@@ -49,8 +49,8 @@ def render(
         if name in figures
     ]
     suites = sorted({record.content.suite for record in records})
-    csv = ["table.csv", *further]
-    return template.render(suite=", ".join(suites), csv=csv, tables=tables, figures=inlined, runs=_runs(records))
+    runs = _runs(records)
+    return template.render(suite=", ".join(suites), further=further, tables=tables, figures=inlined, runs=runs)
 
 
 def report_files(

@@ -25,10 +25,10 @@ def write_report(
     """Write `table.{md,csv,tex}`, further CSV files, `<figure>.{png,svg,pdf}` and `index.html`; return the paths.
 
     `suite_folder` is `results/<suite>`; `order` has the algorithm labels in the suite's order (default: by
-    label); `only` the config hashes to report (default: all). The others are paired with the label `baseline` (default:
-    the best, or on the track of new environments few_round); `also` has the folders of further suites, on other
-    datasets, that go into the same tables and figures. On the track of new clients tables and figures show `model`, the
-    CSV files have both; on that of new environments there is one.
+    label); `only` the config hashes to report (default: all). The others are paired with the label `baseline`, or the
+    majority class (default: the best, or on the track of new environments few_round); `also` has the folders of further
+    suites, on other datasets, that go into the same tables and figures. On the track of new clients tables and figures
+    show `model`, the CSV files have both; on that of new environments there is one.
     Nothing is written unless everything could be made, and every file is replaced as a whole.
 
     Raises DataError when there is no record or a damaged one, or a baseline without its pair; ConfigError when there is

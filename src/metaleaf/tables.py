@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -41,7 +41,7 @@ class Table:
     @property
     def groups(self) -> list[tuple[str, int]]:
         """The groups from left to right, each with its number of columns."""
-        return list(Counter(group for group, _ in self.columns).items())
+        return [(group, len(list(columns))) for group, columns in groupby(group for group, _ in self.columns)]
 
 
 class Field(NamedTuple):
