@@ -13,6 +13,9 @@ from metaleaf.algorithm import Algorithm
 from metaleaf.dataset import Dataset
 from metaleaf.errors import ConfigError, unknown
 
+THE_RUNS = "the run's"
+"""In a resolved configuration: the dataset's option `seed` is the run's."""
+
 
 class Strict(BaseModel):
     """A frozen configuration that refuses keys it does not know."""
@@ -137,7 +140,7 @@ class RunConfig(Strict):
         protocol = self.protocol.model_dump(mode="json")
         if self.protocol.environments is None:
             del protocol["environments"]
-        options = {**self.dataset_options, "seed": "the run's"} if self.redraw else self.dataset_options
+        options = {**self.dataset_options, "seed": THE_RUNS} if self.redraw else self.dataset_options
         found = {
             "dataset": {"name": self.dataset, "options": options},
             "model": self.model,

@@ -196,7 +196,7 @@ class EnvironmentRun(Run):
         if progress.diverged:
             return pd.DataFrame(columns=list(COLUMNS)), {}
         frame = self._enter("test", progress.best, self.rules.rounds, draws=self.rules.draws, adapt=True)
-        found = {str(number): _summary(part) for number, part in frame.groupby("rounds")}
+        found = {str(number): summaries(part) for number, part in frame.groupby("rounds")}
         return frame.assign(model="selected")[list(COLUMNS)], {"selected": found, "entry": self._entry_bytes(progress)}
 
     def _enter(self, part: str, broadcast: Tree, rounds: Sequence[int], *, draws: int, adapt: bool) -> pd.DataFrame:
@@ -273,6 +273,7 @@ class EnvironmentRun(Run):
         return record
 
 
-def _summary(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+def summaries(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The summaries of one number of rounds, over the scored clients of all test environments and draws."""
     after = frame.assign(correct=frame["correct_after"], loss=frame["loss_after"])
     return {"before": summarise(frame), "after": summarise(after)}

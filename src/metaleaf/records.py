@@ -233,7 +233,7 @@ def read_all(
 ) -> list[AnyRecord]:
     """Like `read_records`, on the track of that kind of record; after them the records below the folders `also`."""
     paths = [*record_paths(folder, only), *(path for other in also for path in record_paths(other))]
-    records = [_read_record(kind, path) for path in paths]
+    records = [read_record(kind, path) for path in paths]
     cells = Counter(_cell(record.content) for record in records)
     for record in records:
         if cells[_cell(record.content)] > 1:
@@ -295,7 +295,8 @@ def in_order(records: Sequence[AnyRecord], algorithms: Sequence[str]) -> list[An
     return sorted(records, key=lambda record: rank.get(record.content.algorithm, len(rank)))
 
 
-def _read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
+def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
+    """The record of that track at `path`, its tables not read yet; DataError if it is none."""
     try:
         content = kind.schema.model_validate_json(path.read_bytes())
     except ValidationError as error:

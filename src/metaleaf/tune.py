@@ -80,6 +80,17 @@ def _length(suite: Suite, dataset: str, tuning: Tuning) -> dict[str, int]:
     return {unit: length}
 
 
+def budget(suite: Suite, dataset: str) -> dict[str, Any]:
+    """What every algorithm may spend on a dataset: trials and their length, on which seed and support."""
+    tuning = _tuning(suite)
+    return {
+        "trials": tuning.trials,
+        **_length(suite, dataset, tuning),
+        "seed": tuning.seed,
+        "support": suite.protocol_for(dataset).support,
+    }
+
+
 def trial_path(root: Path, config: RunConfig) -> Path:
     """Where a trial's outcome lies: ``<root>/<suite>/tuning/<dataset>/<algorithm>/<config hash>-seed-<n>.json``."""
     folder = root / config.suite / "tuning" / config.dataset_label / config.algorithm_label
@@ -112,7 +123,6 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
 
     ConfigError if a trial is missing, or all diverged.
     """
-    tuning = _tuning(suite)
     outcomes = []
     for changes in trials(suite, algorithm):
         path = trial_path(root, trial_config(suite, dataset, algorithm, changes))
@@ -127,10 +137,7 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
         raise ConfigError(f"all {len(outcomes)} trials of {algorithm} on {dataset} diverged: give it another `space`.")
     best = max(finished, key=lambda outcome: float(outcome["score"]))
     return {
-        "trials": len(outcomes),
-        **_length(suite, dataset, tuning),
-        "seed": tuning.seed,
-        "support": suite.protocol_for(dataset).support,
+        **budget(suite, dataset),
         "score": best["score"],
         "chosen": best["changes"],
         "history": [{"changes": o["changes"], "score": o["score"]} for o in outcomes],

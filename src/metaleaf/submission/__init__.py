@@ -1,0 +1,1 @@
+"""Whether a contributed set of records keeps the rules (docs/rules.md)."""

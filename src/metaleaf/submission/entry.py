@@ -1,0 +1,83 @@
+"""One record of a submission, read and resolved: what the rules are checked on."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from pydantic_core import from_json
+
+from metaleaf.config import RunConfig
+from metaleaf.environment_records import EnvironmentRecord
+from metaleaf.environment_run import COLUMNS
+from metaleaf.errors import DataError, UserError
+from metaleaf.evaluate import CLIENT_COLUMNS
+from metaleaf.recorded import config_of
+from metaleaf.records import Head, Record, Stored, environments_in, read_record
+from metaleaf.submission.problem import Problem
+
+COUNTS = ("n_support", "n", "correct", "correct_after", "majority", "step", "draw", "rounds")
+"""Columns of clients.csv that count something."""
+
+
+class Entry(NamedTuple):
+    """`where`: the record's path in the submission; its configuration resolved; both tables in memory."""
+
+    where: str
+    record: Stored[Head]
+    config: RunConfig
+    clients: pd.DataFrame
+    rounds: pd.DataFrame
+
+    @property
+    def content(self) -> Head:
+        """The record's JSON."""
+        return self.record.content
+
+    @property
+    def federation(self) -> tuple[object, ...]:
+        """Entries with the same have the same data and the same split: those of a dataset, or of one drawing of it."""
+        return (self.content.dataset, self.content.seed if self.config.redraw else None)
+
+    @property
+    def cell(self) -> str:
+        """Dataset, algorithm and seed, in words."""
+        return f"{self.content.dataset}/{self.content.algorithm} seed {self.content.seed}"
+
+
+def read(folder: Path, paths: Iterable[Path]) -> tuple[list[Entry], list[Problem]]:
+    """The records at `paths`, and what is wrong with those that cannot be read as the schema has it."""
+    entries, problems = [], []
+    for path in paths:
+        where = path.relative_to(folder).as_posix()
+        try:
+            entries.append(_entry(path, where))
+        except UserError as error:
+            problems.append(Problem("schema", where, str(error).replace(f"{folder}/", "")))
+    return entries, problems
+
+
+def _entry(path: Path, where: str) -> Entry:
+    kind = EnvironmentRecord if _of_new_environments(path) else Record
+    record = read_record(kind, path)
+    config = config_of(record.content)
+    needed = set(COLUMNS if kind is EnvironmentRecord else ("model", *CLIENT_COLUMNS))
+    clients = record.clients
+    if missing := sorted(needed.difference(clients)):
+        raise DataError(f"clients.csv lacks the column {missing[0]!r}")
+    for name in ("client", "environment"):
+        if clients[name].isna().any():
+            raise DataError(f"clients.csv has an empty cell in the column {name!r}")
+    for name in needed.intersection(COUNTS):
+        if not clients.empty and not ((clients[name] >= 0) & (clients[name] % 1 == 0)).all():
+            raise DataError(f"clients.csv has something other than whole numbers from 0 in the column {name!r}")
+    return Entry(where, record, config, clients, record.rounds)
+
+
+def _of_new_environments(path: Path) -> bool:
+    """Whether a record is of that track; not if it cannot be read, which its reader will say."""
+    try:
+        content = from_json(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and environments_in(content.get("config")) is not None

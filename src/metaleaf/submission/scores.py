@@ -1,0 +1,132 @@
+"""Rules on scores: every test client once, no more right than asked, and sums that are the record's totals."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from metaleaf import environment_run, evaluate
+from metaleaf.environment_records import EnvironmentContent
+from metaleaf.errors import DataError
+from metaleaf.records import MODELS, Content, Part
+from metaleaf.submission.entry import Entry
+from metaleaf.submission.single import Rule
+
+CLOSE = 1e-9
+"""Relative difference of sums that is rounding."""
+
+
+def counts(entry: Entry) -> Iterator[str]:
+    """Of n query examples, at most n are right."""
+    for name in ("correct", "correct_after", "majority"):
+        if name in entry.clients and (wrong := entry.clients[entry.clients[name] > entry.clients["n"]]).size:
+            client, n = wrong["client"].iloc[0], int(wrong["n"].iloc[0])
+            yield f"{name} is {int(wrong[name].iloc[0])} of {n} query examples of the client {client}"
+
+
+def clients(entry: Entry) -> Iterator[str]:
+    """Every test client is scored once wherever clients are scored, always on the same examples."""
+    if entry.content.status == "finished":
+        yield from _in_environments(entry) if entry.config.protocol.environments else _test_clients(entry)
+
+
+def _test_clients(entry: Entry) -> Iterator[str]:
+    table, protocol = entry.clients, entry.config.protocol
+    yield from _once(table, ["model", "support", "step"], entry.content.data.clients.test)
+    steps: dict[Any, list[int]] = table.groupby(["model", "support"])["step"].unique().map(sorted).to_dict()
+    for model, support in product(MODELS, protocol.test_supports):
+        found = steps.pop((model, support), [])
+        if not found or found != list(range(len(found))):
+            yield f"the {model} model at support {support} lacks its scores before adaptation or after a step"
+    for model, support in steps:
+        yield f"has scores of the {model} model at support {support}, which its protocol does not"
+
+
+def _in_environments(entry: Entry) -> Iterator[str]:
+    table, rules = entry.clients, entry.config.protocol.environments
+    assert rules is not None
+    environments = entry.content.data.environments.test if isinstance(entry.content, EnvironmentContent) else 0
+    yield from _once(table, ["environment", "draw", "rounds"], rules.scored)
+    visits = table.groupby(["draw", "rounds"])["environment"].nunique()
+    asked = [visit for visit in visits.index.tolist() if visit[0] < rules.draws and visit[1] in rules.rounds]
+    if not len(asked) == len(visits) == rules.draws * len(rules.rounds):
+        yield f"must have {rules.draws} draws, after {list(rules.rounds)} rounds each, and no others"
+    if set(table["model"]) != {"selected"}:
+        yield "must have scores of the selected model only"
+    for draw, rounds in visits.index[visits != environments].tolist():
+        yield f"draw {draw} after {rounds} rounds has not all of the {environments} test environments"
+
+
+def _once(table: pd.DataFrame, keys: list[str], expected: int) -> Iterator[str]:
+    """So many clients wherever the keys are the same, none of them twice."""
+    repeated = table[table.duplicated([*keys, "client"])]
+    if not repeated.empty:
+        yield f"the client {repeated['client'].iloc[0]} is scored twice ({_at(keys, repeated[keys].iloc[0].tolist())})"
+    sizes = table.groupby(keys).size()
+    for key in sizes.index[sizes != expected].tolist()[:1]:
+        yield f"{sizes[key]} clients are scored ({_at(keys, key)}), {expected} must be"
+
+
+def _at(keys: list[str], values: Iterable[object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
+
+
+def sums(entry: Entry) -> Iterator[str]:
+    """The totals in the JSON are what the clients' scores add up to."""
+    if entry.content.status != "finished":
+        if entry.clients.size or _recorded(entry):
+            yield "diverged, and so must have no scores"
+        return
+    try:
+        expected = _summed(entry)
+    except DataError as error:
+        yield str(error)
+        return
+    recorded = _recorded(entry)
+    if set(expected) != set(recorded):
+        yield f"has totals of {', '.join(sorted(recorded))}, but clients of {', '.join(sorted(expected))}"
+    for where in sorted(set(expected) & set(recorded)):
+        for side, summary in expected[where].items():
+            given = recorded[where].get(side, {})
+            for name, value in summary.items():
+                if not _same(given.get(name), value):
+                    yield f"scores.{where}.{side}.{name} is {given.get(name)}, but its clients' is {value}"
+
+
+Totals = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Where (model and support, or rounds) -> side -> summary."""
+
+
+def _summed(entry: Entry) -> Totals:
+    table = entry.clients
+    if entry.config.protocol.environments:
+        return {f"selected.{rounds}": environment_run.summaries(rows) for rounds, rows in table.groupby("rounds")}
+    groups = table.groupby(["model", "support"])
+    return {f"{model}.{support}": evaluate.summaries(rows) for (model, support), rows in groups}
+
+
+def _recorded(entry: Entry) -> Totals:
+    content = entry.content
+    if isinstance(content, Content):
+        by_model = content.scores.items()
+        return {f"{m}.{float(p)}": _plain(scores) for m, by_support in by_model for p, scores in by_support.items()}
+    if isinstance(content, EnvironmentContent) and content.scores:
+        return {f"selected.{rounds}": _plain(sides) for rounds, sides in content.scores.selected.items()}
+    return {}
+
+
+def _plain(part: Part) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = part.model_dump()
+    return found
+
+
+def _same(given: float | None, value: float) -> bool:
+    """JSON holds no number that is not finite: a diverging loss is null there."""
+    if given is None or not math.isfinite(value):
+        return given is None and not math.isfinite(value)
+    return math.isclose(given, value, rel_tol=CLOSE, abs_tol=1e-12)
+
+
+RULES: dict[str, Rule] = {"counts": counts, "clients": clients, "sums": sums}

@@ -1,0 +1,81 @@
+"""Rules that every record keeps by itself: its place, its hash, its rounds and what they cost."""
+
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+
+from metaleaf.config import digest
+from metaleaf.run import COSTS
+from metaleaf.submission.entry import Entry
+
+Rule = Callable[[Entry], Iterator[str]]
+"""Yields what is wrong, if anything."""
+
+
+def place(entry: Entry) -> Iterator[str]:
+    """The folders say what the record says."""
+    content = entry.content
+    stem = f"seed-{content.seed}.json"
+    expected = (content.dataset, content.algorithm, content.config_hash, stem)
+    if PurePosixPath(entry.where).parts != expected:
+        yield f"the record says that it is {'/'.join(expected)}"
+    if content.data.name != entry.config.dataset:
+        yield f"data.name is {content.data.name}, but its configuration's dataset is {entry.config.dataset}"
+    if entry.record.path.resolve().parents[3].name != content.suite:
+        yield f"is of the suite {content.suite}, and so the folder must be called"
+
+
+def config_hash(entry: Entry) -> Iterator[str]:
+    """The hash is that of the configuration."""
+    found = digest(entry.content.config)[:12]
+    if found != entry.content.config_hash:
+        yield f"config_hash is {entry.content.config_hash}, but the configuration's is {found}"
+
+
+def rounds(entry: Entry) -> Iterator[str]:
+    """rounds.csv has every round once, costs that never fall, and in its last row the record's."""
+    table, content = entry.rounds, entry.content
+    if len(table) != content.rounds + 1 or list(table["round"]) != list(range(len(table))):
+        yield f"rounds.csv does not have the rounds 0 to {content.rounds}, each once and in order"
+        return
+    columns = [name for name in (*COSTS, "client_updates") if hasattr(content.cost, name)]
+    if missing := [name for name in columns if name not in table]:
+        yield f"rounds.csv lacks the column {missing[0]!r}"
+        return
+    for name in columns:
+        if not (table[name].diff().iloc[1:] >= 0).all() or not table[name].iloc[0] >= 0:
+            yield f"{name} falls or is missing in rounds.csv, though it adds up over the rounds"
+        if table[name].iloc[-1] != getattr(content.cost, name):
+            yield f"cost.{name} is {getattr(content.cost, name):.0f}, but rounds.csv ends at {table[name].iloc[-1]:.0f}"
+    if content.status == "finished":
+        yield from _length(entry)
+
+
+def _length(entry: Entry) -> Iterator[str]:
+    rules, protocol = entry.config.protocol.environments, entry.config.protocol
+    if rules:
+        spent = getattr(entry.content.cost, "client_updates", 0)
+        if spent > rules.budget:
+            yield f"spent {spent:,} client updates of a budget of {rules.budget:,}"
+        return
+    federated = getattr(entry.config.build_algorithm(), "federated", True)
+    if entry.content.rounds != (expected := protocol.rounds if federated else 0):
+        yield f"has {entry.content.rounds} rounds; its protocol has {expected}"
+
+
+def selected(entry: Entry) -> Iterator[str]:
+    """The selected round is the first of those with the best validation accuracy after adaptation."""
+    content, evaluated = entry.content, entry.rounds.dropna(subset="validation_after")
+    if content.status != "finished":
+        return
+    if evaluated.empty:
+        yield "no round was evaluated on the validation clients"
+        return
+    every = entry.config.protocol.evaluate_every
+    if unplanned := [r for r in evaluated["round"] if r % every != 0 and r != content.rounds]:
+        yield f"round {unplanned[0]} was evaluated, though only every {every} rounds and the last are"
+    best = int(evaluated["round"].iloc[int(evaluated["validation_after"].argmax())])
+    if content.selected_round != best:
+        yield f"selected_round is {content.selected_round}, but round {best} has the best validation_after"
+
+
+RULES: dict[str, Rule] = {"place": place, "hash": config_hash, "rounds": rounds, "selected": selected}
