@@ -51,13 +51,14 @@ def read(folder: Path, paths: Iterable[Path]) -> tuple[list[Entry], list[Problem
     for path in paths:
         where = path.relative_to(folder).as_posix()
         try:
-            entries.append(_entry(path, where))
+            entries.append(entry(path, where))
         except UserError as error:
             problems.append(Problem("schema", where, str(error).replace(f"{folder}/", "")))
     return entries, problems
 
 
-def _entry(path: Path, where: str) -> Entry:
+def entry(path: Path, where: str) -> Entry:
+    """The record whose JSON is at `path`; DataError if it is none, ConfigError if its configuration is none here."""
     kind = EnvironmentRecord if _of_new_environments(path) else Record
     record = read_record(kind, path)
     config = config_of(record.content)

@@ -76,7 +76,7 @@ def _at(keys: list[str], values: Iterable[object]) -> str:
 def sums(entry: Entry) -> Iterator[str]:
     """The totals in the JSON are what the clients' scores add up to."""
     if entry.content.status != "finished":
-        if entry.clients.size or _recorded(entry):
+        if entry.clients.size or totals(entry):
             yield "diverged, and so must have no scores"
         return
     try:
@@ -84,7 +84,7 @@ def sums(entry: Entry) -> Iterator[str]:
     except DataError as error:
         yield str(error)
         return
-    recorded = _recorded(entry)
+    recorded = totals(entry)
     if set(expected) != set(recorded):
         yield f"has totals of {', '.join(sorted(recorded))}, but clients of {', '.join(sorted(expected))}"
     for where in sorted(set(expected) & set(recorded)):
@@ -107,7 +107,8 @@ def _summed(entry: Entry) -> Totals:
     return {f"{model}.{support}": evaluate.summaries(rows) for (model, support), rows in groups}
 
 
-def _recorded(entry: Entry) -> Totals:
+def totals(entry: Entry) -> Totals:
+    """The totals in the JSON."""
     content = entry.content
     if isinstance(content, Content):
         by_model = content.scores.items()

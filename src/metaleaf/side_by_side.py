@@ -1,0 +1,147 @@
+"""Two records of one cell side by side: what is the same, what differs by rounding, and what differs."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from metaleaf.environment_records import EnvironmentContent
+from metaleaf.records import Head
+from metaleaf.run import COSTS
+from metaleaf.submission.entry import Entry
+from metaleaf.submission.scores import totals
+
+Outcome = Literal["same", "close", "different"]
+
+Values = npt.NDArray[np.float64]
+
+ANSWERS = ("correct", "correct_after")
+"""Columns of clients.csv that count right answers; all else but losses says what was asked of whom."""
+
+APART = 1e-3
+"""Relative difference of the norms of two updates that is more than a rounding or two."""
+
+
+class Line(NamedTuple):
+    """One line of the comparison; `close`: within the tolerance."""
+
+    what: str
+    record: str
+    here: str
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        return f"{self.what:<22}{_cut(self.record)}{_cut(self.here)}  {self.outcome}"
+
+
+def heading() -> str:
+    """The line above all others."""
+    return f"{'':<22}{_cut('record')}{_cut('here')}"
+
+
+def _cut(text: str, width: int = 24) -> str:
+    """Right-justified; of a longer text, which is a hash, the beginning."""
+    return f"  {text[:width]:>{width}}"
+
+
+def compare(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
+    """Hashes, facts and costs, which must be the same; accuracies over points, which may differ by `tolerance`."""
+    for (what, theirs), (_, ours) in zip(_facts(record.content), _facts(here.content), strict=True):
+        yield Line(what, str(theirs), str(ours), "same" if theirs == ours else "different")
+    for name in COSTS:
+        yield _cost(name, record.rounds, here.rounds)
+    yield _updates(record.rounds, here.rounds)
+    yield _validation(record, here, tolerance)
+    yield from _accuracies(record, here, tolerance)
+    yield from _clients(record.clients, here.clients)
+
+
+def _facts(content: Head) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = [
+        ("split hash", content.data.split_hash),
+        ("config hash", content.config_hash),
+        ("status", content.status),
+        ("parameters", content.parameters),
+        ("rounds", content.rounds),
+    ]
+    if isinstance(content, EnvironmentContent):
+        entered = content.scores.entry if content.scores else None
+        found.append(("client updates", content.cost.client_updates))
+        found.append(("bytes in environments", f"{entered.first} + {entered.round} R" if entered else "none"))
+    return found
+
+
+def _cost(name: str, record: pd.DataFrame, here: pd.DataFrame) -> Line:
+    """The same only if it is the same after every single round: from these the cost to a target is read."""
+    same = record[name].tolist() == here[name].tolist()
+    theirs, ours = (f"{table[name].iloc[-1]:,.0f}" for table in (record, here))
+    return Line(name.replace("_", " "), theirs, ours, "same" if same else "different")
+
+
+def _validation(record: Entry, here: Entry, tolerance: float) -> Line:
+    """The accuracies that select the model and say when a target is reached, after every evaluated round."""
+    evaluated = [entry.rounds.set_index("round")["validation_after"].dropna() for entry in (record, here)]
+    theirs, ours = (f"best {found.max():.4f}, round {found.idxmax()}" if len(found) else "none" for found in evaluated)
+    before, now = (found.to_numpy(dtype=float) for found in evaluated)
+    same = list(evaluated[0].index) == list(evaluated[1].index)
+    return Line("validation", theirs, ours, _outcome(before, now, tolerance) if same else "different")
+
+
+def _updates(record: pd.DataFrame, here: pd.DataFrame) -> Line:
+    """Where two runs part: rounding does it late and by little at first, another method or other data at once."""
+    theirs, ours = (table["update_norm"].to_numpy(dtype=float) for table in (record, here))
+    if np.array_equal(theirs, ours):
+        return Line("updates", "", "all the same", "same")
+    length = min(len(theirs), len(ours))
+    apart = ~np.isclose(theirs[:length], ours[:length], rtol=APART)
+    text = f"{APART:.1%} apart at round {int(apart.argmax())}" if apart.any() else f"within {APART:.1%}"
+    return Line("updates", "", text, "close")
+
+
+def _accuracies(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
+    """Of every total of a model: at all supports, before and after, or after every number of rounds."""
+    theirs, ours = (_by_total(entry) for entry in (record, here))
+    if theirs.keys() != ours.keys():
+        yield Line("accuracies", f"{len(theirs)} totals", f"{len(ours)} totals", "different")
+        return
+    for model in sorted({key[0] for key in theirs}, reverse=True):
+        keys = [key for key in theirs if key[0] == model]
+        before, now = (np.array([found[key] for key in keys]) for found in (theirs, ours))
+        farthest = float(np.abs(before - now).max())
+        text = f"differ by {farthest:.5f}" if farthest else "all the same"
+        yield Line(f"{model} model", f"{len(keys)} accuracies", text, _outcome(before, now, tolerance))
+
+
+def _by_total(entry: Entry) -> dict[tuple[str, ...], float]:
+    """Accuracy by model, by support or rounds, and by side."""
+    return {
+        (*where.split(".", 1), side): float(summary["accuracy"])
+        for where, sides in totals(entry).items()
+        for side, summary in sides.items()
+    }
+
+
+def _clients(record: pd.DataFrame, here: pd.DataFrame) -> Iterator[Line]:
+    """Who was asked what must be the same; how many answers differ is said, and judged by the totals."""
+    names = [str(name) for name in here]
+    losses = [name for name in names if name.startswith("loss")]
+    asked = [name for name in names if name not in (*ANSWERS, *losses)]
+    if not record[asked].equals(here[asked]):
+        yield Line("clients", f"{len(record):,} scores", f"{len(here):,} other scores", "different")
+        return
+    for name in (name for name in ANSWERS if name in names):
+        apart = (record[name] - here[name]).abs()
+        farthest = float((apart / here["n"].clip(lower=1)).max()) if len(here) else 0.0
+        text = f"{int((apart > 0).sum()):,} differ by {farthest:.1%}" if apart.any() else "all the same"
+        yield Line(f"clients' {name}", f"{len(record):,} scores", text, "close" if apart.any() else "same")
+    for name in losses:
+        theirs, ours = (f"sum {float(table[name].sum()):.6g}" for table in (record, here))
+        yield Line(f"clients' {name}", theirs, ours, "same" if record[name].equals(here[name]) else "close")
+
+
+def _outcome(record: Values, here: Values, tolerance: float) -> Outcome:
+    if np.array_equal(record, here):
+        return "same"
+    return "close" if float(np.abs(record - here).max()) <= tolerance else "different"

@@ -1,0 +1,114 @@
+"""Run the cell of a record once more and compare: hashes and costs exactly, scores as far as rounding allows.
+
+The same configuration on the same machine with the same versions and threads gives the same bits. Another machine
+rounds otherwise, and a model that was trained for many rounds on other roundings answers a few examples otherwise: so
+accuracies over points may differ by a tolerance, and what differs is said.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import BaseModel, ValidationError
+
+from metaleaf.side_by_side import Line, compare, heading
+from metaleaf.display import Display
+from metaleaf.engine import Mode
+from metaleaf.errors import ConfigError, DataError, UserError
+from metaleaf.execute import Settings, compute, run_all
+from metaleaf.prepare import load
+from metaleaf.store import Cell
+from metaleaf.submission import scores, single
+from metaleaf.submission.entry import Entry, entry
+from metaleaf.submission.files import LIMITS
+from metaleaf.submission.problem import Problem
+
+
+class Different(UserError):
+    """The run gives something else than the record says."""
+
+    exit_code = 1
+
+
+class NotMeasured(UserError):
+    """The run could not be done here."""
+
+    exit_code = 3
+
+
+def verify(path: Path, settings: Settings, tolerance: float) -> str:
+    """Run the cell of the record at `path` again in a temporary store, print a comparison, and say how it ended.
+
+    tolerance: largest difference of an accuracy over points, a fraction, that may be rounding.
+    Computes with the record's engine and threads where `settings` do not say otherwise and this machine has them.
+    Raises Different, NotMeasured (an unknown plugin, no data, a run that fails), or DataError if `path` is no record.
+    """
+    given = _given(path)
+    _consistent(given)
+    try:
+        store = load(given.config.dataset, given.config.build_dataset(), raw=settings.raw)
+    except UserError as error:
+        raise NotMeasured(f"cannot verify {path}: {error}") from None
+    hashes = given.content.data.data_hash, str(store.about["data_hash"])
+    data = Line("data hash", *hashes, "same" if hashes[0] == hashes[1] else "different")
+    if data.outcome == "different":
+        print(heading(), data, sep="\n")
+        raise Different(f"{path} was made from other data than what is prepared here.")
+    with TemporaryDirectory(prefix="metaleaf-verify-") as folder:
+        lines = [data, *compare(given, _again(given, settings, Path(folder)), tolerance)]
+    print(heading(), *lines, sep="\n")
+    if different := [line.what for line in lines if line.outcome == "different"]:
+        raise Different(f"{path} is not what this run gives ({', '.join(different)}); tolerance {tolerance}.")
+    close = any(line.outcome == "close" for line in lines)
+    return f"{path} is verified, " + (f"with accuracies within {tolerance}." if close else "bit for bit.")
+
+
+def _given(path: Path) -> Entry:
+    for suffix in (".json", ".clients.csv", ".rounds.csv"):
+        file = path.with_suffix(suffix)
+        if path.suffix != ".json" or not file.is_file():
+            raise DataError(f"there is no {file.name} in {file.parent}: give a record, .../seed-<n>.json.")
+        if file.stat().st_size > LIMITS[file.suffix]:
+            raise DataError(f"{file} has more than {LIMITS[file.suffix]:,} bytes.")
+    try:
+        return entry(path, str(path))
+    except ConfigError as error:
+        raise NotMeasured(f"cannot verify {path}: {error}") from None
+
+
+def _consistent(given: Entry) -> None:
+    """Different if the record contradicts itself: then it need not be run."""
+    rules = {**single.RULES, **scores.RULES}
+    del rules["place"]  # a single record may lie anywhere
+    problems = [Problem(rule, given.where, what) for rule, broken in rules.items() for what in broken(given)]
+    if problems:
+        print(*problems, sep="\n")
+        raise Different(f"{given.where} contradicts itself, in {len(problems)} places.")
+
+
+class _Engine(BaseModel):
+    mode: Mode
+    threads: int
+
+
+class _Made(BaseModel):
+    engine: _Engine
+
+
+def _again(given: Entry, settings: Settings, folder: Path) -> Entry:
+    """The record of the run done here."""
+    try:
+        engine = _Made.model_validate_json(given.record.path.read_bytes()).engine
+    except ValidationError:  # says nothing of how it was computed
+        engine = _Engine(mode="auto", threads=0)
+    threads = engine.threads if 1 <= engine.threads <= (os.cpu_count() or 1) else None
+    mode = engine.mode if settings.mode == "auto" else settings.mode
+    here = replace(settings, root=folder, mode=mode, threads=settings.threads or threads, workers=1)
+    try:
+        with Display(1) as display:
+            run_all([(given.cell, given.config)], compute, here, display)
+    except UserError as error:
+        raise NotMeasured(f"cannot verify {given.where}: {error}") from None
+    path = Cell(folder, given.config).record_path
+    return entry(path, path.name)
