@@ -20,6 +20,9 @@ Values = npt.NDArray[np.float64]
 ANSWERS = ("correct", "correct_after")
 """Columns of clients.csv that count right answers; all else but losses says what was asked of whom."""
 
+SCORES = ("validation", "selected model", "final model")
+"""Lines that are judged by the tolerance; all others are exact, or only said."""
+
 APART = 1e-3
 """Relative difference of the norms of two updates that is more than a rounding or two."""
 
