@@ -1,4 +1,4 @@
-"""A benchmark suite for federated meta-learning. Exit codes: 0 done, 2 a user error, 130 interrupted."""
+"""A benchmark suite for federated meta-learning. Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interrupted."""
 
 import os
 import sys
