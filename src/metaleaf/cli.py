@@ -1,4 +1,7 @@
-"""A benchmark suite for federated meta-learning. Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interrupted."""
+"""A benchmark suite for federated meta-learning.
+
+Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interrupted.
+"""
 
 import os
 import sys
@@ -142,18 +145,9 @@ class TuneCommand:
         suite = load_suite(self.suite)
         _only(self.algorithms, suite.algorithms, "algorithm of the suite")
         pairs = [pair for pair in suite.grid() if not self.algorithms or pair[1] in self.algorithms]
-        jobs = []
-        for dataset, algorithm in pairs:
-            for changes in tune.trials(suite, algorithm):
-                values = ", ".join(f"{key.split('.')[0]} {value}" for key, value in changes.items())
-                jobs.append(
-                    (
-                        f"{dataset} {algorithm} ({values})",
-                        tune.trial_config(suite, dataset, algorithm, changes),
-                    )
-                )
-        with Display(len(jobs), "trials") as display:
-            run_all(jobs, tune.attempt, self.compute.settings(), display)
+        with Display(tune.length(suite, pairs), "trials") as display:
+            for jobs in tune.batches(self.compute.results, suite, pairs):
+                run_all(jobs, tune.attempt, self.compute.settings(), display)
         for dataset, algorithm in pairs:
             best = tune.chosen(self.compute.results, suite, dataset, algorithm)
             print(f"{dataset} {algorithm}: {best['chosen']} (validation {best['score']:.1%})")

@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
@@ -48,6 +48,8 @@ class Tuning(Strict):
     budget: int | None = Field(None, ge=1)
     """Client updates of a trial on the track of new environments."""
     seed: int = 0
+    sampler: Literal["grid", "tpe"] = "grid"
+    """A balanced draw from the grid, or one trial after the other by Optuna's TPE sampler, from the same grid."""
 
 
 class DatasetEntry(Strict):

@@ -1,8 +1,9 @@
 """Search hyper-parameters on validation clients, the same number of trials for every algorithm.
 
 Trials are drawn from the grid that the plugin (or the suite) declares, all different and such that every value of a
-hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. A
-trial is a training run on the tuning seed, scored once, at its end: for `rounds` rounds and by the validation clients'
+hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. Or,
+with the sampler "tpe", they come one after the other, each from the scores of those before it (`metaleaf.tpe`). A trial
+is a training run on the tuning seed, scored once, at its end: for `rounds` rounds and by the validation clients'
 accuracy over points after adaptation; on the track of new environments for `budget` client updates and by the mean
 accuracy in the validation environments after each of `validation_rounds`. Test clients are never touched.
 """
@@ -10,13 +11,14 @@ accuracy in the validation environments after each of `validation_rounds`. Test 
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metaleaf import registry
+from metaleaf import registry, tpe
 from metaleaf.algorithm import Space
 from metaleaf.config import RunConfig
 from metaleaf.errors import ConfigError, DataError
@@ -29,17 +31,12 @@ from metaleaf.suite import Suite, Tuning
 
 
 def trials(suite: Suite, algorithm: str) -> list[dict[str, Any]]:
-    """The changes of hyper-parameters to try for an algorithm of the suite, each by dotted key.
+    """The balanced draw of changes of hyper-parameters to try for an algorithm of the suite, each by dotted key.
 
     ConfigError if the grid is smaller than the number of trials, or no balanced draw without repetition is found.
     """
-    tuning = _tuning(suite)
-    entry = suite.algorithms[algorithm]
-    space: Space = entry.space or registry.plugin("algorithms", entry.name or algorithm).space
-    size = math.prod(len(values) for values in space.values())
-    if size < tuning.trials:
-        raise ConfigError(f"{algorithm} has {size} combinations for {tuning.trials} trials: widen its `space`.")
-    if size == tuning.trials:
+    tuning, space = _tuning(suite), space_of(suite, algorithm)
+    if math.prod(len(values) for values in space.values()) == tuning.trials:
         return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     rng = np.random.default_rng(derive(tuning.seed, "trials"))
     for _ in range(1000):
@@ -48,6 +45,16 @@ def trials(suite: Suite, algorithm: str) -> list[dict[str, Any]]:
         if all(trial not in drawn[:i] for i, trial in enumerate(drawn)):
             return drawn
     raise ConfigError(f"no {tuning.trials} different trials for {algorithm}: widen its `space` or lower `trials`.")
+
+
+def space_of(suite: Suite, algorithm: str) -> Space:
+    """The values to try: the suite's, else the plugin's. ConfigError if they are too few for the suite's trials."""
+    tuning, entry = _tuning(suite), suite.algorithms[algorithm]
+    space: Space = entry.space or registry.plugin("algorithms", entry.name or algorithm).space
+    size = math.prod(len(values) for values in space.values())
+    if size < tuning.trials:
+        raise ConfigError(f"{algorithm} has {size} combinations for {tuning.trials} trials: widen its `space`.")
+    return space
 
 
 def _balanced(values: Sequence[Any], count: int, rng: np.random.Generator) -> list[Any]:
@@ -81,20 +88,55 @@ def _length(suite: Suite, dataset: str, tuning: Tuning) -> dict[str, int]:
 
 
 def budget(suite: Suite, dataset: str) -> dict[str, Any]:
-    """What every algorithm may spend on a dataset: trials and their length, on which seed and support."""
+    """What every algorithm may spend on a dataset: trials and their length, on which seed and support; how drawn."""
     tuning = _tuning(suite)
-    return {
+    found = {
         "trials": tuning.trials,
         **_length(suite, dataset, tuning),
         "seed": tuning.seed,
         "support": suite.protocol_for(dataset).support,
     }
+    return found if tuning.sampler == "grid" else {**found, "sampler": tuning.sampler}
 
 
 def trial_path(root: Path, config: RunConfig) -> Path:
     """Where a trial's outcome lies: ``<root>/<suite>/tuning/<dataset>/<algorithm>/<config hash>-seed-<n>.json``."""
     folder = root / config.suite / "tuning" / config.dataset_label / config.algorithm_label
     return folder / f"{config.config_hash()}-seed-{config.seed}.json"
+
+
+def drawn(root: Path, suite: Suite, dataset: str, algorithm: str) -> list[dict[str, Any]]:
+    """The trials of an algorithm on a dataset in their order; with "tpe" as far as outcomes are there, and one more."""
+    tuning = _tuning(suite)
+    if tuning.sampler == "grid":
+        return trials(suite, algorithm)
+    outcome = partial(_outcome, root, suite, dataset, algorithm)
+    return tpe.proposed(space_of(suite, algorithm), tuning.trials, derive(tuning.seed, "trials"), outcome)
+
+
+def _outcome(root: Path, suite: Suite, dataset: str, algorithm: str, changes: dict[str, Any]) -> dict[str, Any] | None:
+    path = trial_path(root, trial_config(suite, dataset, algorithm, changes))
+    return _read(path) if path.exists() else None
+
+
+def length(suite: Suite, pairs: Sequence[tuple[str, str]]) -> int:
+    """Trials in all, of these datasets and algorithms."""
+    return _tuning(suite).trials * len(pairs)
+
+
+def batches(root: Path, suite: Suite, pairs: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, RunConfig]]]:
+    """Named trials that may run at the same time; with "tpe" the next of each algorithm, once those before are done."""
+    tuning = _tuning(suite)
+    if tuning.sampler == "grid":
+        yield [_named(suite, *pair, changes) for pair in pairs for changes in trials(suite, pair[1])]
+        return
+    for number in range(tuning.trials):
+        yield [_named(suite, *pair, drawn(root, suite, *pair)[number]) for pair in pairs]
+
+
+def _named(suite: Suite, dataset: str, algorithm: str, changes: dict[str, Any]) -> tuple[str, RunConfig]:
+    values = ", ".join(f"{key.split('.')[0]} {value}" for key, value in changes.items())
+    return f"{dataset} {algorithm} ({values})", trial_config(suite, dataset, algorithm, changes)
 
 
 def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
@@ -124,7 +166,7 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
     ConfigError if a trial is missing, or all diverged.
     """
     outcomes = []
-    for changes in trials(suite, algorithm):
+    for changes in drawn(root, suite, dataset, algorithm):
         path = trial_path(root, trial_config(suite, dataset, algorithm, changes))
         if not path.exists():
             raise ConfigError(

@@ -1,5 +1,6 @@
 """Rules that a suite's records keep: they are its cells, all of them, found with its budget."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,26 @@ def tuning(entry: Entry, suite: Suite) -> Iterator[str]:
     for name, value in tune.budget(suite, content.dataset).items():
         if (search.model_extra or {}).get(name) != value:
             yield f"tuning.{name} is {(search.model_extra or {}).get(name)}, the suite's {value}"
-    tried = [trial.changes for trial in search.history]
-    if tried != tune.trials(suite, content.algorithm):
+    if not _drawn([trial.changes for trial in search.history], suite, content.algorithm):
         yield f"tuning.history does not have the {suite.tuning.trials} trials that the suite draws"
     finished = [trial for trial in search.history if trial.score is not None]
     best = max(finished, key=lambda trial: trial.score or 0.0, default=None)
     if best is None or (best.changes, best.score) != (search.chosen, search.score):
         yield "tuning.chosen is not the first trial of the best score in tuning.history"
+
+
+def _drawn(tried: list[dict[str, Any]], suite: Suite, algorithm: str) -> bool:
+    """Whether these are the trials of the balanced draw, or what the sampler "tpe" may have proposed."""
+    if suite.tuning is None or suite.tuning.sampler == "grid":
+        return bool(tried == _as_json(tune.trials(suite, algorithm)))
+    space: dict[str, list[Any]] = _as_json(tune.space_of(suite, algorithm))
+    known = all(c.keys() == space.keys() and all(c[name] in space[name] for name in space) for c in tried)
+    return known and len(tried) == suite.tuning.trials and all(c not in tried[:i] for i, c in enumerate(tried))
+
+
+def _as_json(value: Any) -> Any:
+    """The value as a record has it: a plugin may declare tuples."""
+    return json.loads(json.dumps(value))
 
 
 def complete(entries: Sequence[Entry], suite: Suite) -> Iterator[Problem]:
