@@ -12,8 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
-from pydantic import BaseModel, ValidationError
-
 from metaleaf.side_by_side import SCORES, Line, compare, heading
 from metaleaf.display import Display
 from metaleaf.engine import Mode
@@ -104,28 +102,14 @@ def _consistent(given: Entry) -> None:
         raise Different(f"{given.where} contradicts itself, in {len(problems)} places.")
 
 
-class _Engine(BaseModel):
-    mode: Mode
-    threads: int
-
-
-class _Made(BaseModel):
-    engine: _Engine
-
-
 def _as_recorded(given: Entry, settings: Settings) -> Settings:
     """With the record's engine and threads where the settings leave them open and this machine has as many."""
-    engine = _engine(given)
-    threads = engine.threads if 1 <= engine.threads <= (os.cpu_count() or 1) else None
-    mode = engine.mode if settings.mode == "auto" else settings.mode
+    mode, threads = given.made.engine.mode, given.made.engine.threads
+    if settings.mode != "auto":
+        mode = settings.mode
+    if threads and threads > (os.cpu_count() or 1):
+        threads = None
     return replace(settings, mode=mode, threads=settings.threads or threads)
-
-
-def _engine(of: Entry) -> _Engine:
-    try:
-        return _Made.model_validate_json(of.record.path.read_bytes()).engine
-    except ValidationError:  # says nothing of how it was computed
-        return _Engine(mode="auto", threads=0)
 
 
 def _again(given: Entry, settings: Settings, folder: Path) -> Entry:
@@ -141,6 +125,6 @@ def _again(given: Entry, settings: Settings, folder: Path) -> Entry:
 
 def _shaken(here: Entry, settings: Settings, folder: Path, tolerance: float) -> list[str]:
     """The scores that rounding alone moves by more than the tolerance: those of another engine here."""
-    mode: Mode = "vectorised" if _engine(here).mode == "sequential" else "sequential"
+    mode: Mode = "vectorised" if here.made.engine.mode == "sequential" else "sequential"
     other = _again(here, replace(settings, mode=mode), folder)
     return [line.what for line in compare(here, other, tolerance) if line.outcome == "different"]

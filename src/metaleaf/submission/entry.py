@@ -2,22 +2,40 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from pydantic_core import from_json
 
-from metaleaf.config import RunConfig
+from metaleaf.config import RunConfig, explain
+from metaleaf.engine import Mode
 from metaleaf.environment_records import EnvironmentRecord
 from metaleaf.environment_run import COLUMNS
 from metaleaf.errors import DataError, UserError
 from metaleaf.evaluate import CLIENT_COLUMNS
 from metaleaf.recorded import config_of
-from metaleaf.records import Head, Record, Stored, environments_in, read_record
+from metaleaf.records import Head, Label, Part, Record, Stored, environments_in, read_record
 from metaleaf.submission.problem import Problem
 
 COUNTS = ("n_support", "n", "correct", "correct_after", "majority", "step", "draw", "rounds")
 """Columns of clients.csv that count something."""
+
+
+class Engine(Part):
+    """How the run was computed."""
+
+    mode: Mode
+    threads: PositiveInt | None = None  # our oldest records do not say
+
+
+class Made(Part):
+    """By what a record was made, of which nothing is derived."""
+
+    versions: dict[Label, Label]
+    git: dict[str, Label | bool | None]
+    device: dict[str, Label | bool | NonNegativeInt]
+    engine: Engine
 
 
 class Entry(NamedTuple):
@@ -26,6 +44,7 @@ class Entry(NamedTuple):
     where: str
     record: Stored[Head]
     config: RunConfig
+    made: Made
     clients: pd.DataFrame
     rounds: pd.DataFrame
 
@@ -70,9 +89,17 @@ def entry(path: Path, where: str) -> Entry:
         if clients[name].isna().any():
             raise DataError(f"clients.csv has an empty cell in the column {name!r}")
     for name in needed.intersection(COUNTS):
-        if not clients.empty and not ((clients[name] >= 0) & (clients[name] % 1 == 0)).all():
+        if not clients.empty and not _counts(clients[name]):
             raise DataError(f"clients.csv has something other than whole numbers from 0 in the column {name!r}")
-    return Entry(where, record, config, clients, record.rounds)
+    try:
+        made = Made.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(explain(error, "the record")) from None
+    return Entry(where, record, config, made, clients, record.rounds)
+
+
+def _counts(column: "pd.Series[Any]") -> bool:
+    return pd.api.types.is_numeric_dtype(column) and bool(((column >= 0) & (column % 1 == 0)).all())
 
 
 def _of_new_environments(path: Path) -> bool:

@@ -23,7 +23,7 @@ class Trial(Part):
     """A trial in a record's history; the file of a trial has more."""
 
     changes: dict[str, Any]
-    score: Fraction | None = None
+    score: Fraction | None
 
 
 class Outcome(Trial):

@@ -124,7 +124,9 @@ def _plain(part: Part) -> dict[str, dict[str, Any]]:
 
 
 def _same(given: float | None, value: float) -> bool:
-    """JSON holds no number that is not finite: a diverging loss is null there."""
+    """JSON holds no number that is not finite: a diverging loss is null there. Counts are the same or not."""
+    if isinstance(value, int):
+        return given == value
     if given is None or not math.isfinite(value):
         return given is None and not math.isfinite(value)
     return math.isclose(given, value, rel_tol=CLOSE, abs_tol=1e-12)

@@ -73,9 +73,9 @@ def selected(entry: Entry) -> Iterator[str]:
     every = entry.config.protocol.evaluate_every
     if unplanned := [r for r in evaluated["round"] if r % every != 0 and r != content.rounds]:
         yield f"round {unplanned[0]} was evaluated, though only every {every} rounds and the last are"
-    best = int(evaluated["round"].iloc[int(evaluated["validation_after"].argmax())])
+    best = evaluated["round"].iloc[int(evaluated["validation_after"].argmax())]
     if content.selected_round != best:
-        yield f"selected_round is {content.selected_round}, but round {best} has the best validation_after"
+        yield f"selected_round is {content.selected_round}, but round {best:.0f} has the best validation_after"
 
 
 RULES: dict[str, Rule] = {"place": place, "hash": config_hash, "rounds": rounds, "selected": selected}
