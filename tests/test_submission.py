@@ -288,6 +288,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("rounds", table(".rounds.csv", put("bytes_up", 2, 0)), "bytes_up falls"),
     ("rounds", edited(lambda c: c["cost"].update(flops=1)), r"cost\.flops is 1, but rounds\.csv ends at \d+"),
     ("selected", edited(lambda c: c.update(selected_round=3)), r"selected_round is 3, but round \d"),
+    ("rounds", table(".rounds.csv", put("round", 4, None)), "does not have the rounds 0 to 4"),
     ("selected", table(".rounds.csv", put("validation_after", 1, 1.0)), "round 1 was evaluated, though only every 2"),
     # scores
     ("counts", table(".clients.csv", put("correct", 0, 10**6)), "correct is 1000000 of"),
