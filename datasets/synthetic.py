@@ -71,6 +71,8 @@ class Synthetic:
         citation="Caldas et al. LEAF: A Benchmark for Federated Settings. arXiv 1812.01097, 2019.",
         published=Published(1000, 107_553, 107.55, 213.22, "https://leaf.cmu.edu"),
     )
+    target: ClassVar[float | None] = 0.89
+    """More than training alone reaches on the mean of our seeds (0.881), so that it takes a federation."""
 
     def __post_init__(self) -> None:
         check_limits("synthetic", self, LIMITS)

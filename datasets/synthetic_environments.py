@@ -40,6 +40,7 @@ class SyntheticEnvironments(Synthetic):
     size_sd: float = 2.0
 
     spec: ClassVar[Spec] = replace(Synthetic.spec, version="1.0.0", published=None)
+    target: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         check_limits("synthetic_environments", self, LIMITS)

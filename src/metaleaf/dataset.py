@@ -71,7 +71,11 @@ class Spec:
 
 
 class Dataset(Protocol):
-    """A dataset plugin. Options are its dataclass fields; they decide where the prepared data lies."""
+    """A dataset plugin. Options are its dataclass fields; they decide where the prepared data lies.
+
+    A dataset may also declare ``target: ClassVar[float]``, the validation accuracy of the track "cost to target"
+    (`metaleaf.cost_to_target`); one without it has no such track.
+    """
 
     spec: ClassVar[Spec]
 

@@ -31,7 +31,7 @@ MODELS: tuple[Model, ...] = ("final", "selected")
 """The two models that a record reports: of the last round, and of the round that validation chose."""
 
 _CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "correct", "loss", "majority"]
-_ROUND_COLUMNS = ["round", "validation_before", "validation_after"]
+_ROUND_COLUMNS = ["round", "bytes_down", "bytes_up", "flops", "validation_before", "validation_after"]
 
 
 def _printable(text: str) -> str:
