@@ -24,7 +24,7 @@ def write_figures(
     width: str | None = None,
     formats: Sequence[str] = FORMATS,
 ) -> Iterator[str]:
-    """Write ``<figure>.<format>`` into `output`, one figure after the other; a line on each: its files, or why not.
+    """Write ``<figure>.<format>``, and its caption as ``.txt``, one after the other; a line on each: files, or why not.
 
     order: the algorithm labels in the suite's order. also: folders of further suites, on other datasets. only: names of
     figures (default: all). width: of `style.WIDTHS` (default: a column for one panel, else two). Raises DataError when
@@ -55,5 +55,6 @@ def _chosen(makers: Makers[Source], only: Sequence[str]) -> Makers[Source]:
 def _written(name: str, one: Drawing | NotDrawnError, output: Path) -> str:
     if isinstance(one, NotDrawnError):
         return f"not made, {one}"
-    paths = [replace_file(output / f"{name}.{kind}", data) for kind, data in one.files.items()]
+    contents = one.files | {"txt": f"{one.caption}\n".encode()}
+    paths = [replace_file(output / f"{name}.{kind}", data) for kind, data in contents.items()]
     return " ".join(str(path) for path in paths)

@@ -46,7 +46,7 @@ def portrait(runs: Runs) -> Picture:
             missing.append(f"{dataset}: {error}")
     if not stores:
         raise NotDrawnError("; ".join(missing))
-    return Picture(draw(stores, runs.width), CAPTION)
+    return Picture(draw(stores, runs.width), " ".join([CAPTION, *(f"Left out is {reason}." for reason in missing)]))
 
 
 def _store(record: Record) -> ClientStore:
