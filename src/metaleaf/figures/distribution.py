@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
@@ -12,7 +13,7 @@ from metaleaf.client_scores import ClientScores, Setting, Values
 from metaleaf.figures.drawing import Picture
 from metaleaf.figures.layout import TALLEST, few_ticks, legend, legend_of_algorithms, panels
 from metaleaf.figures.runs import Runs, title
-from metaleaf.figures.style import DOUBLE, INK, SINGLE, Look, canvas, short
+from metaleaf.figures.style import DOUBLE, INK, MUTED, SINGLE, Look, canvas, short
 
 GRID: Values = np.linspace(0, 1, 101)
 """Accuracies at which shares are drawn."""
@@ -20,7 +21,7 @@ GRID: Values = np.linspace(0, 1, 101)
 DRAWS = 1000
 """Of the bootstrap: enough for a line that is a fraction of a millimetre wide."""
 
-_OTHERS = "#b4bbc3"
+_OTHERS = to_rgba(MUTED, 0.5)
 
 _BAND = "bands are pointwise 95 % bootstrap intervals over seeds and clients"
 
