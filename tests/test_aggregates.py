@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaleaf.aggregates import interquartile_mean, overall, performance_profile, ranking
+from metaleaf.aggregates import interquartile_mean, overall, performance_profile, profile_interval, ranking
+from metaleaf.client_scores import ClientScores
 from metaleaf.errors import DataError
+from metaleaf.intervals import estimate
 
 
 def test_interquartile_mean() -> None:
@@ -42,6 +44,17 @@ def test_a_dataset_with_more_seeds_does_not_count_more() -> None:
 def test_performance_profile() -> None:
     found = performance_profile(np.array([0.1, 0.5, 0.5, 0.9]), np.array([0.0, 0.5, 0.89, 0.9]))
     assert found.tolist() == [1.0, 0.25, 0.25, 0.0]
+
+
+def test_profile_interval_is_that_of_a_share_of_clients() -> None:
+    values = np.random.default_rng(0).random((3, 40))
+    low, high = profile_interval(values, np.array([0.0, 0.6, 1.0]))
+    assert (low[0], high[0], low[2], high[2]) == (1, 1, 0, 0)
+    above = (values > 0.6).astype(np.int64)
+    clients = tuple(map(str, range(40)))
+    as_scores = ClientScores("a", (1, 2, 3), clients, np.ones_like(above), above, above, above)
+    found = estimate(as_scores, "after_client_mean")
+    assert (low[1], high[1]) == pytest.approx((found.low, found.high), abs=0.02)
 
 
 def test_friedman_is_scipys() -> None:

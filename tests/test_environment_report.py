@@ -19,7 +19,7 @@ from metaleaf.cli import main
 from metaleaf.environment_records import EnvironmentRecord, runs, visited
 from metaleaf.environment_statistics import bootstrap_means, differences, mean_and_two_errors, paired
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.figures import looks
+from metaleaf.figures.style import looks
 from metaleaf.markup import to_csv, to_latex, to_markdown
 from metaleaf.records import read_all, read_records
 from metaleaf.report import write_report

@@ -2,18 +2,18 @@
 
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from fake_records import write_record, write_suite
 
-from metaleaf import figures, page
 from metaleaf.errors import DataError
+from metaleaf.figures import drawing
+from metaleaf.figures.makers import MAKERS
+from metaleaf.figures.style import FORMATS, encoded
 from metaleaf.records import Record, in_order, read_records, tidy
 from metaleaf.report import write_report
 
@@ -31,9 +31,11 @@ def records(suite: Path) -> list[Record]:
     return read_records(suite)
 
 
-@pytest.fixture(scope="module")
-def drawn(records: list[Record]) -> dict[str, dict[str, bytes]]:
-    return figures.draw(records)
+@pytest.fixture
+def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other formats, which take most of a report's time, as empty files."""
+    empty = dict.fromkeys(FORMATS, b"")
+    monkeypatch.setattr(drawing, "encoded", lambda figure, _: empty | encoded(figure, ["svg"]))
 
 
 @pytest.fixture
@@ -134,55 +136,6 @@ class TestRecords:
         assert labels == ["maml"] * 2 + ["fedavg"] * 2 + ["local"] * 2
 
 
-class TestFigures:
-    def test_an_algorithm_looks_the_same_in_every_company(self) -> None:
-        alone = figures.looks(["MAML"])["MAML"]
-        assert figures.looks(["FedAvg(Meta)", "MAML", "Reptile", "Something new"])["MAML"] == alone
-        many = figures.looks(["FedAvg", "FedAvg(Meta)", "FOMAML", "Local", "MAML", "Meta-SGD", "Reptile", "x", "y"])
-        assert len(set(many.values())) == 9
-
-    def test_files_and_determinism(self, drawn: dict[str, dict[str, bytes]], suite: Path) -> None:
-        assert list(drawn) == ["overview", "convergence", "clients"]
-        assert drawn == figures.draw(read_records(suite))
-        for kinds in drawn.values():
-            assert kinds["png"].startswith(b"\x89PNG")
-            assert kinds["pdf"].startswith(b"%PDF")
-            assert b"Date" not in kinds["pdf"]
-            root = ElementTree.fromstring(kinds["svg"])  # drawn above, not from outside
-            assert root.attrib["width"] in ("234pt", "486pt")  # 3.25 and 6.75 inches
-
-    def test_appearance_depends_on_names_only(self) -> None:
-        names = [f"algorithm {i}" for i in range(40)]
-        assert figures.looks(names) == figures.looks(names[::-1])
-        assert len(set(figures.looks(names).values())) == 40
-
-    def test_nothing_to_draw(self, one: Path) -> None:
-        change(one, **DIVERGED)
-        assert figures.draw(read_records(one.parent)) == {}
-
-    def test_labels_move_apart_and_stay_in_place(self) -> None:
-        wanted = [0.1, 0.11, 0.5, 0.97, 0.98, 0.99]
-        placed = figures._apart(wanted, 0.1, 0.0, 1.0)
-        assert np.diff(placed).min() >= 0.1 - 1e-9
-        assert placed[2] == 0.5
-        assert min(placed) >= 0
-        assert max(placed) <= 1
-
-    def test_a_run_without_training_is_a_level_line(self, one: Path) -> None:
-        path = one.with_suffix(".rounds.csv")
-        pd.read_csv(path).head(1).to_csv(path, index=False)
-        records = read_records(one.parent)
-        axes = figures.convergence(tidy(records), records).axes[0]
-        assert axes.lines[0].get_xdata().tolist() == [0, 0]  # type: ignore[union-attr]
-
-    def test_clients_missing_from_their_table(self, one: Path) -> None:
-        path = one.with_suffix(".clients.csv")
-        pd.read_csv(path).head(0).astype(float).to_csv(path, index=False)
-        records = read_records(one.parent)
-        with pytest.raises(DataError, match=re.escape(str(path))):
-            figures.clients(tidy(records), records)
-
-
 class _Tags(HTMLParser):
     """Collects the tags of a page and the addresses that it would load or lead to."""
 
@@ -208,17 +161,18 @@ def _outside_figures(path: Path) -> list[str]:
     return tags(re.sub(r"<svg.*?</svg>", "", path.read_text(), flags=re.DOTALL)).tags
 
 
+@pytest.mark.usefixtures("only_svg")
 class TestReport:
     def test_writes_everything(self, suite: Path, tmp_path: Path) -> None:
         written = write_report(suite, tmp_path / "site")
         names = {path.name for path in written}
         assert names == {"table.md", "table.csv", "pairs.csv", "table.tex", "index.html"} | {
-            f"{name}.{kind}" for name in page.FIGURES for kind in ("png", "svg", "pdf")
+            f"{name}.{kind}" for name in MAKERS for kind in ("png", "svg", "pdf")
         }
         assert names == {path.name for path in (tmp_path / "site").iterdir()}
         parsed = tags((tmp_path / "site" / "index.html").read_text())
         assert parsed.tags.count("table") == 6  # at each support fraction the comparison and the pairs
-        assert parsed.tags.count("svg") == 3
+        assert parsed.tags.count("svg") == len(MAKERS)
         assert all(link.startswith("#") or link in names for link in parsed.links)  # nothing from the network
 
     def test_ids_are_unique(self, suite: Path, tmp_path: Path) -> None:

@@ -58,6 +58,21 @@ def performance_profile(values: Values, thresholds: Values) -> Values:
     return found
 
 
+def profile_interval(
+    values: Values, thresholds: Values, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+) -> tuple[Values, Values]:
+    """Ends of the interval, at each threshold, of the share of the values [seeds, clients] above it.
+
+    The bootstrap draws seeds and clients as `metaleaf.intervals` does; each threshold has an interval of its own.
+    """
+    rng = np.random.default_rng(seed)
+    seeds, clients = (rng.multinomial(count, [1 / count] * count, size=draws) for count in values.shape)
+    above = (values[..., None] > thresholds).astype(float)
+    drawn = sum(seeds[:, [i]] * (clients @ above[i]) for i in range(len(above))) / values.size
+    low, high = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)], axis=0)
+    return low, high
+
+
 class Ranking(NamedTuple):
     """Mean ranks (1 is best; ties share) of algorithms over blocks, whether they differ, and from where two do.
 

@@ -175,6 +175,41 @@ class ReportCommand:
 
 
 @dataclass(frozen=True)
+class FiguresCommand:
+    """Draw all figures that a suite's records allow, at the size of a paper."""
+
+    suite: tyro.conf.Positional[str]
+    """A suite's folder of records, e.g. results/synthetic, or the suite itself (a name, or a TOML file)."""
+    output: Path | None = None
+    """Default: `figures` in the folder of records."""
+    only: tuple[str, ...] = ()
+    """Names of figures (docs/figures.md)."""
+    width: Literal["single", "double", "neurips"] | None = None
+    """3.25, 6.75 or 5.5 inches (default: a single column for a figure of one panel, else double)."""
+    formats: tuple[Literal["pdf", "svg", "png"], ...] = ("pdf", "svg", "png")
+    also: tuple[Path, ...] = ()
+    """Folders of further suites, on other datasets, for figures of all."""
+    results: Path = Path("results")
+    """Folder of the result store, if the suite is named."""
+
+    def main(self) -> None:
+        """Draw them, with a line on each."""
+        from metaleaf.figures.command import write_figures
+        from metaleaf.suite import load_suite
+
+        if self.also and not self.output:
+            raise ConfigError("figures of several suites belong to none of their folders: add --output.")
+        folder = Path(self.suite)
+        if not folder.is_dir():
+            folder = self.results / load_suite(self.suite).name
+        output, order = self.output or folder / "figures", _order(folder)
+        for line in write_figures(
+            folder, output, order, also=self.also, only=self.only, width=self.width, formats=self.formats
+        ):
+            print(line, flush=True)
+
+
+@dataclass(frozen=True)
 class SubmitCommand:
     """Check a contributed set of records against the rules (docs/rules.md). Exit code 1: a rule is broken."""
 
@@ -367,6 +402,7 @@ Command = (
     | Annotated[ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[SubmitCommand, tyro.conf.subcommand("submit")]
     | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+    | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[ListCommand, tyro.conf.subcommand("list")]
     | Annotated[AlgorithmsCommand, tyro.conf.subcommand("algorithms")]

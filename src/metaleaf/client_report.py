@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from metaleaf import client_tables, figures, overall, page
+from metaleaf import client_tables, overall, page
 from metaleaf.client_scores import client_scores
 from metaleaf.comparison import comparison, pairs
+from metaleaf.figures.makers import draw
 from metaleaf.markup import to_csv, to_latex, to_markdown
 from metaleaf.records import MODELS, Model, Record
 
@@ -28,9 +29,8 @@ def contents(records: Sequence[Record], model: Model = "selected", baseline: str
     further = {"pairs.csv": to_csv(pd.concat(paired.values()))}
     if over[model]:
         further["overall.csv"] = to_csv(overall.to_frame([one for found in over.values() for one in found]))
-    drawn = figures.draw(records, model)
-    svgs = {name: kinds["svg"] for name, kinds in drawn.items()}
-    html = page.render(records, made, svgs, further=list(further))
+    drawn = draw(records, model)
+    html = page.render(records, made, drawn, further=list(further))
     csv = to_csv(pd.concat(numbers.values()))
     files = page.report_files(drawn, to_markdown(made), csv, to_latex(made), html)
     return files | {name: text.encode() for name, text in further.items()}

@@ -1,8 +1,8 @@
 """Figures of the track of new environments: scores against rounds in a new environment, and against bytes."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,9 @@ from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from metaleaf.environment_records import EnvironmentRecord, visited
 from metaleaf.environment_statistics import mean_and_two_errors
-from metaleaf.figures import DOUBLE, MARKERS, PAPER, SINGLE, as_files, looks, panel_per_dataset, short
+from metaleaf.figures.drawing import Drawing, Makers, NotDrawnError, Picture, drawn
+from metaleaf.figures.layout import legend, panel_per_dataset
+from metaleaf.figures.style import MARKERS, PAPER, looks
 
 CAPTIONS = {
     "rounds_before": "Accuracy in new environments, before local adaptation, against rounds in them (drawn as "
@@ -28,9 +30,6 @@ CAPTIONS = {
 """Of the figures, in the order of the page."""
 
 _LINES: tuple[tuple[float, tuple[float, ...]] | None, ...] = (None, (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-_LEGEND = {"handlelength": 2.4, "handletextpad": 0.5, "columnspacing": 1.2}
-_NAME = 40
-"""Characters of a name in a legend."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,66 @@ class Style:
         )
 
 
-def draw(records: Sequence[EnvironmentRecord]) -> dict[str, dict[str, bytes]]:
-    """All figures: name -> format (pdf, png, svg) -> content of the file; empty when every run diverged."""
-    frame = visited(records)
-    if frame.empty:
-        return {}
-    variants = frame["name"].map({name: style.variant for name, style in styles(frame).items()}).gt(0)
-    main, several = frame[~variants], _shared_seeds(frame[frame["plugin"].isin(frame.loc[variants, "plugin"])])
-    makers: dict[str, Callable[[], Figure]] = {
-        "rounds_before": lambda: rounds(main, "before"),
-        "rounds_after": lambda: rounds(main, "after"),
-        "bytes": lambda: sent(main),
-    }
-    if not several.empty:
-        makers["variants"] = lambda: rounds(several, "before", bands=False)
-    return as_files(makers)
+@dataclass(frozen=True)
+class Visits:
+    """The records, and what the figures show of them. width: in inches (None: a column for one panel, else two)."""
+
+    records: Sequence[EnvironmentRecord]
+    width: float | None = None
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        frame = visited(self.records)
+        if frame.empty:
+            raise NotDrawnError("every run diverged")
+        variants = frame["name"].map({name: style.variant for name, style in styles(frame).items()}).gt(0)
+        return frame.assign(variant=variants)
+
+    @property
+    def main(self) -> pd.DataFrame:
+        """Rows of `visited`, without the variants of a plugin."""
+        return self._frame[~self._frame["variant"]]
+
+    @property
+    def several(self) -> pd.DataFrame:
+        """Those of the plugins that have variants, over the seeds that all of these have."""
+        plugins = self._frame.loc[self._frame["variant"], "plugin"]
+        if plugins.empty:
+            raise NotDrawnError("no method has variants")
+        shared = _shared_seeds(self._frame[self._frame["plugin"].isin(plugins)])
+        if shared.empty:
+            raise NotDrawnError("the variants have no seed in common")
+        return shared
+
+
+def _rounds_before(visits: Visits) -> Picture:
+    return Picture(rounds(visits.main, "before", width=visits.width), CAPTIONS["rounds_before"])
+
+
+def _rounds_after(visits: Visits) -> Picture:
+    return Picture(rounds(visits.main, "after", width=visits.width), CAPTIONS["rounds_after"])
+
+
+def _bytes(visits: Visits) -> Picture:
+    return Picture(sent(visits.main, visits.width), CAPTIONS["bytes"])
+
+
+def _variants(visits: Visits) -> Picture:
+    return Picture(rounds(visits.several, "before", bands=False, width=visits.width), CAPTIONS["variants"])
+
+
+MAKERS: Makers[Visits] = {
+    "rounds_before": _rounds_before,
+    "rounds_after": _rounds_after,
+    "bytes": _bytes,
+    "variants": _variants,
+}
+"""All figures, in the order of the report."""
+
+
+def draw(records: Sequence[EnvironmentRecord]) -> dict[str, Drawing]:
+    """All figures that the records allow, by name."""
+    return drawn(Visits(records), MAKERS)
 
 
 def _shared_seeds(frame: pd.DataFrame) -> pd.DataFrame:
@@ -94,9 +138,9 @@ def styles(frame: pd.DataFrame) -> dict[str, Style]:
     }
 
 
-def rounds(frame: pd.DataFrame, side: str, *, bands: bool = True) -> Figure:
+def rounds(frame: pd.DataFrame, side: str, *, bands: bool = True, width: float | None = None) -> Figure:
     """Scores of one side against rounds in the environment, with intervals if asked for; a panel per dataset."""
-    figure, panels = _panels(frame, side)
+    figure, panels = _panels(frame, side, width)
     for axes, rows, curves, style in panels:
         axes.set_xscale("function", functions=(np.log1p, np.expm1))
         for name, curve in curves.items():
@@ -106,9 +150,9 @@ def rounds(frame: pd.DataFrame, side: str, *, bands: bool = True) -> Figure:
     return figure
 
 
-def sent(frame: pd.DataFrame) -> Figure:
+def sent(frame: pd.DataFrame, width: float | None = None) -> Figure:
     """Scores before adaptation against bytes in the environment, in sizes of the model; a panel per dataset."""
-    figure, panels = _panels(frame, "before")
+    figure, panels = _panels(frame, "before", width)
     for axes, _, curves, style in panels:
         axes.set_xscale("log")
         for name, curve in curves.items():
@@ -124,32 +168,17 @@ Panel = tuple[Axes, pd.DataFrame, dict[str, pd.DataFrame], dict[str, Style]]
 """Axes of a dataset, its rows of `visited`, the curve of each name in it, and their styles."""
 
 
-def _panels(frame: pd.DataFrame, side: str) -> tuple[Figure, list[Panel]]:
+def _panels(frame: pd.DataFrame, side: str, width: float | None) -> tuple[Figure, list[Panel]]:
     """A figure with a legend above, to be drawn on."""
     style = styles(frame)
-    datasets = list(frame["dataset"].unique())
-    names = [short(name, _NAME) for name in style]
-    width = SINGLE if len(datasets) == 1 else DOUBLE
-    columns = _columns(names, width)
-    above = 0.15 * math.ceil(len(names) / columns)
-    figure, panels = panel_per_dataset(datasets, 2.1 + above / math.ceil(len(datasets) / 2))
-    handles = [one.line() for one in style.values()]
-    figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=7, **_LEGEND)
+    figure, panels = panel_per_dataset(list(frame["dataset"].unique()), 2.1, width)
+    legend(figure, [one.line() for one in style.values()], style)
     made = []
     for axes, dataset in panels:
         rows = frame[frame["dataset"] == dataset]
         axes.set_ylabel(f"Accuracy {side}\nadaptation (%)")
         made.append((axes, rows, _curves(rows, side), style))
     return figure, made
-
-
-def _columns(names: Sequence[str], width: float) -> int:
-    """Columns of a legend with these names that fit into `width` inches."""
-    for columns in range(len(names), 1, -1):
-        longest = (max(len(name) for name in column) for column in np.array_split(names, columns))
-        if sum(0.43 + 0.055 * letters for letters in longest) <= width:
-            return columns
-    return 1
 
 
 def _curves(rows: pd.DataFrame, side: str) -> dict[str, pd.DataFrame]:

@@ -9,15 +9,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from metaleaf.figures.drawing import Drawing
 from metaleaf.records import Head, Stored
 from metaleaf.tables import Table
-
-FIGURES = {
-    "overview": "Accuracy over test points before and after adaptation; every small tick is a seed.",
-    "convergence": "Validation accuracy after adaptation while training: mean and range over seeds.",
-    "clients": "Spread of accuracy over test clients, and the share of clients that adaptation hurt.",
-}
-"""Captions of the figures, in the order of the page."""
 
 # colours that the figures share with the page and that have to follow its scheme (see metaleaf.mplstyle)
 _SCHEME = {
@@ -31,11 +25,10 @@ _SCHEME = {
 def render(
     records: Sequence[Stored[Head]],
     tables: Sequence[Table],
-    figures: Mapping[str, bytes],
-    captions: Mapping[str, str] = FIGURES,
+    figures: Mapping[str, Drawing],
     further: Sequence[str] = (),
 ) -> str:
-    """The page's HTML. `figures` has the SVG of each figure by name, `captions` say what they show, in their order.
+    """The page's HTML, with the figures in their order.
 
     `further` has the names of the CSV files beside the table's.
 
@@ -44,21 +37,18 @@ def render(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("metaleaf") / "page.html").read_text(encoding="utf-8"))
     inlined = [
-        {"name": name, "caption": caption, "svg": inline_svg(figures[name].decode(), name)}
-        for name, caption in captions.items()
-        if name in figures
+        {"name": name, "caption": drawing.caption, "svg": inline_svg(drawing.files["svg"].decode(), name)}
+        for name, drawing in figures.items()
     ]
     suites = sorted({record.content.suite for record in records})
     runs = _runs(records)
     return template.render(suite=", ".join(suites), further=further, tables=tables, figures=inlined, runs=runs)
 
 
-def report_files(
-    drawn: Mapping[str, Mapping[str, bytes]], markdown: str, csv: str, latex: str, html: str
-) -> dict[str, bytes]:
+def report_files(drawn: Mapping[str, Drawing], markdown: str, csv: str, latex: str, html: str) -> dict[str, bytes]:
     """File name -> content of a whole report; the names are those that the page links to."""
     texts = {"table.md": markdown, "table.csv": csv, "table.tex": latex, "index.html": html}
-    contents = {f"{name}.{kind}": data for name, kinds in drawn.items() for kind, data in kinds.items()}
+    contents = {f"{name}.{kind}": data for name, drawing in drawn.items() for kind, data in drawing.files.items()}
     return contents | {name: text.encode() for name, text in texts.items()}
 
 

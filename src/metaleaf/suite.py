@@ -16,13 +16,13 @@ SUITES = Path(__file__).resolve().parent / "suites"
 """Folder of the suites that come with metaleaf; their names work without a path."""
 
 
-RESERVED = ("tuning", "report")
+RESERVED = ("tuning", "report", "figures")
 """Folders of a suite that are not labels."""
 
 
 def _label(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text) or text in RESERVED:
-        raise ValueError(f"{text!r} names a folder: use letters, digits, '_', '-' and '.', not {' or '.join(RESERVED)}")
+        raise ValueError(f"{text!r} names a folder: use letters, digits, '_', '-' and '.', not {', '.join(RESERVED)}")
     return text
 
 

@@ -18,7 +18,7 @@ from metaleaf.bench.contenders import Metaleaf
 from metaleaf.bench.rates import workloads
 from metaleaf.bench.rows import Settings
 from metaleaf.bench.workloads import Workload
-from metaleaf.figures import DOUBLE, as_files, looks
+from metaleaf.figures.style import DOUBLE, as_files, looks
 from metaleaf.store import write_atomically
 
 CLIENTS = {"cnn": (1, 2, 5, 10, 20, 50), "logistic": (1, 3, 10, 30, 100, 300, 1000)}

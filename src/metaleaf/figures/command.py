@@ -1,0 +1,60 @@
+"""``metaleaf figures``: every figure that the records of a suite allow, as files for a paper."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from metaleaf import environment_figures
+from metaleaf.environment_records import EnvironmentRecord
+from metaleaf.errors import DataError, unknown
+from metaleaf.figures.drawing import Drawing, Makers, NotDrawnError, Source, drawings
+from metaleaf.figures.makers import WITH_DATA
+from metaleaf.figures.runs import Runs
+from metaleaf.figures.style import FORMATS, WIDTHS
+from metaleaf.records import Record, in_order, read_all, record_paths
+from metaleaf.report import of_new_environments, replace_file
+
+
+def write_figures(
+    folder: Path,
+    output: Path,
+    order: Sequence[str] = (),
+    *,
+    also: Sequence[Path] = (),
+    only: Sequence[str] = (),
+    width: str | None = None,
+    formats: Sequence[str] = FORMATS,
+) -> Iterator[str]:
+    """Write ``<figure>.<format>``, and its caption as ``.txt``, one after the other; a line on each: files, or why not.
+
+    order: the algorithm labels in the suite's order. also: folders of further suites, on other datasets. only: names of
+    figures (default: all). width: of `style.WIDTHS` (default: a column for one panel, else two). Raises DataError when
+    there is no record or a damaged one, ConfigError for a figure that does not exist.
+    """
+    paths = record_paths(folder)
+    if not paths:
+        raise DataError(f"no records below {folder}; run the suite first")
+    inches = WIDTHS[width] if width else None
+    if of_new_environments(paths[0]):
+        visits = environment_figures.Visits(in_order(read_all(EnvironmentRecord, folder, None, also), order), inches)
+        made = drawings(visits, _chosen(environment_figures.MAKERS, only), formats)
+    else:
+        runs = Runs(in_order(read_all(Record, folder, None, also), order), width=inches)
+        made = drawings(runs, _chosen(WITH_DATA, only), formats)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, one in made:
+        yield f"{name}: {_written(name, one, output)}"
+
+
+def _chosen(makers: Makers[Source], only: Sequence[str]) -> Makers[Source]:
+    for name in only:
+        if name not in makers:
+            raise unknown("figure", name, makers)
+    return {name: make for name, make in makers.items() if not only or name in only}
+
+
+def _written(name: str, one: Drawing | NotDrawnError, output: Path) -> str:
+    if isinstance(one, NotDrawnError):
+        return f"not made, {one}"
+    contents = one.files | {"txt": f"{one.caption}\n".encode()}
+    paths = [replace_file(output / f"{name}.{kind}", data) for kind, data in contents.items()]
+    return " ".join(str(path) for path in paths)

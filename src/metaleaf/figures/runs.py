@@ -1,0 +1,87 @@
+"""What the figures of the track of new clients are made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from metaleaf.client_scores import ClientScores, Setting, client_scores
+from metaleaf.figures.drawing import NotDrawnError
+from metaleaf.figures.style import Look, looks, short
+from metaleaf.records import Model, Record, tidy
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The records of a suite and, computed once for all figures, what they show.
+
+    width: of the figures in inches; None leaves it to each figure: a column for one panel, else two columns.
+    """
+
+    records: Sequence[Record]
+    model: Model = "selected"
+    width: float | None = None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The finished rows of `tidy` for the model."""
+        frame = tidy(self.records)
+        if frame.empty:
+            raise NotDrawnError("there are no records")
+        frame = frame[(frame["status"] == "finished") & (frame["model"] == self.model)]
+        if frame.empty:
+            raise NotDrawnError("every run diverged")
+        return frame
+
+    @cached_property
+    def scores(self) -> dict[Setting, dict[str, ClientScores]]:
+        """Scores of every client, by setting and algorithm."""
+        return client_scores(self.records, self.model)
+
+    @property
+    def names(self) -> list[str]:
+        """The algorithms, as the records come."""
+        return list(self.frame["name"].unique())
+
+    @property
+    def datasets(self) -> list[str]:
+        """Their labels, as the records come."""
+        return list(self.frame["dataset"].unique())
+
+    @cached_property
+    def look(self) -> dict[str, Look]:
+        """How every algorithm is drawn: as its plugin, or by its name if another one here is of the same plugin."""
+        first = self.frame.drop_duplicates("name").set_index("name")["record"]
+        keys: dict[str, str] = {}
+        for name, position in first.items():
+            plugin = self.records[position].content.plugin
+            keys[str(name)] = str(name) if plugin in keys.values() else plugin
+        found = looks(list(keys.values()))
+        return {name: found[key] for name, key in keys.items()}
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """One panel each: every dataset at its smallest support fraction, or the only one at all of them."""
+        found = [Setting(dataset, support) for dataset in self.datasets for support in self.supports(dataset)]
+        return found if len(self.datasets) == 1 else self.smallest
+
+    @cached_property
+    def smallest(self) -> list[Setting]:
+        """Every dataset at its smallest support fraction."""
+        return [Setting(dataset, self.supports(dataset)[0]) for dataset in self.datasets]
+
+    def supports(self, dataset: str) -> list[float]:
+        """The support fractions of a dataset, ascending."""
+        return sorted(self.frame.loc[self.frame["dataset"] == dataset, "support"].unique())
+
+    def rows(self, setting: Setting) -> pd.DataFrame:
+        """The rows of `frame` at a setting."""
+        at = (self.frame["dataset"] == setting.dataset) & (self.frame["support"] == setting.support)
+        return self.frame[at]
+
+
+def title(setting: Setting) -> str:
+    """Of a panel; in two lines where the dataset's name is long."""
+    name, share = short(setting.dataset), f"{100 * setting.support:g} % support"
+    return f"{name}, {share}" if len(name) <= 12 else f"{name},\n{share}"
