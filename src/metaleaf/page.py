@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from metaleaf.records import Head, Stored
@@ -41,8 +42,7 @@ def render(
 
     Everything that comes from a record is escaped: by Jinja, and by matplotlib within the figures.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("metaleaf") / "page.html").read_text(encoding="utf-8"))
+    template = read_template(files("metaleaf") / "page.html")
     inlined = [
         {"name": name, "caption": caption, "svg": inline_svg(figures[name].decode(), name)}
         for name, caption in captions.items()
@@ -50,7 +50,20 @@ def render(
     ]
     suites = sorted({record.content.suite for record in records})
     runs = _runs(records)
-    return template.render(suite=", ".join(suites), further=further, tables=tables, figures=inlined, runs=runs)
+    shared = {"style": own_text("page.css"), "sorting": own_text("sorting.js")}
+    about = {"suite": ", ".join(suites), "further": further, "tables": tables, "figures": inlined, "runs": runs}
+    return template.render(**about, **shared)
+
+
+def read_template(path: Traversable) -> Template:
+    """A template in which everything is escaped, and nothing may be missing."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(path.read_text(encoding="utf-8"))
+
+
+def own_text(name: str) -> Markup:
+    """A style sheet or script of ours, for use within a page as it is."""
+    return Markup((files("metaleaf") / name).read_text(encoding="utf-8"))
 
 
 def report_files(

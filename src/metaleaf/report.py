@@ -37,17 +37,17 @@ def write_report(
     paths = record_paths(suite_folder, only)
     if not paths:
         raise DataError(f"no records below {suite_folder}; run the suite first")
-    if _of_new_environments(paths[0]):  # a folder with records of both tracks is refused by either reader
+    if of_new_environments(paths[0]):  # a folder with records of both tracks is refused by either reader
         entered = in_order(read_all(EnvironmentRecord, suite_folder, only, also), order)
         contents = environment_report.contents(entered, baseline)
     else:
         records = in_order(read_all(Record, suite_folder, only, also), order)
         contents = client_report.contents(records, model, baseline)
     output.mkdir(parents=True, exist_ok=True)
-    return [_replace(output / name, data) for name, data in contents.items()]
+    return [replace_file(output / name, data) for name, data in contents.items()]
 
 
-def _of_new_environments(path: Path) -> bool:
+def of_new_environments(path: Path) -> bool:
     """Whether a record is of that track; not if it cannot be read, which its reader will say."""
     try:
         content = json.loads(path.read_bytes())
@@ -56,7 +56,8 @@ def _of_new_environments(path: Path) -> bool:
     return isinstance(content, dict) and environments_in(content.get("config")) is not None
 
 
-def _replace(path: Path, data: bytes) -> Path:
+def replace_file(path: Path, data: bytes) -> Path:
+    """Write a file as a whole or not at all; returns its path."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(data)
