@@ -250,6 +250,28 @@ class VerifyCommand:
 
 
 @dataclass(frozen=True)
+class SiteCommand:
+    """Write the leaderboard: one page with the results of every suite below a folder."""
+
+    results: tyro.conf.Positional[Path] = Path("results")
+    """Folder of the result store."""
+    output: Path = Path("site")
+    """A folder for index.html."""
+
+    def main(self) -> None:
+        """Write it, and say what could not be shown."""
+        from metaleaf.errors import DataError
+        from metaleaf.site.page import write_site
+
+        path, refused = write_site(self.results, self.output)
+        print(f"open {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        for sentence in refused:
+            print(f"metaleaf: {sentence}", file=sys.stderr)
+        if refused:
+            raise DataError(f"{path} is written without these {len(refused)}.")
+
+
+@dataclass(frozen=True)
 class DataCommand:
     """Prepare, list, describe or verify datasets."""
 
@@ -403,6 +425,7 @@ Command = (
     | Annotated[SubmitCommand, tyro.conf.subcommand("submit")]
     | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
     | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
+    | Annotated[SiteCommand, tyro.conf.subcommand("site")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[ListCommand, tyro.conf.subcommand("list")]
     | Annotated[AlgorithmsCommand, tyro.conf.subcommand("algorithms")]

@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from metaleaf.figures.drawing import Drawing
@@ -34,15 +35,27 @@ def render(
 
     Everything that comes from a record is escaped: by Jinja, and by matplotlib within the figures.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("metaleaf") / "page.html").read_text(encoding="utf-8"))
+    template = read_template(files("metaleaf") / "page.html")
     inlined = [
         {"name": name, "caption": drawing.caption, "svg": inline_svg(drawing.files["svg"].decode(), name)}
         for name, drawing in figures.items()
     ]
     suites = sorted({record.content.suite for record in records})
     runs = _runs(records)
-    return template.render(suite=", ".join(suites), further=further, tables=tables, figures=inlined, runs=runs)
+    shared = {"style": own_text("page.css"), "sorting": own_text("sorting.js")}
+    about = {"suite": ", ".join(suites), "further": further, "tables": tables, "figures": inlined, "runs": runs}
+    return template.render(**about, **shared)
+
+
+def read_template(path: Traversable) -> Template:
+    """A template in which everything is escaped, and nothing may be missing."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(path.read_text(encoding="utf-8"))
+
+
+def own_text(name: str) -> Markup:
+    """A style sheet or script of ours, for use within a page as it is."""
+    return Markup((files("metaleaf") / name).read_text(encoding="utf-8"))
 
 
 def report_files(drawn: Mapping[str, Drawing], markdown: str, csv: str, latex: str, html: str) -> dict[str, bytes]:

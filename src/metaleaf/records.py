@@ -75,7 +75,7 @@ class Scores(Part):
 
 
 class Counts(Part):
-    """Numbers of clients in the three parts of a split."""
+    """Numbers of clients, or of something of theirs, in the three parts of a split."""
 
     train: NonNegativeInt
     validation: NonNegativeInt
@@ -87,6 +87,7 @@ class Data(Part):
 
     name: Label
     clients: Counts
+    examples: Counts | None = None
     classes: NonNegativeInt | None = None
     data_hash: Label
     split_hash: Label

@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
-from metaleaf.side_by_side import SCORES, Line, compare, heading
 from metaleaf.display import Display
 from metaleaf.engine import Mode
 from metaleaf.errors import ConfigError, DataError, UserError
 from metaleaf.execute import Settings, compute, run_all
 from metaleaf.prepare import load
+from metaleaf.side_by_side import SCORES, Line, compare, heading
 from metaleaf.store import Cell
 from metaleaf.submission import scores, single
 from metaleaf.submission.entry import Entry, entry

@@ -49,6 +49,6 @@ def drawings(
         yield name, made
 
 
-def drawn(source: Source, makers: Makers[Source]) -> dict[str, Drawing]:
+def drawn(source: Source, makers: Makers[Source], formats: Sequence[str] = FORMATS) -> dict[str, Drawing]:
     """The figures that the records allow, by name, in their order."""
-    return {name: made for name, made in drawings(source, makers) if isinstance(made, Drawing)}
+    return {name: made for name, made in drawings(source, makers, formats) if isinstance(made, Drawing)}

@@ -1,0 +1,100 @@
+"""The track of new clients: a row per dataset, support fraction and algorithm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from metaleaf.client_scores import ClientScores, Setting, client_scores
+from metaleaf.intervals import estimate
+from metaleaf.records import Record, tidy
+from metaleaf.site import table
+from metaleaf.site.runs import run_id
+from metaleaf.site.table import BASELINE, Cell, Column, Row, Track
+
+MAJORITY = "Majority class"
+
+ABOUT = (
+    "Accuracy in % over the query examples of test clients nobody has trained on, before and after each adapts on "
+    "a fraction of its examples (support), of the model that validation selected. In brackets and as a bar: 95 % "
+    "interval of a bootstrap over seeds and clients. Worst 10 %: mean of the worst tenth of the clients. Hurt: "
+    "share of clients whose accuracy fell by adapting. Sent and FLOPs: of the whole training. Majority class "
+    "answers with the most frequent class of a client's own support. Compare algorithms at one support fraction "
+    "of one suite."
+)
+COLUMNS = (
+    table.ALGORITHM,
+    table.FAMILY,
+    table.DATASET,
+    table.SUITE,
+    Column("support", "Support", "low"),
+    Column("before", "Before", axis=table.PERCENT),
+    Column("after", "After", axis=table.PERCENT),
+    Column("worst", "Worst 10 %", axis=table.PERCENT),
+    Column("hurt", "Hurt", "low"),
+    Column("seeds", "Seeds"),
+    Column("rounds", "Rounds", "low"),
+    Column("sent", "Sent", "low"),
+    Column("flops", "FLOPs", "low"),
+)
+
+
+TRACK = Track("new-clients", "New clients", ABOUT, COLUMNS)
+
+
+def rows(records: Sequence[Record]) -> list[Row]:
+    """The rows of one suite. Raises DataError where two seeds of an algorithm scored different clients."""
+    frame, scores = tidy(records), client_scores(records)
+    made = []
+    for dataset, runs in frame.groupby("dataset", sort=False):
+        settings = [setting for setting in scores if setting.dataset == dataset]
+        for setting in settings or [Setting(str(dataset), float("nan"))]:
+            found = scores.get(setting, {})
+            if found:
+                made.append(_majority(max(found.values(), key=lambda each: len(each.seeds)), setting, records))
+            for name, its in runs.drop_duplicates("record").groupby("name", sort=False):
+                made.append(_row(str(name), its, found.get(str(name)), setting, records))
+    return made
+
+
+def _majority(scores: ClientScores, setting: Setting, records: Sequence[Record]) -> Row:
+    """Every algorithm of a seed sees the same clients and splits, so any one of them has the baseline."""
+    cells = {
+        "after": table.percent(estimate(scores, "majority_accuracy")),
+        "worst": table.percent(estimate(scores, "majority_bottom10")),
+        "seeds": table.seeds(len(scores.seeds), 0),
+    }
+    return _laid_out(MAJORITY, BASELINE, setting, records[0].content.suite, cells)
+
+
+def _row(name: str, its: pd.DataFrame, scores: ClientScores | None, setting: Setting, records: Sequence[Record]) -> Row:
+    content = records[int(its["record"].iloc[0])].content
+    diverged = int((its["status"] == "diverged").sum())
+    cells = {
+        "seeds": table.seeds(len(its) - diverged, diverged),
+        "rounds": table.count(its["rounds"].mean()),
+        "sent": table.amount(its["bytes"].mean(), "B"),
+        "flops": table.amount(its["flops"].mean(), "FLOPs"),
+    }
+    if scores:
+        cells |= {
+            "before": table.percent(estimate(scores, "before_accuracy")),
+            "after": table.percent(estimate(scores, "after_accuracy")),
+            "worst": table.percent(estimate(scores, "after_bottom10")),
+            "hurt": table.percent(estimate(scores, "after_hurt")._replace(low=float("nan"))),
+        }
+    else:
+        cells["after"] = Cell("diverged")
+    return _laid_out(name, table.family(content.plugin), setting, content.suite, cells, run_id(content))
+
+
+def _laid_out(
+    name: str, family: str, setting: Setting, suite: str, cells: dict[str, Cell], run: str | None = None
+) -> Row:
+    known = setting.support == setting.support
+    filters: dict[str, Any] = {"suite": suite, "dataset": setting.dataset, "family": family}
+    texts = {"algorithm": name, **filters}
+    support = Cell(f"{100 * setting.support:g} %", setting.support) if known else table.UNKNOWN
+    found = {key: Cell(text) for key, text in texts.items()} | {"support": support} | cells
+    filters |= {"support": f"{setting.support:g}"} if known else {}
+    return Row(filters, tuple(found.get(column.key, table.UNKNOWN) for column in COLUMNS), run)
