@@ -103,6 +103,6 @@ BUGS: tuple[Callable[[Patch], None], ...] = (
     support_in_query,
     support_in_query_unnoticed,
     moments_reset,
-    steps_reset,
     label_shifted,
 )
+"""All that the gate has to catch."""

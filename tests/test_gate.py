@@ -12,7 +12,7 @@ import pytest
 from metaleaf.errors import DataError
 from metaleaf.gate import baseline, github, history, junit, report
 from metaleaf.gate.baseline import Baseline
-from metaleaf.gate.compare import Comparison, compare, number_of_measures, tolerance
+from metaleaf.gate.compare import Comparison, compare, number_of_measures, spread, tolerance
 from metaleaf.gate.measures import Found
 from metaleaf.gate.steps import penalty, segment, steps
 
@@ -87,6 +87,14 @@ def test_the_rate_of_false_alarms_is_the_declared_one() -> None:
     allowed = np.array([tolerance(sd, n, k, rate) for sd in base.std(1, ddof=1)])
     alarms = np.abs(new.mean(1) - base.mean(1)) > allowed
     assert abs(alarms.mean() - rate) < 0.01  # the standard error is 0.002
+
+
+def test_an_accuracy_that_never_varied_is_given_the_spread_of_its_query_examples() -> None:
+    cell = baseline.make("suite", {"data/maml": runs([0.9] * 20, [0.5] * 20, 1001)}).cells["data/maml"]
+    assert spread("after_accuracy@0.5", cell) == pytest.approx((0.9 * 0.1 / 400) ** 0.5)
+    assert spread("after_loss@0.5", cell) == 0
+    one_example_less = compare(NAME, cell, runs([0.8975], [0.5]), EACH)
+    assert [one.verdict for one in one_example_less] == ["ok"] * 3
 
 
 def test_every_measure_of_every_suite_shares_the_rate() -> None:
@@ -181,7 +189,7 @@ def test_a_history_grows_by_a_line_and_names_a_damaged_one(tmp_path: Path) -> No
         history.read(path)
 
 
-def entries(values: Sequence[float], error: float) -> list[history.Entry]:
+def entries(values: Sequence[float] | np.ndarray, error: float) -> list[history.Entry]:
     points = [{f"{NAME} after_accuracy@0.5": history.Value(value, error)} for value in values]
     return [history.Entry(time=f"run {i}", revision=None, alarms=0, values=point) for i, point in enumerate(points)]
 

@@ -1,4 +1,4 @@
-"""Every planted bug sets off the shipped Synthetic gate, and clean code with other seeds does not (docs/gate.md)."""
+"""Every planted bug sets off the shipped Synthetic gates, and clean code with other seeds does not (docs/gate.md)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,11 @@ from metaleaf.gate import command
 from metaleaf.gate.compare import Comparison
 
 pytestmark = pytest.mark.slow
+SUITES = ("gate_second_order", "gate_synthetic")
 
 
 def gate(folder: Path, seeds: tuple[int, ...] = ()) -> list[Comparison]:
-    gated = command.suites(["gate_synthetic"], None)
+    gated = command.suites(SUITES, None)
     compared, skipped = command.outcome(gated, seeds, Settings(folder, threads=1), command.FALSE_ALARM)
     assert not skipped
     assert {one.verdict for one in compared} != {"not measured"}
@@ -25,7 +26,12 @@ def alarms(compared: list[Comparison]) -> list[str]:
     return [one.sentence() for one in compared if one.alarm]
 
 
-@pytest.mark.parametrize("plant", planted_bugs.BUGS)
+MISSED = pytest.param(
+    planted_bugs.steps_reset, marks=pytest.mark.xfail(strict=True, reason="within the tolerance, see docs/gate.md")
+)
+
+
+@pytest.mark.parametrize("plant", [*planted_bugs.BUGS, MISSED])
 def test_a_bug_is_caught(
     plant: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,7 +120,7 @@ def update(gated: Sequence[Gated], seeds: Sequence[int], settings: Settings) -> 
             incomplete.append(one.suite.name)
             continue
         measured = runs.measure(one.suite, new, settings)
-        if missing := [name for name, found in measured.items() if len(found) < len(new)]:
+        if missing := [name for name, found in measured.items() if not found]:
             raise NotMeasured(f"gate: {one.suite.name}/{missing[0]} lacks runs; its baseline is left as it was.")
         made = baseline.make(one.suite.name, measured)
         baseline.write(one.path, made)

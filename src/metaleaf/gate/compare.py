@@ -66,6 +66,20 @@ def tolerance(sd: float, n: int, k: int, false_alarm: float) -> float:
     return float(quantile * sd * (1 / k + 1 / n) ** 0.5)
 
 
+def spread(measure: str, cell: Cell) -> float:
+    """The sd of a measure over seeds: the baseline's, but for an accuracy no less than that of independent draws.
+
+    There are as many of these as query examples, or for a mean over clients as clients. An accuracy that is the same in
+    nearly all of the baseline's seeds, because it can only move by whole examples, says little about the next seed.
+    """
+    name, _, support = measure.partition("@")
+    unit = "clients" if name.endswith("client_mean") else "points"
+    found, draws = cell.measures[measure], cell.counts.get(f"{unit}@{support}", 0)
+    if not name.endswith(measures.HIGHER_IS_BETTER) or not draws:
+        return found.sd
+    return max(found.sd, (found.mean * (1 - found.mean) / draws) ** 0.5)
+
+
 def number_of_measures(baselines: Sequence[Baseline]) -> int:
     """Measures that share the rate of false alarms: all of the baselines, whatever of them can be run here."""
     return sum(len(cell.measures) for baseline in baselines for cell in baseline.cells.values())
@@ -76,7 +90,7 @@ def compare(name: str, cell: Cell | None, runs: Sequence[Found], false_alarm: fl
     if cell is None:
         return [_unmeasured(name, "the baseline lacks it: run `metaleaf gate --update` and have the change reviewed")]
     if not runs:
-        return [_unmeasured(name, "no run of it has finished")]
+        return [_unmeasured(name, "not all of its runs have finished")]
     for run in runs:
         if changed := [what for what, digest in cell.hashes.items() if run.hashes.get(what) != digest]:
             what = " and ".join(changed)
@@ -105,8 +119,9 @@ def _measures(name: str, cell: Cell, runs: Sequence[Found], false_alarm: float) 
     for measure, old in cell.measures.items():
         values = [run.measures[measure] for run in runs]
         new = sum(values) / len(values)
-        allowed = max(tolerance(old.sd, old.n, len(runs), false_alarm), ROUNDING * abs(old.mean))
-        noise = old.sd / len(runs) ** 0.5
+        sd = spread(measure, cell)
+        allowed = max(tolerance(sd, old.n, len(runs), false_alarm), ROUNDING * abs(old.mean))
+        noise = sd / len(runs) ** 0.5
         compared.append(
             Comparison(name, measure, _verdict(measure, new - old.mean, allowed), old.mean, new, allowed, noise)
         )

@@ -22,7 +22,8 @@ def render(compared: Sequence[Comparison], skipped: Mapping[str, str]) -> bytes:
         case = SubElement(element, "testcase", classname=suite, name=suite)
         SubElement(case, "skipped", message=reason)
     indent(root)
-    return tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    text: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def _add(suite: Element, one: Comparison) -> None:

@@ -1,5 +1,6 @@
 """Run the cells of a gate suite with the ordinary runner, and read what they left in the store."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from metaleaf import prepare
@@ -35,9 +36,9 @@ def without_data(suite: Suite, settings: Settings) -> str | None:
 def measure(
     suite: Suite, seeds: Sequence[int], settings: Settings, cells: Sequence[tuple[str, str]] = ()
 ) -> dict[str, list[Found]]:
-    """Run cells (default: all) with these seeds (default: the suite's): what finished, by ``<dataset>/<algorithm>``.
+    """Run cells (default: all) with these seeds (default: the suite's), by ``<dataset>/<algorithm>``.
 
-    A run that fails does not stop the others; it is printed.
+    A run that fails does not stop the others; it is printed, and its cell has none.
     """
     configs = [
         suite.config(dataset, algorithm, seed)
@@ -53,4 +54,5 @@ def measure(
     runs: dict[str, list[Found]] = {f"{dataset}/{algorithm}": [] for dataset, algorithm in cells or suite.grid()}
     for record in read_records(settings.root / suite.name):
         runs[f"{record.content.dataset}/{record.content.algorithm}"].append(found(record.content))
-    return runs
+    wanted = Counter(f"{config.dataset_label}/{config.algorithm_label}" for config in configs)
+    return {name: each if len(each) == wanted[name] else [] for name, each in runs.items()}
