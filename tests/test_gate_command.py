@@ -14,15 +14,18 @@ title = "Own"
 seeds = [1]
 
 [protocol]
-rounds = 2
-clients_per_round = 5
+rounds = 10
+clients_per_round = 32
 test_supports = [0.5]
 
 [datasets.synthetic]
-options = { tasks = 40, dimension = 4 }
+options = { tasks = 40, dimension = 4, clusters = 1 }
 
 [algorithms.fedavg]
+client_optimizer = { name = "sgd", lr = 0.3 }
+
 [algorithms.maml]
+server_optimizer = { name = "adam", lr = 0.3 }
 """
 
 
@@ -89,7 +92,7 @@ def test_what_moves_is_an_alarm_though_the_runs_are_stored_already(
 def test_another_suite_than_the_baselines_is_not_measured(
     baseline: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "own.toml").write_text(SUITE.replace("rounds = 2", "rounds = 1"))
+    (here / "own.toml").write_text(SUITE.replace("rounds = 10", "rounds = 9"))
     assert main(["gate", "own.toml"]) == 3
     out, err = capsys.readouterr()
     assert "the configuration changed since the baseline was made" in " ".join(out.split())

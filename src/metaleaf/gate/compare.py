@@ -10,6 +10,7 @@ equally among all measures of all suites (Bonferroni), which holds however they 
 Counts (query examples, bytes, parameters) do not depend on the seed and have to be equal.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -77,7 +78,7 @@ def spread(measure: str, cell: Cell) -> float:
     found, draws = cell.measures[measure], cell.counts.get(f"{unit}@{support}", 0)
     if not name.endswith(measures.HIGHER_IS_BETTER) or not draws:
         return found.sd
-    return max(found.sd, (found.mean * (1 - found.mean) / draws) ** 0.5)
+    return max(found.sd, math.sqrt(found.mean * (1 - found.mean) / draws))
 
 
 def number_of_measures(baselines: Sequence[Baseline]) -> int:
