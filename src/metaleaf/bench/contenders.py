@@ -42,10 +42,11 @@ class Metaleaf:
 
     def score(self) -> list[Tensor]:
         """Each client's (examples, correct, summed loss), before and after adapting."""
+        clients = [(episode.support, episode.query) for episode in self.cohort]
+        found = self.engine.score(self.state.broadcast, clients, every_step=False)
         # As in a run, where the server has learnt between two evaluations.
         self.state, self.later = self.later, self.state
-        clients = [(episode.support, episode.query) for episode in self.cohort]
-        return self.engine.score(self.state.broadcast, clients, every_step=False)
+        return found
 
 
 class Loop:

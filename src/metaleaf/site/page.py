@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -71,14 +71,15 @@ def render(found: Collected) -> str:
 
 
 def _rows(
-    suites: Mapping[str, Sequence[AnyRecord]], rows: Callable[[Sequence[AnyRecord]], list[Row]], refused: list[str]
+    suites: dict[str, list[AnyRecord]], rows: Callable[[list[AnyRecord]], list[Row]], refused: list[str]
 ) -> list[Row]:
     """Rows of all suites; one whose records do not fit together is left out, and `refused` gets a sentence on it."""
     made = []
-    for suite, records in suites.items():
+    for suite, records in list(suites.items()):
         try:
             made += rows(records)
         except DataError as error:
+            del suites[suite]
             refused.append(f"suite {suite} is left out: {error}")
     return made
 
