@@ -1,7 +1,7 @@
 """A portrait of the data: how many examples clients have, and of which labels.
 
-The one figure that needs prepared data instead of records. So ``metaleaf figures`` makes it, where the very data of the
-records are prepared, and a report never does: it is the same wherever it is made. Nothing is prepared for it, since a
+The one figure that needs prepared data instead of records. So ``metaleaf figures`` and ``metaleaf site`` make it, where
+the very data of the records are prepared, and a report never does: it is the same wherever it is made. Nothing is prepared for it, since a
 record may come from anyone and should start no work.
 """
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from metaleaf import environment_figures
 from metaleaf.errors import DataError
 from metaleaf.figures.drawing import Drawing, drawn
-from metaleaf.figures.makers import MAKERS
+from metaleaf.figures.makers import WITH_DATA
 from metaleaf.figures.runs import Runs
 from metaleaf.page import inline_svg, own_text, read_template
 from metaleaf.records import AnyRecord, Head, Stored
@@ -106,7 +106,7 @@ def position(value: float, axis: tuple[float, float]) -> str:
 
 def _figures(found: Collected) -> list[tuple[str, list[Figure]]]:
     """Every suite's figures. Names of ids are counted, because a suite's name is anyone's text."""
-    suites = {suite: drawn(Runs(records), MAKERS, ("svg",)) for suite, records in found.clients.items()}
+    suites = {suite: drawn(Runs(records), WITH_DATA, ("svg",)) for suite, records in found.clients.items()}
     for suite, records in found.environments.items():
         suites[suite] = drawn(environment_figures.Visits(records), environment_figures.MAKERS, ("svg",))
     return [
