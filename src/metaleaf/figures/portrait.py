@@ -1,8 +1,8 @@
 """A portrait of the data: how many examples clients have, and of which labels.
 
 The one figure that needs prepared data instead of records. So ``metaleaf figures`` and ``metaleaf site`` make it, where
-the very data of the records are prepared, and a report never does: it is the same wherever it is made. Nothing is prepared for it, since a
-record may come from anyone and should start no work.
+the very data of the records are prepared, and a report never does: it is the same wherever it is made. Nothing is
+prepared for it, since a record may come from anyone and should start no work.
 """
 
 import numpy as np
