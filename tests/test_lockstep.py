@@ -127,11 +127,21 @@ def test_a_product_that_fails_fails_for_who_asked_for_it(threads: ThreadPoolExec
 
 def test_teams_take_every_client_once_and_have_about_equal_work() -> None:
     for count in range(1, 60):
-        teams = crew.dealt(range(count))
+        teams = crew.dealt(range(count), [1] * count)
         assert sorted(chain(*teams)) == list(range(count))
         assert max(map(len, teams)) <= crew.TEAM
         assert max(map(len, teams)) - min(map(len, teams)) <= 1
-    assert [len(team) for team in crew.dealt(range(10))] == [5, 5]
+    assert [len(team) for team in crew.dealt(range(10), [1] * 10)] == [5, 5]
+
+
+def test_teams_of_very_different_clients_are_levelled() -> None:
+    sizes = [463, 163, 128, 121, 92, 76, 74, 65, 49, 45]
+    teams = crew.dealt(range(10), sizes)
+    assert sorted(chain(*teams)) == list(range(10))
+    assert [sum(sizes[i] for i in team) for team in teams] == [643, 633]
+    teams = crew.dealt(range(11), [1000, *sizes])
+    assert sorted(chain(*teams)) == list(range(11))
+    assert max(map(len, teams)) <= crew.MOST, "a thread for each"
 
 
 @pytest.mark.parametrize("algorithm", [FedAvg(SGD(0.1), batch_size=2), MAML(inner_lr=0.1, inner_steps=2)])

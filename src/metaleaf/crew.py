@@ -18,7 +18,9 @@ from metaleaf.lockstep import Team
 from metaleaf.task import Task
 
 TEAM = 5
-"""Clients in lockstep, at most. More save little: the products of five batches are bound by arithmetic."""
+"""Clients in lockstep, on average at most. More save little: five batches' products are bound by arithmetic."""
+MOST = 2 * TEAM
+"""Clients in lockstep, where many small ones balance a few large ones."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -75,7 +77,7 @@ class Crew:
 
     @cached_property
     def _lanes(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.size * TEAM, "lane", initializer=torch.set_num_threads, initargs=(1,))
+        return ThreadPoolExecutor(self.size * MOST, "lane", initializer=torch.set_num_threads, initargs=(1,))
 
     def _do(self, work: Callable[[Task, T], R], item: T) -> R:
         if not hasattr(self._own, "model"):
@@ -83,13 +85,29 @@ class Crew:
         return work(self.task.on(self._own.model), item)
 
 
-def dealt(items: Sequence[T]) -> list[Sequence[T]]:
-    """Items in teams. Which ones does not depend on the number of threads, so that it changes no bit.
+def dealt(items: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Items in teams of about equal size; items are numbers in `sizes`, sorted by them.
 
-    Dealt like cards, there and back, so that teams of clients sorted by size have about equal work; an even number of
-    teams, so that two threads end together. Where there are more threads, several clients of a team run at one time.
+    Which ones does not depend on the number of threads, so that it changes no bit. An even number of teams, so that two
+    threads end together. Where there are more threads, several clients of a team run at one time.
     """
     count = 2 * -(-len(items) // (2 * TEAM))
     passes = [items[start : start + count] for start in range(0, len(items), count)]
     there_and_back = [cards[:: 1 if i % 2 == 0 else -1] for i, cards in enumerate(passes)]
-    return [team for team in ([cards[i] for cards in there_and_back if i < len(cards)] for i in range(count)) if team]
+    teams = [[cards[i] for cards in there_and_back if i < len(cards)] for i in range(count)]
+    return _levelled([team for team in teams if team], sizes)
+
+
+def _levelled(teams: list[list[int]], sizes: Sequence[int]) -> list[list[int]]:
+    """While it makes them more equal, the largest team gives the smallest an item, or swaps two; the largest first."""
+    while True:
+        teams.sort(key=lambda team: -sum(sizes[i] for i in team))
+        largest, smallest = teams[0], teams[-1]
+        gap = sum(sizes[i] for i in largest) - sum(sizes[i] for i in smallest)
+        returns = [[b] for b in smallest] + ([[]] if len(smallest) < MOST else [])
+        swaps = [(abs(gap - 2 * (sizes[a] - sum(sizes[b] for b in back))), a, back) for a in largest for back in returns]
+        after, given, back = min(swaps)
+        if after >= gap:
+            return teams
+        largest[:] = [*(i for i in largest if i != given), *back]
+        smallest[:] = [given, *(i for i in smallest if i not in back)]

@@ -71,10 +71,8 @@ class Sequential:
             with torch.no_grad():
                 return self.algorithm.client(task, lifted, episode)
 
-        # Longest first, so that the threads end together.
-        order = sorted(range(len(episodes)), key=lambda i: (-rows(episodes[i]), i))
         with torch.no_grad():
-            for part in self._mapped(work, order, lifted, sent.part):
+            for part in self._mapped(work, [rows(episode) for episode in episodes], lifted, sent.part):
                 sent.add(part)
             return sent.gathered(self.device)
 
@@ -92,19 +90,24 @@ class Sequential:
             return dict(zip(team, scores, strict=True))
 
         found: dict[int, Tensor] = {}
-        for scores in self._mapped(work, range(len(clients)), lifted, by_client):
+        sizes = [len(support.y) + len(query.y) for support, query in clients]
+        for scores in self._mapped(work, sizes, lifted, by_client):
             found |= scores
         return [found[i] for i in range(len(clients))]
 
     def _mapped(
         self,
         work: Callable[[Task, int], R],
-        clients: Sequence[int],
+        sizes: Sequence[int],
         lifted: Tree,
         after: Callable[[Sequence[int], list[R]], S],
     ) -> Iterator[S]:
-        """after(team, [work(task, i) of its clients i]) of teams; alone, where there is nothing to share."""
+        """after(team, [work(task, i) of its clients i]) of teams of the clients of these sizes.
+
+        Alone, where there is nothing to share. Longest first, so that the threads end together.
+        """
+        clients = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
         shared = shared_matrices(lifted)
         if not shared:
             return self.crew.map(lambda task, i: after([i], [work(task, i)]), clients)
-        return self.crew.map_teams(work, dealt(clients), shared, after)
+        return self.crew.map_teams(work, dealt(clients, sizes), shared, after)
