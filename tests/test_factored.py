@@ -293,6 +293,15 @@ def test_a_layer_changed_in_place() -> None:
         grad(input_changed)(lift(start(), [(OUT, IN)]))
 
 
+def test_a_layer_over_examples_side_by_side() -> None:
+    def one_by_one(params: Any) -> Tensor:
+        over = torch.func.vmap(lambda x: F.linear(torch.tanh(x @ params["first"]), params["w"], params["bias"]))
+        return over(X).square().mean()
+
+    with pytest.raises(Unsupported, match=r"torch\.func"):
+        grad(one_by_one)(lift(start(), [(OUT, IN)]))
+
+
 def test_a_learnt_number_in_the_weights() -> None:
     def mixed(params: Any) -> Tensor:
         return network({**params, "w": params["share"] * params["w"]})

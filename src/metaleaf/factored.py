@@ -237,18 +237,13 @@ def _gradient(leaf: Tensor, uses: Sequence[Use], found: Sequence[Tensor | None],
 class _Product(torch.autograd.Function):
     """x W' (or x W) with constant matrices: its derivative by x is again such a product."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, weight: Factored, backwards: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Factored, backwards: bool) -> Tensor:
+        ctx.weight, ctx.backwards = weight, backwards
         parts = [(scale, product(x, matrix, backwards)) for scale, matrix in weight.matrices]
         scaled = [part if _is_one(scale) else scale * part for scale, part in parts]
         width = weight.shape[1] if backwards else weight.shape[0]
         return sum(scaled[1:], start=scaled[0]) if scaled else x.new_zeros(len(x), width)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        _, ctx.weight, ctx.backwards = inputs
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -270,6 +265,8 @@ def _product(x: Tensor, weight: Factored, backwards: bool) -> Tensor:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     if not isinstance(weight, Factored) or isinstance(x, Factored):
         return NotImplemented
+    if torch._C._are_functorch_transforms_active():
+        raise Unsupported("torch.func does not know factored weights.")
     rows = x.reshape(-1, x.shape[-1])
     constant = tuple(term for term in weight.matrices if not _differentiable(term))
     y = _product(rows, Factored(weight, constant, (), weight.variables), backwards=False)
@@ -390,8 +387,9 @@ def _constant(value: Any) -> Any:
 
 def _depends(a: Factored) -> bool:
     """Whether a gradient may have to pass through it."""
-    parts = (part for term in (*a.matrices, *a.thin) for part in leaves(tuple(term)))
-    return bool(a.variables) or _differentiable(parts)
+    if a.variables or any(_differentiable(term) for term in a.matrices):
+        return True
+    return any(_differentiable((term.scale, *term.of)) for term in a.thin)
 
 
 def _writes(func: Callable[..., Any]) -> bool:
