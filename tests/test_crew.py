@@ -68,6 +68,16 @@ def test_a_copied_model_shares_the_parameters_and_the_task_stays_the_tasks() -> 
     assert seen == [1, 1, 1, 50, 50, 50]
 
 
+def test_who_waits_for_the_crew_computes_alone_until_it_has_finished() -> None:
+    found = Crew(task("logistic")).map(lambda _, item: item, range(5))
+    assert (next(found), torch.get_num_threads()) == (0, 1)
+    assert (list(found), torch.get_num_threads()) == ([1, 2, 3, 4], 3)
+    abandoned = Crew(task("logistic")).map(lambda _, item: item, range(5))
+    next(abandoned)
+    abandoned.close()
+    assert torch.get_num_threads() == 3
+
+
 def test_draws_of_parameters_do_not_disturb_each_other() -> None:
     """They seed the process's one generator."""
     work = task("lstm")

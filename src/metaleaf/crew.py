@@ -42,6 +42,9 @@ class Crew:
             return
         ahead: deque[Future[R]] = deque()
         rest = iter(items)
+        # Meanwhile this thread computes alone, too: others of its own would wait for more of its work, and OpenMP's
+        # wait by going round and round on the cores that the crew needs.
+        torch.set_num_threads(1)
         try:
             for item in rest:
                 ahead.append(self._pool.submit(self._do, work, item))
@@ -50,6 +53,7 @@ class Crew:
             while ahead:
                 yield ahead.popleft().result()
         finally:
+            torch.set_num_threads(self.size)
             for future in ahead:
                 future.cancel()
 
