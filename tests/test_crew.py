@@ -74,7 +74,7 @@ def test_who_waits_for_the_crew_computes_alone_until_it_has_finished() -> None:
     assert (list(found), torch.get_num_threads()) == ([1, 2, 3, 4], 3)
     abandoned = Crew(task("logistic")).map(lambda _, item: item, range(5))
     next(abandoned)
-    abandoned.close()
+    del abandoned
     assert torch.get_num_threads() == 3
 
 

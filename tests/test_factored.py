@@ -106,7 +106,7 @@ def test_nothing_changes_the_shared_matrix() -> None:
             change(w)
     with pytest.raises(Unsupported):
         torch.mul(plain, 2.0, out=w)
-    for copy in (w.clone(), w * 1.0 + plain, dense(w)):
+    for copy in (w.clone(), w * torch.ones_like(plain), dense(w)):
         item(copy)
         copy.view(-1).add_(1.0)
     plain.copy_(w)
@@ -300,6 +300,44 @@ def test_a_layer_over_examples_side_by_side() -> None:
 
     with pytest.raises(Unsupported, match=r"torch\.func"):
         grad(one_by_one)(lift(start(), [(OUT, IN)]))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_rates_for_every_weight(steps: int) -> None:
+    """Element by element: the step is a matrix, but what is the derivative by the weights stays thin."""
+
+    def after(tree: Any) -> Tensor:
+        params = tree["params"]
+        for _ in range(steps):
+            slope = grad(network)(params)
+            params = trees.tree_map(lambda p, r, g: p - r * g, params, tree["rates"], slope)
+        return network(params)
+
+    rates = trees.tree_map(lambda p: draw(*p.shape, seed=3) * 0.1, start())
+    plain = {"params": start(), "rates": rates}
+    expected, found = (grad(after)(tree) for tree in (plain, lift(plain, [(OUT, IN)])))
+    assert found["params"]["w"].rows() > 0
+    assert not found["params"]["w"].matrices
+    assert_close(dense(found), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_a_sum_with_an_ordinary_matrix() -> None:
+    (a, plain), other, rate = corrected(matrix()), matrix(7), torch.tensor(0.3, dtype=torch.float64)
+    sums = [
+        (a + other, plain + other),
+        (other - a, other - plain),
+        (torch.addcmul(a, other, rate), plain + 0.3 * other),
+    ]
+    for found, expected in sums:
+        assert (found.rows(), len(found.matrices)) == (0, 1)
+        assert_close(dense(found), expected, rtol=1e-12, atol=1e-14)
+
+    def shifted(params: Any) -> Tensor:
+        return network({**params, "w": params["w"] + params["more"]})
+
+    params = {**start(), "more": matrix(8)}
+    found = grad(shifted)({**lift(start(), [(OUT, IN)]), "more": params["more"]})
+    assert_close(dense(found), grad(shifted)(params), rtol=1e-10, atol=1e-14)
 
 
 def test_a_learnt_number_in_the_weights() -> None:

@@ -109,8 +109,8 @@ def _levelled(teams: list[list[int]], sizes: Sequence[int]) -> list[list[int]]:
         largest, smallest = teams[0], teams[-1]
         gap = sum(sizes[i] for i in largest) - sum(sizes[i] for i in smallest)
         returns = [[b] for b in smallest] + ([[]] if len(smallest) < MOST else [])
-        swaps = [(abs(gap - 2 * (sizes[a] - sum(sizes[b] for b in back))), a, back) for a in largest for back in returns]
-        after, given, back = min(swaps)
+        moves = [(sizes[a] - sum(sizes[b] for b in back), a, back) for a in largest for back in returns]
+        after, given, back = min((abs(gap - 2 * moved), a, back) for moved, a, back in moves)
         if after >= gap:
             return teams
         largest[:] = [*(i for i in largest if i != given), *back]

@@ -8,13 +8,14 @@ loss's gradient by its outputs. So what gradient descent makes of shared weights
 and a client never has to own (out x in) numbers, nor read and write them in every step: the layer is one product with
 the shared B and two thin ones, y = x B' + a (x X') G. `Factored` is a tensor of that form. It knows addition,
 subtraction and scaling by a number, so plain tree arithmetic keeps it thin; whatever else is done with it sees the
-matrix, which is then made. It pays while the rows of all factors are fewer than `break_even`, after which they are
-summed into a B of their own.
+matrix, which is then made. (Added to an ordinary matrix, it becomes a single B.) It pays while the rows of all factors
+are fewer than `break_even`, after which they are summed into a B of their own.
 
 Gradients (`metaleaf.gradient`) come back in the same form. A variable notes what went in and came out wherever it was
 multiplied with; autograd's gradients by what came out are the G. Backward passes multiply with the weights, too (the
-gradient by x is G W), so for second derivatives these products are noted just the same, the other way round. All of
-it is exact, up to the order of float sums.
+gradient by x is G W), so for second derivatives these products are noted just the same, the other way round. Where the
+weights were made into a matrix, that is noted, and autograd's gradient by it comes as it is. All of it is exact, up to
+the order of float sums.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -65,24 +66,32 @@ class Use(NamedTuple):
         return Term(scale, Thin(x, by_y) if self.backwards else Thin(by_y, x))
 
 
+class Whole(NamedTuple):
+    """An ordinary matrix that was made of weights that are `scale` times the variable, plus other things."""
+
+    scale: Number
+    y: Tensor
+
+    def gradient(self, by_y: Tensor, differentiable: bool) -> "Term":
+        """The variable's gradient, from the gradient by the matrix."""
+        return Term(self.scale if differentiable else _constant(self.scale), by_y)
+
+
 class Variable:
     """Where a gradient is taken: collects the uses of weights that contain it, until that gradient is known."""
 
     def __init__(self) -> None:
-        self.uses: list[Use] = []
-        self.matrix: Tensor | None = None
-        """A zero matrix, if the weights were needed as one; autograd's gradient by it is the rest of the gradient."""
+        self.uses: list[Use | Whole] = []
         self.open = True
 
-    def note(self, use: Use) -> None:
+    def note(self, use: Use | Whole) -> None:
         """Backward passes go on using weights whose gradient is known; and who kept these uses would keep graphs."""
         if self.open:
             self.uses.append(use)
 
-    def close(self) -> tuple[list[Use], Tensor | None]:
+    def close(self) -> list[Use | Whole]:
         """All that was collected; nothing is any more."""
-        found = self.uses, self.matrix
-        self.uses, self.matrix, self.open = [], None, False
+        found, self.uses, self.open = self.uses, [], False
         return found
 
 
@@ -141,24 +150,35 @@ class Factored(torch.Tensor):
         """Rows of all thin factors."""
         return sum(len(term.of.x) for term in self.thin)
 
-    def matrix(self) -> Tensor:
-        """The weights as an ordinary tensor of its own [out, in]; a gradient through it is found, too."""
-        parts = [term.scale * term.of for term in self.matrices]
+    def matrix(self, own: bool = True) -> Tensor:
+        """The weights as an ordinary tensor [out, in]; a gradient through it is found, too.
+
+        own: nobody else's; otherwise it is only to be read, and may lie in a shared matrix's memory.
+        """
+        whole = self._sum()
+        if any(whole is term.of for term in self.matrices):
+            whole = whole.clone() if own else whole.view_as(whole)
+        variables = [term for term in self.variables if term.of.open] if torch.is_grad_enabled() else []
+        if not variables:
+            return whole
+        whole = whole if whole.requires_grad else whole.requires_grad_()
+        for scale, variable in variables:
+            variable.note(Whole(scale, whole))
+        return whole.view_as(whole)
+
+    def summed(self) -> "Factored":
+        """The same with one matrix and nothing thin."""
+        return Factored(self, (Term(1.0, self._sum()),), (), self.variables)
+
+    def _sum(self) -> Tensor:
+        """Of all but the variables; if there is only one matrix in it, that one itself."""
+        whole: Tensor | None = None
+        for scale, matrix in self.matrices:
+            whole = _plus(whole, matrix, scale)
         if self.thin:
             g, x = self.factors()
-            parts.append(g.T @ x)
-        if torch.is_grad_enabled():
-            parts += [term.scale * self._zero(term.of) for term in self.variables if term.of.open]
-        if not parts:
-            return torch.zeros(self.shape, dtype=self.dtype, device=self.device)
-        whole: Tensor = sum(parts[1:], start=parts[0])
-        return whole
-
-    def _zero(self, variable: Variable) -> Tensor:
-        if variable.matrix is None:
-            zero = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
-            variable.matrix = zero.requires_grad_()
-        return variable.matrix
+            return g.T @ x if whole is None else torch.addmm(whole, g.T, x)
+        return torch.zeros(self.shape, dtype=self.dtype, device=self.device) if whole is None else whole
 
     def factors(self) -> Thin:
         """All thin products as one, the numbers in g."""
@@ -213,22 +233,24 @@ def gradients(
 
     differentiate: autograd's gradients by tensors that are part of the graph, None for those without influence.
     """
-    collected = [leaf.variables[-1].of.close() if isinstance(leaf, Factored) else ([], leaf) for leaf in inputs]
-    wanted = [[*(use.y for use in uses), *([] if rest is None else [rest])] for uses, rest in collected]
-    every = [tensor for tensors in wanted for tensor in tensors]
+    collected = [leaf.variables[-1].of.close() if isinstance(leaf, Factored) else [Whole(1.0, leaf)] for leaf in inputs]
+    every = [use.y for uses in collected for use in uses]
     found = iter(differentiate(every) if every else [])
     return [
-        _gradient(leaf, uses, [next(found) for _ in tensors], differentiable)
-        for leaf, (uses, _), tensors in zip(inputs, collected, wanted, strict=True)
+        _gradient(leaf, uses, [next(found) for _ in uses], differentiable)
+        for leaf, uses in zip(inputs, collected, strict=True)
     ]
 
 
-def _gradient(leaf: Tensor, uses: Sequence[Use], found: Sequence[Tensor | None], differentiable: bool) -> Tensor:
+def _gradient(
+    leaf: Tensor, uses: Sequence[Use | Whole], found: Sequence[Tensor | None], differentiable: bool
+) -> Tensor:
     if not isinstance(leaf, Factored):
         return torch.zeros_like(leaf) if found[0] is None else found[0]
-    by_y, rest = found[: len(uses)], found[len(uses) :]
-    thin = tuple(use.gradient(g, differentiable) for use, g in zip(uses, by_y, strict=True) if g is not None)
-    return Factored(leaf, tuple(Term(1.0, matrix) for matrix in rest if matrix is not None), thin)
+    terms = [use.gradient(by_y, differentiable) for use, by_y in zip(uses, found, strict=True) if by_y is not None]
+    thin = tuple(term for term in terms if isinstance(term.of, Thin))
+    matrices = tuple(term for term in terms if not isinstance(term.of, Thin))
+    return Factored(leaf, matrices, thin)
 
 
 # ---- arithmetic
@@ -284,26 +306,39 @@ def _differentiable(parts: Iterable[Any]) -> bool:
     return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
 
 
+def _plus(whole: Tensor | None, matrix: Tensor, scale: Number) -> Tensor:
+    """Whole + scale * matrix, in one pass over the memory."""
+    if whole is None:
+        return matrix if _is_one(scale) else scale * matrix
+    if isinstance(scale, Tensor):
+        return torch.addcmul(whole, matrix, scale.to(matrix.dtype))
+    return torch.add(whole, matrix, alpha=scale)
+
+
 def _sum(a: Any, b: Any, a_scale: Number, b_scale: Number) -> Any:
-    """a_scale * a + b_scale * b, if both are factored or one is factored and the other one of its matrices."""
+    """a_scale * a + b_scale * b of factored weights and such or an ordinary matrix."""
     like = a if isinstance(a, Factored) else b
+    known = {id(term.of) for term in like.matrices}
+    foreign = any(not isinstance(value, Factored) and id(value) not in known for value in (a, b))
     a, b = _as_factored(a, like), _as_factored(b, like)
-    if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
+    if a is None or b is None:
         return NotImplemented
     matrices = _added(a.matrices, a_scale, b.matrices, b_scale)
     thin = _added(a.thin, a_scale, b.thin, b_scale)
     found = Factored(like, matrices, thin, _added(a.variables, a_scale, b.variables, b_scale))
-    if found.rows() > break_even(*found.shape) or len(matrices) > MOST_MATRICES:
-        whole = Factored(like, matrices, thin).matrix()
-        found = Factored(like, (Term(1.0, whole),), (), found.variables)
-    return found
+    return found.summed() if foreign else _of_few(found)
 
 
 def _as_factored(value: Any, like: Factored) -> Factored | None:
-    if isinstance(value, Factored):
-        return value
-    known = any(value is term.of for term in like.matrices)
-    return Factored(like, (Term(1.0, value),)) if known else None
+    if not isinstance(value, Tensor) or (value.shape, value.dtype) != (like.shape, like.dtype):
+        return None
+    return value if isinstance(value, Factored) else Factored(like, (Term(1.0, value),))
+
+
+def _of_few(weights: Factored) -> Factored:
+    """The same; summed up if it has become so many terms that it is no longer worth it."""
+    few = weights.rows() <= break_even(*weights.shape) and len(weights.matrices) <= MOST_MATRICES
+    return weights if few else weights.summed()
 
 
 def _added(a: Terms, a_scale: Number, b: Terms, b_scale: Number) -> Terms:
@@ -337,7 +372,13 @@ def _subtract_from(a: Any, b: Any) -> Any:
 
 def _multiply(a: Any, b: Any) -> Any:
     factored, number = (a, b) if isinstance(a, Factored) else (b, a)
-    return _scaled(factored, number)
+    return _scaled(factored, number) if _is_number(number) else _element_by_element(a, b)
+
+
+def _element_by_element(a: Any, b: Any) -> Any:
+    """a * b, an ordinary tensor."""
+    first, second = (value.matrix(own=False) if isinstance(value, Factored) else value for value in (a, b))
+    return first * second
 
 
 def _divide(a: Any, b: Any) -> Any:
