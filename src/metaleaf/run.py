@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 
 from metaleaf import models, trees
+from metaleaf.ahead import Ahead
 from metaleaf.algorithm import State
 from metaleaf.client_store import ClientStore
 from metaleaf.config import RunConfig
@@ -68,6 +70,7 @@ class Run:
         self.device = device
         self.memories = ClientMemory()
         self.rounds = self._rounds() if getattr(self.algorithm, "federated", True) else 0
+        self._drawn = Ahead(partial(_drawn, self.federation), self.rounds)
 
     def _federation(self) -> Federation:
         return Federation(self.store, self.config.protocol, self.config.seed)
@@ -139,8 +142,8 @@ class Run:
 
     def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
-        cohort = self.federation.cohort(number)
-        episodes = self._episodes(cohort, progress)
+        cohort, episodes = self._drawn(number)
+        episodes = self._with_memories(cohort, episodes, progress)
         update, memories = self.engine.gather(state.broadcast, episodes, self.federation.weights(cohort))
         traffic = exchanged(self.algorithm, state.broadcast, update)
         row = {
@@ -166,8 +169,7 @@ class Run:
         state = self.algorithm.server(progress.state, update)
         return self._evaluated(replace(progress, state=state), row, begun)
 
-    def _episodes(self, cohort: list[int], progress: Progress) -> list[Episode]:
-        episodes = self.federation.episodes(cohort, progress.round + 1)
+    def _with_memories(self, cohort: list[int], episodes: list[Episode], progress: Progress) -> list[Episode]:
         if not hasattr(self.algorithm, "memory"):
             return episodes
         fresh, written = self.algorithm.memory(self.task, progress.state.broadcast), progress.memories
@@ -293,3 +295,9 @@ class Run:
             note["diverged"],
             {int(client): number for client, number in note["memories"].items()},
         )
+
+
+def _drawn(federation: Federation, number: int) -> tuple[list[int], list[Episode]]:
+    """A round's clients and what they work with."""
+    cohort = federation.cohort(number)
+    return cohort, federation.episodes(cohort, number)
