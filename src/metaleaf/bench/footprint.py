@@ -34,7 +34,9 @@ def start(settings: Settings) -> list[Row]:
 
         def measure(number: int) -> float:
             begun = time.perf_counter()
-            _child("metaleaf.cli", *run, *few, "--results", f"{folder}/{number}", METALEAF_DATA=folder)
+            # Compiled modules are part of what is prepared.
+            prepared = {"METALEAF_DATA": folder, "PYTHONDONTWRITEBYTECODE": ""}
+            _child("metaleaf.cli", *run, *few, "--results", f"{folder}/{number}", **prepared)
             return time.perf_counter() - begun
 
         measure(0)  # prepares the data
