@@ -1,6 +1,6 @@
 """Real mistakes, planted one at a time into the harness or an algorithm, to see whether the gate notices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,9 @@ def support_in_query(patch: Patch) -> None:
     """A client is scored on all of its examples, those it has adapted to included."""
     right = Federation._split_rows
 
-    def split(self: Federation, client: int, support: float) -> tuple[np.ndarray, np.ndarray]:
-        held, query = right(self, client, support)
-        return held, np.sort(np.concatenate([held, query]))
+    def split(self: Federation, clients: Sequence[int], support: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for held, query in right(self, clients, support):
+            yield held, np.sort(np.concatenate([held, query]))
 
     patch.setattr(Federation, "_split_rows", split)
 
@@ -58,9 +58,9 @@ def support_in_query_unnoticed(patch: Patch) -> None:
     """The same, but with as many query examples as there should be, so that counting them shows nothing."""
     right = Federation._split_rows
 
-    def split(self: Federation, client: int, support: float) -> tuple[np.ndarray, np.ndarray]:
-        held, query = right(self, client, support)
-        return held, np.concatenate([held, query])[: len(query)]
+    def split(self: Federation, clients: Sequence[int], support: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for held, query in right(self, clients, support):
+            yield held, np.concatenate([held, query])[: len(query)]
 
     patch.setattr(Federation, "_split_rows", split)
 

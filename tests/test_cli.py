@@ -100,3 +100,19 @@ def test_help_imports_neither_torch_nor_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip().splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_run_imports_only_what_it_uses() -> None:
+    """A second of a short run is at stake: for pandas, for what compiles, and for sympy, which comes with that."""
+    words = ["run", "--dataset", "synthetic", "--algorithm", "fedavg", "--engine", "vectorised", *SMALL]
+    assert main(words) == 0  # prepares the data
+    script = (
+        "import sys; from metaleaf.cli import main\n"
+        "main(sys.argv[1:])\n"
+        "heavy = {'matplotlib', 'pandas', 'scipy', 'sympy', 'tensorflow_datasets', 'torch._dynamo'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", script, *words, "--seed", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "after adaptation" in done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -81,7 +81,7 @@ def test_what_moves_is_an_alarm_though_the_runs_are_stored_already(
 ) -> None:
     assert main(["gate", "own.toml"]) == 0
     right = Federation._split_rows
-    monkeypatch.setattr(Federation, "_split_rows", lambda self, i, s: (right(self, i, s)[0], right(self, i, s)[1][1:]))
+    monkeypatch.setattr(Federation, "_split_rows", lambda *given: ((held, rest[1:]) for held, rest in right(*given)))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     assert main(["gate", "own.toml"]) == 1
     out, err = capsys.readouterr()

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from metaleaf import models
 from metaleaf.errors import ConfigError
 from metaleaf.models import build
+from metaleaf.shots import Shots
 from metaleaf.task import Task
 
 FEMNIST = {"classes": 62, "x_shape": [28, 28], "x_dtype": "uint8"}
@@ -168,6 +169,15 @@ def test_cnn_by_hand() -> None:
     expected = p["out.weight"] @ h + p["out.bias"]
     found = task.logits(task.params(), torch.tensor(image[None], dtype=torch.uint8))
     assert_close(found, torch.tensor(expected)[None], rtol=1e-10, atol=1e-12)
+
+
+def test_scores_are_torchs_cross_entropy_to_the_bit() -> None:
+    spec = {"x_shape": (60,), "x_dtype": "float32", "classes": 5}
+    task = Task(build("logistic", spec, 0))
+    generator = torch.Generator().manual_seed(0)
+    shots = Shots(torch.randn(100, 60, generator=generator), torch.arange(100) % 5, torch.tensor(0))
+    losses = torch.nn.functional.cross_entropy(task.logits(task.params(), shots.x), shots.y, reduction="none")
+    assert task.score(task.params(), shots)[2] == losses.double().sum()
 
 
 def test_an_unknown_model_names_near_ones() -> None:

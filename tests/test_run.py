@@ -18,7 +18,7 @@ from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.records import read_records
 from metaleaf.run import Run
-from metaleaf.store import Cell
+from metaleaf.store import Cell, write_csv
 
 STORE = coins.store()
 
@@ -42,6 +42,22 @@ def without_times(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".csv":
             found[path.name] = path.read_text()
     return found
+
+
+def test_tables_are_written_as_pandas_writes_them(tmp_path: Path) -> None:
+    bits = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
+    numbers = np.concatenate(
+        [bits.view(np.float64), [0.0, -0.0, 1e16, 1e-5, 0.1, 123456.0, math.inf, -math.inf, math.nan]]
+    )
+    columns: dict[str, Any] = {
+        "number": numbers,
+        "whole": np.arange(len(numbers)),
+        "gaps": [math.nan, *range(1, len(numbers))],
+        "text": [("plain", "a,b", 'a "quote"', "two\nlines", "é", "", " ")[i % 7] for i in range(len(numbers))],
+    }
+    for table in (columns, dict.fromkeys(columns, ())):
+        write_csv(tmp_path / "table.csv", table)
+        assert (tmp_path / "table.csv").read_bytes() == pd.DataFrame(table).to_csv(index=False).encode()
 
 
 @pytest.mark.parametrize("algorithm", LEARN_FROM_CLIENTS)

@@ -21,7 +21,7 @@ from metaleaf.newcomers import Newcomer, Session, advance, enter, scores
 from metaleaf.run import COSTS, Progress, Run
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.starts import start_params
-from metaleaf.statistics import summarise
+from metaleaf.statistics import Columns, summarise
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
@@ -192,12 +192,13 @@ class EnvironmentRun(Run):
         mean = float(accuracy.mean())
         return {**entries, "validation_before": mean, "validation_after": mean, "validation_loss": loss}
 
-    def _test(self, progress: Progress) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _test(self, progress: Progress) -> tuple[Columns, dict[str, Any]]:
         if progress.diverged:
-            return pd.DataFrame(columns=list(COLUMNS)), {}
+            return dict.fromkeys(COLUMNS, ()), {}
         frame = self._enter("test", progress.best, self.rules.rounds, draws=self.rules.draws, adapt=True)
+        table = {name: frame[name].tolist() for name in COLUMNS[1:]}
         found = {str(number): summaries(part) for number, part in frame.groupby("rounds")}
-        return frame.assign(model="selected")[list(COLUMNS)], {"selected": found, "entry": self._entry_bytes(progress)}
+        return {"model": ["selected"] * len(frame), **table}, {"selected": found, "entry": self._entry_bytes(progress)}
 
     def _enter(self, part: str, broadcast: Tree, rounds: Sequence[int], *, draws: int, adapt: bool) -> pd.DataFrame:
         """Scores of the method in every environment of a part, after each of these rounds."""

@@ -137,32 +137,27 @@ class EnvironmentFederation(Federation):
 
     @cached_property
     def _whole(self) -> Shots:
-        return self._table([self.episode(int(i), 0).data if i in self._used else None for i in range(len(self.store))])
+        return self._table([episode.data for episode in self.episodes(self._used, 0)])
 
     @cached_property
     def _halves(self) -> tuple[Shots, Shots]:
-        pairs = [
-            self.support_query(int(i), self.protocol.support) if i in self._used else (None, None)
-            for i in range(len(self.store))
-        ]
+        pairs = self.support_queries(self._used, self.protocol.support)
         return self._table([support for support, _ in pairs]), self._table([query for _, query in pairs])
 
     @cached_property
-    def _used(self) -> frozenset[int]:
-        return frozenset(int(i) for members in self.members.values() for i in members)
+    def _used(self) -> list[int]:
+        return sorted(int(i) for members in self.members.values() for i in members)
 
-    def _table(self, clients: list[Shots | None]) -> Shots:
+    def _table(self, used: list[Shots]) -> Shots:
         """One row a client of the store, padded to the longest; a last row of padding only."""
-        given = [shots for shots in clients if shots is not None]
-        rows = max(len(shots.y) for shots in given)
-        x = torch.zeros((len(clients) + 1, rows, *given[0].x.shape[1:]), dtype=given[0].x.dtype)
-        y = torch.zeros((len(clients) + 1, rows), dtype=torch.int64)
-        mask = torch.zeros((len(clients) + 1, rows), dtype=torch.bool)
-        for i, shots in enumerate(clients):
-            if shots is not None:
-                n = len(shots.y)
-                x[i, :n], y[i, :n], mask[i, :n] = shots.x, shots.y, True
-        return Shots(x, y, torch.arange(len(clients) + 1), mask)
+        clients, rows = len(self.store), max(len(shots.y) for shots in used)
+        x = torch.zeros((clients + 1, rows, *used[0].x.shape[1:]), dtype=used[0].x.dtype)
+        y = torch.zeros((clients + 1, rows), dtype=torch.int64)
+        mask = torch.zeros((clients + 1, rows), dtype=torch.bool)
+        for i, shots in zip(self._used, used, strict=True):
+            n = len(shots.y)
+            x[i, :n], y[i, :n], mask[i, :n] = shots.x, shots.y, True
+        return Shots(x, y, torch.arange(clients + 1), mask)
 
 
 def _select(table: Shots, clients: np.ndarray, size: int) -> Shots:

@@ -1,16 +1,20 @@
 """Score clients before and after they adapt, client by client."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from metaleaf.engine import Engine
+from metaleaf.errors import DataError
 from metaleaf.federation import Federation
 from metaleaf.shots import Shots
-from metaleaf.statistics import summarise
+from metaleaf.statistics import Columns, summarise
 from metaleaf.trees import Tree
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLIENT_COLUMNS = ("support", "client", "environment", "n_support", "n", "step", "correct", "loss", "majority")
 """Columns of a record's clients.csv after `model`."""
@@ -24,7 +28,7 @@ def score_clients(
     support: float,
     *,
     every_step: bool = True,
-) -> pd.DataFrame:
+) -> Columns:
     """One row per client and adaptation step, with the columns of a record's clients.csv except `model`.
 
     Without `every_step` there are two rows per client at most: before adaptation, and (as step 1) after all of it.
@@ -40,14 +44,14 @@ def score_clients(
         "majority": [_majority(held, query) for held, query in shots],
     }
     by_row = {
-        "support": support,
+        "support": np.full(len(n), support),
         **{name: [value for value in values for _ in range(steps)] for name, values in by_client.items()},
         "n": n.astype(np.int64),
         "step": np.tile(np.arange(steps), len(shots)),
         "correct": correct.astype(np.int64),
         "loss": loss / np.maximum(n, 1),
     }
-    return pd.DataFrame(by_row, columns=list(CLIENT_COLUMNS))
+    return {name: by_row[name] for name in CLIENT_COLUMNS}
 
 
 def _majority(support: Shots, query: Shots) -> int:
@@ -55,13 +59,15 @@ def _majority(support: Shots, query: Shots) -> int:
     return int(np.count_nonzero(query.y.numpy() == np.bincount(support.y.numpy()).argmax()))
 
 
-def summaries(clients: pd.DataFrame) -> dict[str, dict[str, float]]:
+def summaries(clients: "Columns | pd.DataFrame") -> dict[str, dict[str, float]]:
     """The summaries of one model at one support fraction: before and after adaptation, and of the majority class."""
-    before = clients[clients["step"] == 0].reset_index(drop=True)
-    after = clients[clients["step"] == clients["step"].max()].reset_index(drop=True)
-    majority = before.drop(columns="loss").assign(correct=before["majority"])
+    columns = {name: np.asarray(clients[name]) for name in ("n", "step", "correct", "loss", "majority")}
+    steps = columns.pop("step")
+    before, after = ({name: column[steps == step] for name, column in columns.items()} for step in (0, steps.max()))
+    if len(before["n"]) != len(after["n"]):
+        raise DataError("some clients lack their scores before or after adaptation")
     return {
-        "before": summarise(before),
-        "after": summarise(after.assign(correct_before=before["correct"])),
-        "majority": summarise(majority),
+        "before": summarise({name: before[name] for name in ("n", "correct", "loss")}),
+        "after": summarise({**after, "correct_before": before["correct"]}),
+        "majority": summarise({"n": before["n"], "correct": before["majority"]}),
     }

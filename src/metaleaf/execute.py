@@ -18,7 +18,6 @@ import torch
 from metaleaf.config import RunConfig
 from metaleaf.display import Display
 from metaleaf.engine import Mode
-from metaleaf.environment_run import EnvironmentRun
 from metaleaf.errors import UserError
 from metaleaf.prepare import load
 from metaleaf.run import OnRound, Run
@@ -47,7 +46,12 @@ Job = Callable[[Settings, RunConfig, OnRound], str]
 
 def runner(config: RunConfig) -> type[Run]:
     """What runs a configuration: that of its track."""
-    return EnvironmentRun if config.protocol.environments else Run
+    if not config.protocol.environments:
+        return Run
+    # Only here: it imports pandas, which takes half a second.
+    from metaleaf.environment_run import EnvironmentRun
+
+    return EnvironmentRun
 
 
 def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:

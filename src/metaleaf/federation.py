@@ -1,6 +1,6 @@
 """The protocol's view of a dataset: who trains, who validates, who tests, and what is support and what is query."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import torch
 from metaleaf.client_store import ClientStore
 from metaleaf.config import Protocol, digest
 from metaleaf.errors import ConfigError
+from metaleaf.permutations import permutations
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode, Shots
 
@@ -82,27 +83,38 @@ class Federation:
         At random; for overlapping windows the first in the client's own order, then a gap of one window so that no
         character is in both. At least one support example; a client with a single example has no query.
         """
-        if (client, support) not in self._known:
-            if self._known_rows > KEPT:
-                self._known.clear()
-                self._known_rows = 0
-            self._known[client, support] = self._split_rows(client, support)
+        return self._splits([client], support)[0]
+
+    def _splits(self, clients: Sequence[int], support: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`split_rows` of each client: those that are not known yet are split together, which takes a third as long."""
+        if self._known_rows > KEPT:
+            self._known.clear()
+            self._known_rows = 0
+        new = [client for client in clients if (client, support) not in self._known]
+        for client, split in zip(new, self._split_rows(new, support), strict=True):
+            self._known[client, support] = split
             self._known_rows += self.size(client)
-        return self._known[client, support]
+        return [self._known[client, support] for client in clients]
 
-    def _split_rows(self, client: int, support: float) -> tuple[np.ndarray, np.ndarray]:
-        n = self.size(client)
+    def _split_rows(self, clients: Sequence[int], support: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self.window:
-            usable = max(n - self.window, 1)
-            cut = min(max(round(support * usable), 1), max(usable - 1, 1))
-            return np.arange(cut), np.arange(cut + self.window, n)
-        order = self._order(client)[:n]
-        cut = min(max(round(support * n), 1), max(n - 1, 1))
-        return np.sort(order[:cut]), np.sort(order[cut:])
-
-    def _order(self, client: int) -> np.ndarray:
-        rng = np.random.default_rng(derive(self.protocol.split_seed, "examples", str(self.store.ids[client])))
-        return rng.permutation(int(self._counts[client]))
+            for client in clients:
+                n = self.size(client)
+                usable = max(n - self.window, 1)
+                cut = min(max(round(support * usable), 1), max(usable - 1, 1))
+                yield np.arange(cut), np.arange(cut + self.window, n)
+            return
+        chosen = np.asarray(clients, dtype=np.int64)
+        ids, counts = self.store.ids[chosen].tolist(), self._counts[chosen].tolist()
+        seeds = [derive(self.protocol.split_seed, "examples", name) for name in ids]
+        for client, order in zip(clients, permutations(seeds, counts), strict=True):
+            n = self.size(client)
+            cut = min(max(round(support * n), 1), max(n - 1, 1))
+            rows = order[:n].copy()
+            held, query = rows[:cut], rows[cut:]
+            held.sort()
+            query.sort()
+            yield held, query
 
     def _data_rows(self, client: int) -> np.ndarray:
         n = self.size(client)
@@ -118,7 +130,7 @@ class Federation:
         self, clients: Sequence[int], support: float, round_number: int = 0
     ) -> list[tuple[Shots, Shots]]:
         """The support and query examples of each client."""
-        shots = self._shots(clients, [self.split_rows(client, support) for client in clients], round_number)
+        shots = self._shots(clients, self._splits(clients, support), round_number)
         return [(held, query) for held, query in shots]
 
     def episode(self, client: int, round_number: int) -> Episode:
@@ -128,7 +140,8 @@ class Federation:
     def episodes(self, clients: Sequence[int], round_number: int) -> list[Episode]:
         """What each of the clients works with in a round (from 1)."""
         support = self.protocol.support
-        rows = [(*self.split_rows(client, support), self._data_rows(client)) for client in clients]
+        splits = self._splits(clients, support)
+        rows = [(*split, self._data_rows(client)) for client, split in zip(clients, splits, strict=True)]
         places = torch.from_numpy(np.searchsorted(self.clients["train"], clients)).unbind()
         now = torch.tensor(float(round_number - 1))
         shots = self._shots(clients, rows, round_number)
@@ -144,8 +157,8 @@ class Federation:
         Read at once, and all are views of one tensor: a cohort of small clients takes Python longer than the disk.
         """
         starts, parts = self.store.offsets[np.asarray(clients)], len(rows[0])
-        flat = np.concatenate([part + start for start, each in zip(starts, rows, strict=True) for part in each])
         sizes = [len(part) for each in rows for part in each]
+        flat = np.concatenate([part for each in rows for part in each]) + np.repeat(starts, parts).repeat(sizes)
         x = torch.split(torch.from_numpy(np.take(self.store.x, flat, axis=0)), sizes)
         y = torch.split(torch.from_numpy(self.store.y[flat].astype(np.int64)), sizes)
         ids = self.store.ids[np.asarray(clients)].tolist()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import torch
 
 from metaleaf import models, trees
@@ -25,6 +25,7 @@ from metaleaf.memory import ClientMemory
 from metaleaf.provenance import device_facts, git_facts, versions
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode
+from metaleaf.statistics import Columns
 from metaleaf.store import SCHEMA, Cell
 from metaleaf.task import Task
 from metaleaf.trees import Tree
@@ -119,7 +120,7 @@ class Run:
             "seconds_train": progress.rows[-1]["seconds"],
             "seconds_evaluate": time.monotonic() - begun,
         }
-        cell.save(record, clients, pd.DataFrame(progress.rows))
+        cell.save(record, clients, progress.rows)
         return record
 
     def _is_milestone(self, number: int) -> bool:
@@ -205,20 +206,20 @@ class Run:
             "validation_loss": found["after"]["loss"],
         }
 
-    def _test(self, progress: Progress) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _test(self, progress: Progress) -> tuple[Columns, dict[str, Any]]:
         if progress.diverged:
-            return pd.DataFrame(columns=["model", *CLIENT_COLUMNS]), {}
+            return dict.fromkeys(("model", *CLIENT_COLUMNS), ()), {}
         clients = [int(i) for i in self.federation.clients["test"]]
-        frames: list[pd.DataFrame] = []
+        tables: list[Columns] = []
         scores: dict[str, Any] = {"final": {}, "selected": {}}
         for support in self.config.protocol.test_supports:
             final = score_clients(self.engine, self.federation, progress.state.broadcast, clients, support)
             same = progress.best_round == progress.round
             selected = final if same else score_clients(self.engine, self.federation, progress.best, clients, support)
-            for model, frame in (("final", final), ("selected", selected)):
-                scores[model][str(support)] = summaries(frame)
-                frames.append(frame.assign(model=model))
-        return pd.concat(frames)[["model", *CLIENT_COLUMNS]], scores
+            for model, table in (("final", final), ("selected", selected)):
+                scores[model][str(support)] = summaries(table)
+                tables.append({"model": np.full(len(table["n"]), model), **table})
+        return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}, scores
 
     def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
         config, federation, last = self.config, self.federation, progress.rows[-1]

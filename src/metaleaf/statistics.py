@@ -1,15 +1,21 @@
 """From scores per client to the numbers in tables: a summary over clients, then mean and sd over seeds."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from metaleaf.errors import DataError
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def summarise(clients: pd.DataFrame) -> dict[str, float]:
+Columns = Mapping[str, Any]
+"""A table: arrays or lists of one length by name. A run makes no more of it: importing pandas takes half a second."""
+
+
+def summarise(clients: "Columns | pd.DataFrame") -> dict[str, float]:
     """Summarise the scores of one model, one row per test client.
 
     `clients` has the columns `n` (query examples) and `correct` (of those n), and optionally `loss` (mean
@@ -24,15 +30,16 @@ def summarise(clients: pd.DataFrame) -> dict[str, float]:
 
     Raises DataError when no client has a query example.
     """
-    scored = clients[clients["n"] > 0]
-    if scored.empty:
+    names = [name for name in ("n", "correct", "loss", "correct_before") if name in clients]
+    columns = {name: np.asarray(clients[name], dtype=float) for name in names}
+    scored = {name: column[columns["n"] > 0] for name, column in columns.items()}
+    n, correct = scored["n"], scored["correct"]
+    if not n.size:
         raise DataError("no client has a query example to be scored on: raise min_examples")
-    n = scored["n"].to_numpy(dtype=float)
-    correct = scored["correct"].to_numpy(dtype=float)
     accuracy = np.sort(correct / n)
     p10, p50, p90 = np.percentile(accuracy, [10, 50, 90])
     summary = {
-        "clients": len(scored),
+        "clients": len(n),
         "points": int(n.sum()),
         "accuracy": float(correct.sum() / n.sum()),
         "client_mean": float(accuracy.mean()),
@@ -43,9 +50,9 @@ def summarise(clients: pd.DataFrame) -> dict[str, float]:
         "bottom10": float(accuracy[: max(1, len(accuracy) // 10)].mean()),
     }
     if "loss" in scored:
-        summary["loss"] = float((scored["loss"].to_numpy(dtype=float) * n).sum() / n.sum())
+        summary["loss"] = float((scored["loss"] * n).sum() / n.sum())
     if "correct_before" in scored:
-        summary["hurt"] = float((correct < scored["correct_before"].to_numpy(dtype=float)).mean())
+        summary["hurt"] = float((correct < scored["correct_before"]).mean())
     return summary
 
 

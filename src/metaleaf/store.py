@@ -1,23 +1,25 @@
 """The result store: a folder per configuration, a record per seed (docs/records.md), checkpoints of open runs."""
 
+import csv
 import fcntl
 import json
 import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-import pandas as pd
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from metaleaf.config import RunConfig
 from metaleaf.errors import DataError
+from metaleaf.statistics import Columns
 
 SCHEMA = 1
 
@@ -71,10 +73,12 @@ class Cell:
             except FileNotFoundError:
                 continue  # a process that has just finished the cell removed the folder in between
 
-    def save(self, record: Mapping[str, Any], clients: pd.DataFrame, rounds: pd.DataFrame) -> None:
+    def save(self, record: Mapping[str, Any], clients: Columns, rounds: Sequence[Mapping[str, float]]) -> None:
         """Write the finished run, the record last, and drop its checkpoint."""
-        write_atomically(self.folder / f"{self.stem}.clients.csv", lambda p: clients.to_csv(p, index=False))
-        write_atomically(self.folder / f"{self.stem}.rounds.csv", lambda p: rounds.to_csv(p, index=False))
+        names = {name: None for row in rounds for name in row}
+        by_name = {name: [row.get(name, math.nan) for row in rounds] for name in names}
+        write_csv(self.folder / f"{self.stem}.clients.csv", clients)
+        write_csv(self.folder / f"{self.stem}.rounds.csv", by_name)
         write_json(self.record_path, record)
         shutil.rmtree(self.partial, ignore_errors=True)
 
@@ -97,6 +101,18 @@ class Cell:
             raise DataError(f"the checkpoint {path} is damaged ({error}): delete it to start the run again.") from error
 
 
+def write_csv(path: Path, columns: Columns) -> None:
+    """Write a table; what is not a number becomes an empty cell."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*map(_cells, columns.values()), strict=True))
+
+    write_atomically(path, write)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that any reader accepts: numbers that are not finite become null."""
     text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
@@ -114,6 +130,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _cells(column: Any) -> list[Any]:
+    return ["" if value != value else value for value in np.asarray(column).tolist()]
 
 
 def _finite(value: Any) -> Any:

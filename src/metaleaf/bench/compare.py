@@ -31,8 +31,8 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Ratio:
     return Ratio(median(theirs) / median(ours), min(each), max(each))
 
 
-def stopwatch(one_round: Callable[[], Any], device: str = "cpu") -> Contender:
-    """The contender that runs rounds in this process."""
+def stopwatch(one_round: Callable[[], Any], device: str = "cpu", least: float = LEAST) -> Contender:
+    """The contender that runs rounds in this process, for so many seconds at least."""
 
     def measure() -> float:
         rounds, begun = 0, time.perf_counter()
@@ -42,7 +42,7 @@ def stopwatch(one_round: Callable[[], Any], device: str = "cpu") -> Contender:
             if device != "cpu":
                 torch.cuda.synchronize(device)
             seconds = time.perf_counter() - begun
-            if seconds >= LEAST:
+            if seconds >= least:
                 return seconds / rounds
 
     return measure

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from metaleaf.bench.compare import Ratio, interleaved, stopwatch
+from metaleaf.bench.compare import Contender, Ratio, interleaved, stopwatch, warm_up
 from metaleaf.bench.contenders import Metaleaf
 from metaleaf.bench.pfl import Pfl
 from metaleaf.bench.rates import workloads
@@ -25,6 +25,9 @@ from metaleaf.config import Protocol
 from metaleaf.errors import UserError
 from metaleaf.federation import Federation
 
+ALTERNATING = 30
+"""Rounds of each federation in a turn of `growth`."""
+
 
 def start(settings: Settings) -> list[Row]:
     """Seconds of a whole ``metaleaf run`` of one round on prepared data: start, round, evaluation, record."""
@@ -34,7 +37,9 @@ def start(settings: Settings) -> list[Row]:
 
         def measure(number: int) -> float:
             begun = time.perf_counter()
-            _child("metaleaf.cli", *run, *few, "--results", f"{folder}/{number}", METALEAF_DATA=folder)
+            # Compiled modules are part of what is prepared.
+            prepared = {"METALEAF_DATA": folder, "PYTHONDONTWRITEBYTECODE": ""}
+            _child("metaleaf.cli", *run, *few, "--results", f"{folder}/{number}", **prepared)
             return time.perf_counter() - begun
 
         measure(0)  # prepares the data
@@ -61,9 +66,18 @@ def growth(settings: Settings) -> list[Row]:
     work = replace(workloads(settings)["fedavg-logistic"], clients=100, shape={"x_dtype": "uint8"})
     with tempfile.TemporaryDirectory() as folder:
         rounds = {n: Rounds(work, n, 10, Path(folder, str(n)), settings.device) for n in (few, many)}
-        contenders = {str(n): stopwatch(one, settings.device) for n, one in rounds.items()}
-        seconds = interleaved(contenders, settings.repeats)
-    return [in_seconds("growth", seconds[str(many)], f"{few:,} clients", seconds[str(few)], 0.95)]
+        contenders = {n: stopwatch(one, settings.device, least=0) for n, one in rounds.items()}
+        for run in contenders.values():
+            warm_up(run)
+        turns = [_alternating(contenders) for _ in range(settings.repeats)]
+    ours, theirs = ([turn[n] for turn in turns] for n in (many, few))
+    return [in_seconds("growth", ours, f"{few:,} clients", theirs, 0.95)]
+
+
+def _alternating(contenders: Mapping[int, Contender]) -> dict[int, float]:
+    """The median of each one's rounds, which take turns one by one: a difference of a few per cent is looked for."""
+    turns = [{n: run() for n, run in contenders.items()} for _ in range(ALTERNATING)]
+    return {n: median(turn[n] for turn in turns) for n in contenders}
 
 
 def loading(settings: Settings) -> list[Row]:
@@ -93,7 +107,7 @@ class Rounds:
         """Read the next round's cohort."""
         number = next(self.numbers)
         cohort = self.federation.cohort(number)
-        self.metaleaf.cohort = [self.federation.episode(client, number) for client in cohort]
+        self.metaleaf.cohort = self.federation.episodes(cohort, number)
         self.metaleaf.weights = self.federation.weights(cohort)
 
     def train(self) -> None:
