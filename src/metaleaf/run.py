@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ class Run:
         self.device = device
         self.memories = ClientMemory()
         self.rounds = self._rounds() if getattr(self.algorithm, "federated", True) else 0
-        self._drawn = Ahead(partial(_drawn, self.federation), self.rounds)
+        self._drawn = Ahead(self.federation.drawn, self.rounds)
 
     def _federation(self) -> Federation:
         return Federation(self.store, self.config.protocol, self.config.seed)
@@ -296,9 +295,3 @@ class Run:
             note["diverged"],
             {int(client): number for client, number in note["memories"].items()},
         )
-
-
-def _drawn(federation: Federation, number: int) -> tuple[list[int], list[Episode]]:
-    """A round's clients and what they work with."""
-    cohort = federation.cohort(number)
-    return cohort, federation.episodes(cohort, number)
