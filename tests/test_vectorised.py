@@ -7,8 +7,10 @@ from test_algorithms import CPU
 from torch.testing import assert_close
 
 from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.deferred import made
+from metaleaf.padding import batch, pad
 from metaleaf.shots import Shots
-from metaleaf.vectorised import Vectorised, batch, pad
+from metaleaf.vectorised import Vectorised
 
 
 def clients(*sizes: int) -> list[tuple[Shots, Shots]]:
@@ -18,7 +20,7 @@ def clients(*sizes: int) -> list[tuple[Shots, Shots]]:
 @pytest.mark.parametrize("sizes", [(3, 1, 2), (30, 41, 17), (8, 8), (1,), (2, 0)])
 def test_padding_is_what_each_padded_client_is(sizes: tuple[int, ...]) -> None:
     given = clients(*sizes)
-    found = batch(given)
+    found = made(batch(given, CPU))
     for part in (0, 1):
         rows = found[part].y.shape[1]
         assert max(len(one[part].y) for one in given) <= rows <= 1.5 * max(len(one[part].y) for one in given) + 1
@@ -28,13 +30,13 @@ def test_padding_is_what_each_padded_client_is(sizes: tuple[int, ...]) -> None:
 
 def test_few_lengths_occur() -> None:
     """A factor of ten in size is 20 shapes at most; clients whose parts grow together share them."""
-    shapes = {tuple(part.y.shape[1] for part in batch(clients(n))) for n in range(20, 201)}
+    shapes = {tuple(part.y.shape[1] for part in batch(clients(n), CPU)) for n in range(20, 201)}
     assert len(shapes) <= 20
 
 
 def test_what_has_a_mask_is_stacked_as_it_is() -> None:
     masked = [pad(shots("logistic", n, seed=n), 7) for n in (2, 5)]
-    found = batch([{"shots": one, "number": (torch.tensor(i), ())} for i, one in enumerate(masked)])
+    found = made(batch([{"shots": one, "number": (torch.tensor(i), ())} for i, one in enumerate(masked)], CPU))
     assert_close(list(found["shots"]), [torch.stack(pair) for pair in zip(*masked, strict=True)])
     assert_close(found["number"], (torch.tensor([0, 1]), ()))
 

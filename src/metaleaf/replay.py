@@ -33,8 +33,13 @@ def simplified(tape: Tape) -> Tape:
         steps, renamed = _once(tape.steps)
     outputs = [renamed.get(slot, slot) for slot in tape.outputs]
     kept = _needed(steps, outputs)
-    used = {slot for step in kept for slot in slots((step.args, step.kwargs))}.union(outputs)
-    return Tape(tape.inputs, kept, {k: v for k, v in tape.constants.items() if k in used}, outputs)
+    found = tape._replace(steps=kept, outputs=outputs)
+    return found._replace(constants={slot: tape.constants[slot] for slot in read(found) if slot in tape.constants})
+
+
+def read(tape: Tape) -> set[Slot]:
+    """What the tape's steps and outputs read."""
+    return {slot for step in tape.steps for slot in slots((step.args, step.kwargs))}.union(tape.outputs)
 
 
 def _once(steps: Sequence[Step]) -> tuple[list[Step], dict[Slot, Slot]]:
