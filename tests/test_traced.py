@@ -14,9 +14,10 @@ from torch.testing import assert_close
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
 from metaleaf.recording import Recorder
-from metaleaf.replay import compiled, simplified
+from metaleaf.replay import compiled
 from metaleaf.sequential import Sequential
 from metaleaf.shots import Episode
+from metaleaf.simplify import simplified
 from metaleaf.traced import Traced
 from metaleaf.trees import Tree
 from metaleaf.vectorised import Vectorised

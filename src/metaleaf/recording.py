@@ -205,6 +205,11 @@ def slots(value: Any) -> Iterator[Slot]:
         yield from slots(tuple(value.values()))
 
 
+def read(tape: Tape) -> set[Slot]:
+    """What the tape's steps and outputs read."""
+    return {slot for step in tape.steps for slot in slots((step.args, step.kwargs))}.union(tape.outputs)
+
+
 class _Nature(NamedTuple):
     """What an operator does besides computing its result."""
 

@@ -22,8 +22,10 @@ from torch.utils import _pytree
 
 from metaleaf import trees
 from metaleaf.deferred import Deferred, made
-from metaleaf.recording import Recorder, Slot, Tape, Unrecordable
-from metaleaf.replay import Replay, compiled, read, simplified
+from metaleaf.piecewise import all_pieces_at_once
+from metaleaf.recording import Recorder, Slot, Tape, Unrecordable, read
+from metaleaf.replay import Replay, compiled
+from metaleaf.simplify import simplified
 from metaleaf.trees import Tree
 
 LONGEST = 100_000
@@ -140,7 +142,7 @@ class Traced:
         return _differ(its_first, first) or None
 
     def _keep(self, key: Any, recorded: _Recorded) -> None:
-        tape = simplified(recorded.tape)
+        tape = all_pieces_at_once(simplified(recorded.tape))
         replay = compiled(tape)
         with torch.no_grad():
             torch.testing.assert_close(replay(recorded.given), recorded.results, equal_nan=True, check_stride=False)
