@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_tasks import shots, task
+from small_tasks import episode, shots, task
 from test_algorithms import CPU
 from torch.testing import assert_close
 
@@ -51,3 +51,24 @@ def test_groups_are_cut_where_that_pays() -> None:
     assert list(engine._groups([5, 100, 4, 6])) == [[2, 0, 3], [1]]
     engine.overhead = float("inf")
     assert list(engine._groups([0, 0])) == [[0, 1]], "environments, whose size is 0, stay in their order"
+
+
+def test_groups_side_by_side_change_no_bit() -> None:
+    work, algorithm, found = task("logistic"), FedAvg(batch_size=4), []
+    threads = torch.get_num_threads()
+    sizes = [(4, 9), (5, 11), (3, 9), (4, 10), (9, 14), (10, 12), (7, 30), (30, 41)]
+    cohort = [episode("logistic", *size, seed=i) for i, size in enumerate(sizes)]
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            engine, state = Vectorised(work, algorithm, CPU), algorithm.init(work, work.params())
+            engine.overhead = 0.1
+            for _ in range(4):
+                update = engine.gather(state.broadcast, cohort, [1 / len(cohort)] * len(cohort)).update
+                state = algorithm.server(state, update)
+            scores = engine.score(state.broadcast, [(one.support, one.query) for one in cohort], False)
+            assert ("_pool" in vars(engine)) == (number > 1)
+            found.append((state.broadcast, scores))
+    finally:
+        torch.set_num_threads(threads)
+    assert_close(found[0], found[1], rtol=0, atol=0)

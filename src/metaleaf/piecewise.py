@@ -17,7 +17,7 @@ from metaleaf.simplify import VIEWS, needed, rename
 _ATEN = torch.ops.aten
 _ELEMENTWISE = """
     abs add bitwise_and bitwise_not bitwise_or bitwise_xor clamp clamp_min clamp_max div eq ge gt le logical_and
-    logical_not logical_or lt maximum minimum mul ne neg rsub sub where
+    logical_not logical_or lt maximum minimum mul ne neg reciprocal rsub sub where
 """
 _EXACT = {
     getattr(getattr(_ATEN, name), overload)
@@ -58,7 +58,7 @@ class _Rows:
                 row, number = self.place[step.out[0]] = place  # type: ignore[index]
                 self.members.setdefault(row, {})[number] = step
         for step in self.tape.steps:
-            row, number = self.place.get(step.out[0], ((), -1)) if step.out and step.out[0] is not None else ((), -1)
+            row, number = next((self.place[slot] for slot in step.out if slot in self.place), ((), -1))
             if not self._whole(row):
                 self.steps.append(step)
             elif number == 0:
@@ -96,7 +96,7 @@ class _Rows:
 
     def _make(self, row: Row) -> None:
         members = [self.members[row][i] for i in range(len(self.members[row]))]
-        made = [step.out[0] for step in members]
+        made = [_out(step) for step in members]
         if row[0] == "piece":
             _, source, dim, length = row
             missing = -(-self.geometry[source].shape[dim] // length) - len(made)
@@ -142,7 +142,7 @@ class _Rows:
 
     def _of_row(self, row: Row) -> tuple[Slot, Tensor]:
         if row not in self.stacked:  # pieces
-            pieces = [step.out[0] for _, step in sorted(self.members[row].items())]
+            pieces = [_out(step) for _, step in sorted(self.members[row].items())]
             example = torch.stack([self._example(slot) for slot in pieces])
             slot = self._new(Geometry(example.shape, example.stride(), 0, example.dtype, example.device))
             self.steps.append(Step(_ATEN.stack.default, (pieces,), {}, (slot,), False))
@@ -158,6 +158,12 @@ class _Rows:
         slot = Slot(len(self.geometry))
         self.geometry[slot] = geometry
         return slot
+
+
+def _out(step: Step) -> Slot:
+    (slot,) = step.out
+    assert slot is not None
+    return slot
 
 
 def _lies(tensor: Tensor) -> tuple[Any, ...]:

@@ -247,7 +247,7 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _geometry(tensor: Tensor) -> Geometry:
-    return Geometry(tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device)
+    return Geometry(tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype, tensor.device)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
