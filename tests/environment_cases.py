@@ -12,10 +12,10 @@ from metaleaf.algorithms.learned_start import LearnedStart
 from metaleaf.gradient import over
 from metaleaf.newcomers import Newcomer
 from metaleaf.optimizers import SGD
+from metaleaf.padding import pad
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree
-from metaleaf.vectorised import pad
 
 NAMES = [
     name

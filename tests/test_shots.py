@@ -146,3 +146,24 @@ def test_neighbouring_epochs_are_uncorrelated() -> None:
     correlations = [np.corrcoef(*r)[0, 1] for r in ranks]
     assert abs(np.mean(correlations)) < 4.5 / math.sqrt(clients * (n - 1))
     assert np.std(correlations) == pytest.approx(1 / math.sqrt(n - 1), rel=0.2)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.int64])
+def test_rows_are_taken_as_by_an_index(dtype: torch.dtype) -> None:
+    """Alone, side by side, and side by side twice; or no row at all."""
+    x, rows = torch.randint(0, 9, (2, 3, 5, 4, 2)).to(dtype), torch.tensor([[[3, 0, 3], [1, 2, 4], [0, 0, 0]]] * 2)
+    y, mask, seed = x[..., 0, 0].long(), x[..., 0, 0] > 4, torch.tensor(1)
+
+    def take(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        taken = Shots(x, y, seed, mask).take(rows)
+        return taken.x, taken.y, taken.mask if taken.mask is not None else mask
+
+    found = torch.func.vmap(torch.func.vmap(take))(x, y, mask, rows)
+    for i in range(2):
+        for j in range(3):
+            expected = [leaf[i, j][rows[i, j]] for leaf in (x, y, mask)]
+            assert all(torch.equal(a[i, j], b) for a, b in zip(found, expected, strict=True))
+            assert all(
+                torch.equal(a, b) for a, b in zip(take(x[i, j], y[i, j], mask[i, j], rows[i, j]), expected, strict=True)
+            )
+    assert take(x[0, 0], y[0, 0], mask[0, 0], rows[0, 0, :0])[0].shape == (0, 4, 2)

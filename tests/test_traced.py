@@ -13,10 +13,12 @@ from torch.testing import assert_close
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
+from metaleaf.deferred import Deferred
 from metaleaf.recording import Recorder
-from metaleaf.replay import compiled, simplified
+from metaleaf.replay import compiled
 from metaleaf.sequential import Sequential
 from metaleaf.shots import Episode
+from metaleaf.simplify import simplified
 from metaleaf.traced import Traced
 from metaleaf.trees import Tree
 from metaleaf.vectorised import Vectorised
@@ -235,3 +237,21 @@ def test_nothing_is_added_to_the_arguments() -> None:
         assert not traced(broadcast + i, x).requires_grad
     assert not vars(x)
     assert trees.leaves(broadcast.grad) == [None]
+
+
+def test_a_replay_makes_only_what_it_reads() -> None:
+    asked: list[str] = []
+
+    def deferred(name: str, value: float) -> Deferred:
+        def make() -> Tensor:
+            asked.append(name)
+            return torch.full((2,), value)
+
+        return Deferred((2,), torch.float32, CPU, make)
+
+    traced = Traced(lambda b, x: b * x["read"], "a plugin")
+    for i in range(4):
+        found = traced(torch.ones(2) * i, {"left": deferred("left", 1.0), "read": deferred("read", i + 1.0)})
+        assert_close(found, torch.full((2,), i * (i + 1.0)))
+    assert asked.count("left") == 2, "by the function itself, which was recorded twice"
+    assert asked.count("read") == 4

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from metaleaf import trees
@@ -53,10 +54,22 @@ def fit_epochs(
     yield params
     for epoch in range(epochs):
         for batch in minibatches(shots, batch_size, stream=epoch):
-            stepped = optimizer.step(params, slope(params, batch), state, rate)
-            # A batch of padding only must leave momentum and step counts alone, not just the parameters.
-            params, state = stepped if batch.mask is None else trees.where(batch.mask.any(), stepped, (params, state))
+            params, state = _step(optimizer, params, slope(params, batch), state, rate, batch.mask)
         yield params
+
+
+def _step(
+    optimizer: Optimizer, params: Params, gradient: Params, state: Tree, rate: float | Tensor, mask: Tensor | None
+) -> tuple[Params, Tree]:
+    """The optimizer's step, or none if the batch is padding only."""
+    if mask is None:
+        return optimizer.step(params, gradient, state, rate)
+    real = mask.any()
+    if not trees.leaves(state):  # a rate of zero stops the parameters, and there is nothing else to stop
+        rate = rate * real.to(rate.dtype if isinstance(rate, Tensor) else torch.float64)
+        return optimizer.step(params, gradient, state, rate)
+    stepped: tuple[Params, Tree] = trees.where(real, optimizer.step(params, gradient, state, rate), (params, state))
+    return stepped
 
 
 def count_steps(shots: Shots, batch_size: int, epochs: int = 1) -> int | Tensor:

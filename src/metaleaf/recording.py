@@ -57,6 +57,16 @@ class Step(NamedTuple):
         return self.operator, repr(self.args), repr(self.kwargs)
 
 
+class Geometry(NamedTuple):
+    """How a tensor lies in its memory."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    device: torch.device
+
+
 class Tape(NamedTuple):
     """A whole recording; constants are the tensors from elsewhere, outputs those of the function."""
 
@@ -64,6 +74,8 @@ class Tape(NamedTuple):
     steps: list[Step]
     constants: dict[Slot, Tensor]
     outputs: list[Slot]
+    geometry: dict[Slot, Geometry]
+    """Of every tensor; an input's offset may be another when it is given again."""
 
     def same(self, other: "Tape") -> bool:
         """Whether both do the same with their inputs; constants are compared by value."""
@@ -85,12 +97,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: dict[Slot, Tensor] = {}
         self._constant: dict[Any, Slot] = {}
         """Places of the constants, by id (they live as long as this), or by how they are made."""
-        self._count = 0
+        self._geometry: dict[Slot, Geometry] = {}
         # Each its own object: the same tensor may be given twice, and be two the next time.
         self.inputs = [leaf.detach() for leaf in given]
         self._protected = {_memory(leaf) for leaf in given}
         for leaf in self.inputs:
-            self._mark(leaf, self._next())
+            self._mark(leaf, self._next(leaf))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -122,7 +134,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def tape(self, outputs: Sequence[Tensor]) -> Tape:
         """The recording of a function with these results."""
-        return Tape(len(self.inputs), self.steps, self.constants, [self._slot(leaf) for leaf in outputs])
+        return Tape(
+            len(self.inputs), self.steps, self.constants, [self._slot(leaf) for leaf in outputs], self._geometry
+        )
 
     def _fold(self, func: OpOverload, noted: Any, named: Any, found: Tensor) -> bool:
         """Note a small result that no input has a part in as a constant."""
@@ -140,7 +154,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return True
 
     def _keep(self, constant: Tensor) -> Slot:
-        slot = self._next()
+        slot = self._next(constant)
         self.constants[slot] = constant
         self._constant[id(constant)] = slot
         self._protected.add(_memory(constant))
@@ -167,16 +181,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _new(self, result: Any) -> Slot | None:
         if not isinstance(result, Tensor) or self._knows(result) or id(result) in self._constant:
             return None
-        self._mark(result, slot := self._next())
+        self._mark(result, slot := self._next(result))
         return slot
 
     def _mark(self, tensor: Tensor, slot: Slot) -> None:
         # On the tensor, not in a table by id: it may die, and its id is then another's.
         tensor._noted = (self, slot)  # type: ignore[attr-defined]
 
-    def _next(self) -> Slot:
-        self._count += 1
-        return Slot(self._count - 1)
+    def _next(self, tensor: Tensor) -> Slot:
+        slot = Slot(len(self._geometry))
+        self._geometry[slot] = _geometry(tensor)
+        return slot
 
 
 def slots(value: Any) -> Iterator[Slot]:
@@ -188,6 +203,11 @@ def slots(value: Any) -> Iterator[Slot]:
             yield from slots(item)
     elif isinstance(value, dict):
         yield from slots(tuple(value.values()))
+
+
+def read(tape: Tape) -> set[Slot]:
+    """What the tape's steps and outputs read."""
+    return {slot for step in tape.steps for slot in slots((step.args, step.kwargs))}.union(tape.outputs)
 
 
 class _Nature(NamedTuple):
@@ -226,8 +246,8 @@ def _memory(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _geometry(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device
+def _geometry(tensor: Tensor) -> Geometry:
+    return Geometry(tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype, tensor.device)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

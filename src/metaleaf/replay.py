@@ -1,4 +1,4 @@
-"""Make a flat Python function of a recording, without what its results do not need."""
+"""Make a flat Python function of a recording."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,50 +23,6 @@ _FAST: dict[Any, Callable[..., Any]] = {
 }
 _FAST |= {torch.ops.aten.view.default: Tensor.view, torch.ops.aten.expand.default: Tensor.expand}
 """Torch's own functions of the same meaning, which Python calls twice as fast as the operators by themselves."""
-
-
-def simplified(tape: Tape) -> Tape:
-    """The tape without steps that are done twice or that no result needs."""
-    steps = tape.steps if any(step.writes for step in tape.steps) else None
-    renamed: dict[Slot, Slot] = {}
-    if steps is None:
-        steps, renamed = _once(tape.steps)
-    outputs = [renamed.get(slot, slot) for slot in tape.outputs]
-    kept = _needed(steps, outputs)
-    used = {slot for step in kept for slot in slots((step.args, step.kwargs))}.union(outputs)
-    return Tape(tape.inputs, kept, {k: v for k, v in tape.constants.items() if k in used}, outputs)
-
-
-def _once(steps: Sequence[Step]) -> tuple[list[Step], dict[Slot, Slot]]:
-    """(steps that no earlier one is equal to, the earlier result for each result that is left out)."""
-    kept: dict[Any, Step] = {}
-    renamed: dict[Slot, Slot] = {}
-    for step in steps:
-        moved = step._replace(args=_rename(step.args, renamed), kwargs=_rename(step.kwargs, renamed))
-        earlier = kept.setdefault(moved.key(), moved)
-        if earlier is not moved:
-            pairs = zip(step.out, earlier.out, strict=True)
-            renamed.update((a, b) for a, b in pairs if a is not None and b is not None)
-    return list(kept.values()), renamed
-
-
-def _rename(value: Any, renamed: dict[Slot, Slot]) -> Any:
-    if isinstance(value, Slot):
-        return renamed.get(value, value)
-    if isinstance(value, (tuple, list)):
-        return type(value)(_rename(item, renamed) for item in value)
-    if isinstance(value, dict):
-        return {key: _rename(item, renamed) for key, item in value.items()}
-    return value
-
-
-def _needed(steps: Sequence[Step], outputs: Sequence[Slot]) -> list[Step]:
-    needed, kept = set(outputs), []
-    for step in reversed(steps):
-        if step.writes or not needed.isdisjoint(step.out):
-            needed.update(slots((step.args, step.kwargs)))
-            kept.append(step)
-    return kept[::-1]
 
 
 def compiled(tape: Tape) -> Replay:

@@ -1,9 +1,11 @@
 """A client's examples as algorithms see them, and passes over them in random order."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _FAR = torch.iinfo(torch.int64).max
@@ -23,7 +25,12 @@ class Shots(NamedTuple):
 
     def take(self, rows: Tensor) -> "Shots":
         """The examples at those row numbers (int64 [k])."""
-        return Shots(self.x[rows], self.y[rows], self.seed, None if self.mask is None else self.mask[rows])
+        return Shots(
+            _taken(self.x, rows),
+            _taken(self.y, rows),
+            self.seed,
+            None if self.mask is None else _taken(self.mask, rows),
+        )
 
     def between(self, start: int, end: int) -> "Shots":
         """The examples from one row number up to another, as views."""
@@ -71,6 +78,12 @@ AnyEpisode = Episode | EnvironmentEpisode
 def rows(episode: AnyEpisode) -> int:
     """A client's size, by which a cohort is ordered; environments are of one size."""
     return int(episode.data.y.shape[0]) if isinstance(episode, Episode) else 0
+
+
+def _taken(values: Tensor, rows: Tensor) -> Tensor:
+    """values[rows]. Vectorised, torch copies whole rows for an embedding, and one element at a time for an index."""
+    found = F.embedding(rows, values.reshape(len(values), math.prod(values.shape[1:])))
+    return found.view(*rows.shape, *values.shape[1:])
 
 
 def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0) -> Iterator[Shots]:

@@ -1,6 +1,7 @@
 """A task: the model, its loss and its score. Algorithms learn through it and are told nothing else about the data."""
 
 import copy
+import math
 import threading
 from collections.abc import Callable
 
@@ -114,18 +115,18 @@ class Task:
         logits = predict(shots.x[rows], mask)
         real = torch.ones_like(y, dtype=torch.bool) if mask is None else mask
         # A model that has become NaN answers nothing; without this, argmax would call everything class 0.
-        correct = (logits.argmax(-1) == y) & logits.isfinite().all(-1) & real
+        correct = (logits.argmax(-1) == y) & (logits.abs().amax(-1) < math.inf) & real
         losses = torch.where(real, _cross_entropies(logits, y).double(), 0.0)
         return torch.stack([real.sum().double(), correct.sum().double(), losses.sum()])
 
 
 def _cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
-    """What `F.cross_entropy` gives for each row, to the bit.
+    """Of each row [n]. Written so that many clients' together are few and fast operators.
 
-    Vectorised, that is four operators longer, as it looks for labels that are to be ignored, and it imports sympy to
-    check its arguments: half a second of a process's start.
+    F.cross_entropy also looks for labels that are to be ignored, and imports sympy to check its arguments: half a second
+    of a process's start. And with few classes, a softmax along the last dimension takes six times as long.
     """
-    return -logits.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
+    return -logits.t().log_softmax(0).gather(0, y.unsqueeze(0)).squeeze(0)
 
 
 class _Features(nn.Module):

@@ -13,6 +13,7 @@ repeatable, simply runs itself.
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +21,11 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from metaleaf import trees
-from metaleaf.recording import Recorder, Tape, Unrecordable
-from metaleaf.replay import Replay, compiled, simplified
+from metaleaf.deferred import Deferred, made
+from metaleaf.piecewise import all_pieces_at_once
+from metaleaf.recording import Recorder, Slot, Tape, Unrecordable, read
+from metaleaf.replay import Replay, compiled
+from metaleaf.simplify import simplified
 from metaleaf.trees import Tree
 
 LONGEST = 100_000
@@ -41,31 +45,55 @@ class _Recorded(NamedTuple):
     shape: Any
 
 
-class Traced:
-    """A function of trees of tensors that is recorded and replayed; name: for warnings."""
+class _Known(NamedTuple):
+    """A replay, which inputs it reads, the results' tree, the number of operators."""
 
-    def __init__(self, function: Callable[..., Tree], name: str) -> None:
+    replay: Replay
+    reads: set[Slot]
+    shape: Any
+    size: int
+
+    def call(self, leaves: list[Any]) -> Tree:
+        """The function's results for arguments with these leaves."""
+        inputs = [leaf for leaf in leaves if isinstance(leaf, (Tensor, Deferred))]
+        with torch.no_grad():
+            given: list[Any] = [made(leaf) if i in self.reads else leaf for i, leaf in enumerate(inputs)]
+            return _pytree.tree_unflatten(self.replay(given), self.shape)
+
+
+class Traced:
+    """A function of trees of tensors that is recorded and replayed; name: for warnings; replay: False for never.
+
+    Leaves of its arguments may be `Deferred`: a replay makes those that it reads.
+    """
+
+    def __init__(self, function: Callable[..., Tree], name: str, *, replay: bool = True) -> None:
         self.function, self.name = function, name
-        self.trusted: bool | None = None
+        self.trusted: bool | None = None if replay else False
         """None: not known yet; False: never replay."""
-        self.replays: OrderedDict[Any, tuple[Replay, Any, int]] = OrderedDict()
-        """By the shapes of the arguments: the replay, the results' tree, the number of operators."""
+        self.replays: OrderedDict[Any, _Known] = OrderedDict()
+        """By the shapes of the arguments."""
         self._waiting: OrderedDict[Any, tuple[Tape, list[Any]]] = OrderedDict()
         """By the shapes of the arguments: the recording, and the leaves of the first argument."""
         self._recordings = 0
 
     def __call__(self, *arguments: Tree) -> Tree:
         """What the function returns; its first argument is what has to change before it is trusted."""
+        return self.prepared(*arguments)()
+
+    def prepared(self, *arguments: Tree) -> Callable[[], Tree]:
+        """The same as a call that any thread may make; what is no replay has run by then."""
         if self.trusted is False:
-            return self.function(*arguments)
+            result = self.function(*made(arguments))
+            return lambda: result
         leaves, spec = _pytree.tree_flatten(arguments)
         key = (spec, *map(_kind, leaves))
-        if key not in self.replays:
-            return self._watched(key, arguments, leaves, spec)
-        self.replays.move_to_end(key)
-        replay, shape, _ = self.replays[key]
-        with torch.no_grad():
-            return _pytree.tree_unflatten(replay([leaf for leaf in leaves if isinstance(leaf, Tensor)]), shape)
+        if key in self.replays:
+            self.replays.move_to_end(key)
+            return partial(self.replays[key].call, leaves)
+        arguments = made(arguments)
+        result = self._watched(key, arguments, trees.leaves(arguments), spec)
+        return lambda: result
 
     def _watched(self, key: Any, arguments: tuple[Tree, ...], leaves: list[Any], spec: Any) -> Tree:
         """The function's own result; its operators are noted."""
@@ -114,12 +142,12 @@ class Traced:
         return _differ(its_first, first) or None
 
     def _keep(self, key: Any, recorded: _Recorded) -> None:
-        tape = simplified(recorded.tape)
+        tape = all_pieces_at_once(simplified(recorded.tape))
         replay = compiled(tape)
         with torch.no_grad():
             torch.testing.assert_close(replay(recorded.given), recorded.results, equal_nan=True, check_stride=False)
-        self.replays[key] = replay, recorded.shape, len(tape.steps)
-        while len(self.replays) > 1 and sum(size for _, _, size in self.replays.values()) > LONGEST:
+        self.replays[key] = _Known(replay, read(tape), recorded.shape, len(tape.steps))
+        while len(self.replays) > 1 and sum(known.size for known in self.replays.values()) > LONGEST:
             self.replays.popitem(last=False)
 
     def _give_up(self, reason: str) -> None:
@@ -127,11 +155,13 @@ class Traced:
         self.replays.clear()
         self._waiting.clear()
         message = f"{self.name} runs without recorded operators from now on, which is slower: {reason.splitlines()[0]}"
-        warnings.warn(message, stacklevel=6)
+        warnings.warn(message, stacklevel=7)
 
 
 def _kind(leaf: Any) -> Any:
     """What a recording depends on."""
+    if isinstance(leaf, Deferred):
+        return leaf.shape, leaf.dtype, leaf.device
     if not isinstance(leaf, Tensor):
         return type(leaf), repr(leaf)
     return leaf.shape, leaf.stride(), leaf.dtype, leaf.device

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
 from metaleaf.gradient import over
+from metaleaf.padding import batch
 from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
 from metaleaf.shots import AnyEpisode, Episode, Shots, rows
@@ -45,26 +45,26 @@ class Vectorised:
         # A GPU works on a small group no faster than on a large one.
         self.overhead = OVERHEAD / sum(p.numel() for p in params) if device.type == "cpu" else math.inf
         name = type(algorithm).__name__
-        traced = Traced if replay else lambda function, name: function
-        self.client = traced(_side_by_side(self._client), f"{name}.client")
+        self.client = Traced(_side_by_side(self._client), f"{name}.client", replay=replay)
         self.scores = {
-            every: traced(_side_by_side(partial(self._score, every)), f"{name}.adapt") for every in (False, True)
+            every: Traced(_side_by_side(partial(self._score, every)), f"{name}.adapt", replay=replay)
+            for every in (False, True)
         }
 
     def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
         """See `Engine`."""
         sent = Sent(self.algorithm, weights)
-        for chosen in self._groups([rows(episode) for episode in episodes]):
-            replies = self.client(broadcast, self._batch([episodes[i] for i in chosen]))
+        groups = list(self._groups([rows(episode) for episode in episodes]))
+        for chosen, replies in self._each(self.client, broadcast, episodes, groups):
             sent.add(sent.stacked_part(chosen, replies))
         return sent.gathered(self.device)
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
         found: dict[int, Tensor] = {}
-        for chosen in self._groups([support.y.shape[0] + query.y.shape[0] for support, query in clients]):
-            scores = self.scores[every_step](broadcast, self._batch([clients[i] for i in chosen])).cpu()
-            found.update(zip(chosen, scores, strict=True))
+        groups = list(self._groups([support.y.shape[0] + query.y.shape[0] for support, query in clients]))
+        for chosen, scores in self._each(self.scores[every_step], broadcast, clients, groups):
+            found.update(zip(chosen, scores.cpu(), strict=True))
         return [found[i] for i in range(len(clients))]
 
     def _client(self, broadcast: Tree, episode: AnyEpisode) -> Tree:
@@ -73,8 +73,22 @@ class Vectorised:
     def _score(self, every_step: bool, broadcast: Tree, client: tuple[Shots, Shots]) -> Tensor:
         return score(self.task, self.algorithm, broadcast, client, every_step)
 
-    def _batch(self, clients: Sequence[Tree]) -> Tree:
-        return trees.to(batch(clients), self.device)
+    def _each(
+        self, function: Traced, broadcast: Tree, clients: Sequence[Tree], groups: Sequence[list[int]]
+    ) -> Iterator[tuple[list[int], Tree]]:
+        """Each group with what the function returns for its clients; on a CPU, groups run on threads of their own."""
+        calls = (function.prepared(broadcast, batch([clients[i] for i in group], self.device)) for group in groups)
+        # What is too much for the memory at once runs one after the other.
+        if self.device.type != "cpu" or len(groups) == 1 or len(clients) > self.chunk or torch.get_num_threads() == 1:
+            yield from ((group, call()) for group, call in zip(groups, calls, strict=True))
+            return
+        running = [self._pool.submit(call) for call in calls]
+        yield from ((group, one.result()) for group, one in zip(groups, running, strict=True))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """Threads that do not share their small operators with others, which would take longer than computing them."""
+        return ThreadPoolExecutor(torch.get_num_threads(), "group", initializer=torch.set_num_threads, initargs=(1,))
 
     def _groups(self, sizes: Sequence[int]) -> Iterator[list[int]]:
         """Positions in groups of similar size, of at most `chunk`.
@@ -98,69 +112,3 @@ def _side_by_side(f: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tre
             return over(partial(f, broadcast))(arguments)
 
     return run
-
-
-def batch(clients: Sequence[Tree]) -> Tree:
-    """Trees stacked along a new first dimension; Shots without a mask are padded to one length and get one.
-
-    Lengths are rounded up, in all parts of a client by the same factor, so that few different ones occur.
-    """
-    longest = _longest(clients)
-    return _stacked(clients, longest, _round_up(longest, 4))
-
-
-def _longest(clients: Sequence[Tree]) -> int:
-    """Rows of the longest part that has to be padded."""
-    first = clients[0]
-    if isinstance(first, Shots):
-        return max(shots.y.shape[0] for shots in clients) if first.mask is None else 0
-    if isinstance(first, (tuple, dict)):
-        return max((_longest(column) for column in _columns(clients)), default=0)
-    return 0
-
-
-def _columns(clients: Sequence[Tree]) -> Iterator[Sequence[Tree]]:
-    """The clients' first parts, their second parts, and so on."""
-    if isinstance(clients[0], dict):
-        return ([client[key] for client in clients] for key in clients[0])
-    return zip(*clients, strict=True)
-
-
-def _stacked(clients: Sequence[Tree], longest: int, rows: int) -> Tree:
-    first = clients[0]
-    if isinstance(first, Shots) and first.mask is None:
-        part = max(shots.y.shape[0] for shots in clients)
-        return _padded(clients, _round_up(-(-part * rows // longest), 8) if part else 0)
-    if isinstance(first, tuple) and not isinstance(first, Shots):
-        parts = [_stacked(column, longest, rows) for column in _columns(clients)]
-        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-    if isinstance(first, dict):
-        return dict(zip(first, (_stacked(column, longest, rows) for column in _columns(clients)), strict=True))
-    return torch.stack(list(clients)) if isinstance(first, Tensor) else trees.stack(clients)
-
-
-def _round_up(rows: int, steps: int) -> int:
-    """The next number of the form m * 2^k with m below 2 * steps."""
-    step = 1 << max(0, (rows - 1).bit_length() - steps.bit_length())
-    return -(-rows // step) * step
-
-
-def _padded(clients: Sequence[Shots], rows: int) -> Shots:
-    xs, ys = [shots.x for shots in clients], [shots.y for shots in clients]
-    counts = torch.tensor([each.shape[0] for each in ys], device=ys[0].device)
-    mask = torch.arange(rows, device=ys[0].device) < counts[:, None]
-    return Shots(_joined(xs, rows), _joined(ys, rows), torch.stack([shots.seed for shots in clients]), mask)
-
-
-def _joined(parts: list[Tensor], rows: int) -> Tensor:
-    # The last part is only there for its length.
-    longest = parts[0].new_zeros((1, *parts[0].shape[1:])).expand(rows, *parts[0].shape[1:])
-    return pad_sequence([*parts, longest], batch_first=True)[:-1]
-
-
-def pad(shots: Shots, rows: int) -> Shots:
-    """The examples with padding up to so many rows, which a mask marks."""
-    missing = rows - len(shots.y)
-    mask = torch.arange(rows) < len(shots.y)
-    x = F.pad(shots.x, [0, 0] * (shots.x.dim() - 1) + [0, missing])
-    return Shots(x, F.pad(shots.y, [0, missing]), shots.seed, mask)

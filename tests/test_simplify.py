@@ -1,0 +1,55 @@
+"""Steps that do nothing are left out, those that do something stay."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from metaleaf.recording import Recorder
+from metaleaf.replay import compiled
+from metaleaf.simplify import simplified
+
+IDLE: dict[str, Callable[[Tensor], Tensor]] = {
+    "adding -0.0": lambda x: x + torch.tensor(-0.0),
+    "multiplying by one": lambda x: torch.ops.aten.mul.Scalar(x, 1),
+    "there and back": lambda x: x.t().t(),
+    "a view that is the same": lambda x: x.reshape(6).view(2, 3),
+}
+BUSY: dict[str, Callable[[Tensor], Tensor]] = {
+    "adding 0.0": lambda x: x + torch.tensor(0.0),  # -0.0 becomes 0.0
+    "adding a number": lambda x: x + 0,
+    "another type": lambda x: x * torch.ones((), dtype=torch.float64) + torch.ones(1, dtype=torch.float64),
+    "another shape": lambda x: x * torch.ones(2, 1, 1),
+    "another view": lambda x: x.t(),
+}
+
+
+def steps(function: Callable[[Tensor], Tensor]) -> int:
+    x = torch.tensor([[1.0, -0.0, 3.0], [float("nan"), 5.0, 6.0]])
+    with Recorder([x]) as recorder:
+        whole = recorder.tape([function(recorder.inputs[0])])
+    tape = simplified(whole)
+    (found,), expected = compiled(tape)([x]), function(x)
+    assert (found.dtype, found.shape, found.stride()) == (expected.dtype, expected.shape, expected.stride())
+    assert torch.equal(found.nan_to_num(9), expected.nan_to_num(9))
+    assert torch.equal(found.signbit(), expected.signbit())
+    return len(tape.steps)
+
+
+@pytest.mark.parametrize("what", IDLE)
+def test_nothing_is_left_of(what: str) -> None:
+    assert steps(IDLE[what]) == 0
+
+
+@pytest.mark.parametrize("what", BUSY)
+def test_something_stays_of(what: str) -> None:
+    assert steps(BUSY[what]) > 0
+
+
+def test_a_product_with_the_second_input_is_one() -> None:
+    """Slots are numbers; 1 is not one."""
+    given = [torch.tensor([2.0]), torch.tensor([3.0])]
+    with Recorder(given) as recorder:
+        tape = recorder.tape([recorder.inputs[0] * recorder.inputs[1]])
+    assert compiled(simplified(tape))(given)[0].item() == 6
