@@ -28,7 +28,7 @@ class SGD:
         return zeros_like(params) if self.momentum else ()
 
     def step(self, params: Tree, gradient: Tree, state: Tree, rate: float | Tensor = 1.0) -> tuple[Tree, Tree]:
-        """(new parameters, new state); `rate` multiplies the learning rate (a schedule): 0 leaves the parameters alone."""
+        """(new parameters, new state); `rate` multiplies the learning rate (a schedule), and 0 moves no parameter."""
         if self.weight_decay:
             gradient = add(gradient, params, self.weight_decay)
         if self.momentum:

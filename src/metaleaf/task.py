@@ -123,8 +123,8 @@ class Task:
 def _cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
     """Of each row [n]. Written so that many clients' together are few and fast operators.
 
-    F.cross_entropy also looks for labels that are to be ignored, and imports sympy to check its arguments: half a second
-    of a process's start. And with few classes, a softmax along the last dimension takes six times as long.
+    F.cross_entropy also looks for labels that are to be ignored, and imports sympy to check its arguments: half a
+    second of a process's start. And with few classes, a softmax along the last dimension takes six times as long.
     """
     return -logits.t().log_softmax(0).gather(0, y.unsqueeze(0)).squeeze(0)
 
