@@ -1,7 +1,5 @@
 """Who trains and who tests, and which of a client's examples are support and query."""
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -60,21 +58,6 @@ def test_a_cohorts_episodes_are_those_of_its_clients() -> None:
                 torch.testing.assert_close(trees.leaves(one)[:-1], trees.leaves(other)[:-1])
                 assert one.data.x[:, 0].tolist() == [client] * found.size(client)
                 assert found.clients["train"][int(one.client)] == client
-
-
-def test_two_threads_may_ask_while_what_is_known_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run draws its next cohort on a thread of its own."""
-    monkeypatch.setattr("metaleaf.federation.KEPT", 20)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    asked = federation([10] * 30)
-    expected = [federation([10] * 30).split_rows(i, 0.2)[0] for i in range(30)]
-    try:
-        with ThreadPoolExecutor(2) as threads:
-            for found in threads.map(lambda _: asked.support_queries(range(30), 0.2), range(60)):
-                assert [held.x[:, 1].tolist() for held, _ in found] == [rows.tolist() for rows in expected]
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def test_kept_row_numbers_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:

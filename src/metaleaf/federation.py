@@ -1,6 +1,5 @@
 """The protocol's view of a dataset: who trains, who validates, who tests, and what is support and what is query."""
 
-import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -31,8 +30,6 @@ class Federation:
         self._counts = store.counts
         self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
         self._known_rows = 0
-        self._lock = threading.Lock()
-        """Of what is known: the next round is drawn while clients are scored."""
         self.clients = dict(zip(PARTS, self._split_clients(), strict=True))
 
     def _split_clients(self) -> list[np.ndarray]:
@@ -75,11 +72,6 @@ class Federation:
         size = min(self.protocol.clients_per_round, len(train))
         return [int(i) for i in rng.choice(train, size, replace=False)]
 
-    def drawn(self, round_number: int) -> tuple[list[int], list[Episode]]:
-        """The cohort of a round (from 1), and what its clients work with."""
-        cohort = self.cohort(round_number)
-        return cohort, self.episodes(cohort, round_number)
-
     def weights(self, cohort: list[int]) -> list[float]:
         """The cohort's aggregation weights, which sum to 1."""
         sizes = [self.size(i) if self.protocol.weighting == "samples" else 1 for i in cohort]
@@ -95,15 +87,14 @@ class Federation:
 
     def _splits(self, clients: Sequence[int], support: float) -> list[tuple[np.ndarray, np.ndarray]]:
         """`split_rows` of each client: those that are not known yet are split together, which takes a third as long."""
-        with self._lock:
-            if self._known_rows > KEPT:
-                self._known.clear()
-                self._known_rows = 0
-            new = [client for client in clients if (client, support) not in self._known]
-            for client, split in zip(new, self._split_rows(new, support), strict=True):
-                self._known[client, support] = split
-                self._known_rows += self.size(client)
-            return [self._known[client, support] for client in clients]
+        if self._known_rows > KEPT:
+            self._known.clear()
+            self._known_rows = 0
+        new = [client for client in clients if (client, support) not in self._known]
+        for client, split in zip(new, self._split_rows(new, support), strict=True):
+            self._known[client, support] = split
+            self._known_rows += self.size(client)
+        return [self._known[client, support] for client in clients]
 
     def _split_rows(self, clients: Sequence[int], support: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self.window:

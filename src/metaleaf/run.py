@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from metaleaf import models, trees
-from metaleaf.ahead import Ahead
 from metaleaf.algorithm import State
 from metaleaf.client_store import ClientStore
 from metaleaf.config import RunConfig
@@ -70,7 +69,6 @@ class Run:
         self.device = device
         self.memories = ClientMemory()
         self.rounds = self._rounds() if getattr(self.algorithm, "federated", True) else 0
-        self._drawn = Ahead(self.federation.drawn, self.rounds)
 
     def _federation(self) -> Federation:
         return Federation(self.store, self.config.protocol, self.config.seed)
@@ -142,8 +140,8 @@ class Run:
 
     def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
-        cohort, episodes = self._drawn(number)
-        episodes = self._with_memories(cohort, episodes, progress)
+        cohort = self.federation.cohort(number)
+        episodes = self._episodes(cohort, progress)
         update, memories = self.engine.gather(state.broadcast, episodes, self.federation.weights(cohort))
         traffic = exchanged(self.algorithm, state.broadcast, update)
         row = {
@@ -169,7 +167,8 @@ class Run:
         state = self.algorithm.server(progress.state, update)
         return self._evaluated(replace(progress, state=state), row, begun)
 
-    def _with_memories(self, cohort: list[int], episodes: list[Episode], progress: Progress) -> list[Episode]:
+    def _episodes(self, cohort: list[int], progress: Progress) -> list[Episode]:
+        episodes = self.federation.episodes(cohort, progress.round + 1)
         if not hasattr(self.algorithm, "memory"):
             return episodes
         fresh, written = self.algorithm.memory(self.task, progress.state.broadcast), progress.memories

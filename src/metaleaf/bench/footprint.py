@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from metaleaf.ahead import Ahead
 from metaleaf.bench.compare import Contender, Ratio, interleaved, stopwatch, warm_up
 from metaleaf.bench.contenders import Metaleaf
 from metaleaf.bench.pfl import Pfl
@@ -25,7 +24,6 @@ from metaleaf.client_store import ClientStore
 from metaleaf.config import Protocol
 from metaleaf.errors import UserError
 from metaleaf.federation import Federation
-from metaleaf.shots import Episode
 
 ALTERNATING = 30
 """Rounds of each federation in a turn of `growth`."""
@@ -104,22 +102,21 @@ class Rounds:
         self.federation = Federation(store, Protocol.model_validate({"clients_per_round": work.clients}), seed=1)
         self.metaleaf = Metaleaf(work, device)
         self.numbers = count(1)
-        self.ahead = Ahead(self.federation.drawn, last=sys.maxsize)
 
     def assemble(self) -> None:
-        """Read the next round's cohort, here and now."""
-        self._use(*self.federation.drawn(next(self.numbers)))
-
-    def _use(self, cohort: list[int], episodes: list[Episode]) -> None:
-        self.metaleaf.cohort, self.metaleaf.weights = episodes, self.federation.weights(cohort)
+        """Read the next round's cohort."""
+        number = next(self.numbers)
+        cohort = self.federation.cohort(number)
+        self.metaleaf.cohort = self.federation.episodes(cohort, number)
+        self.metaleaf.weights = self.federation.weights(cohort)
 
     def train(self) -> None:
         """A round with the cohort that is there."""
         self.metaleaf()
 
     def __call__(self) -> None:
-        """A whole round, as in a run: meanwhile the next one's cohort is read."""
-        self._use(*self.ahead(next(self.numbers)))
+        """A whole round."""
+        self.assemble()
         self.train()
 
 
