@@ -25,6 +25,7 @@ from metaleaf.deferred import Deferred, made
 from metaleaf.piecewise import all_pieces_at_once
 from metaleaf.recording import Recorder, Slot, Tape, Unrecordable, read
 from metaleaf.replay import Replay, compiled
+from metaleaf.script import scripted
 from metaleaf.simplify import simplified
 from metaleaf.trees import Tree
 
@@ -144,9 +145,11 @@ class Traced:
     def _keep(self, key: Any, recorded: _Recorded) -> None:
         tape = all_pieces_at_once(simplified(recorded.tape))
         replay = compiled(tape)
+        reads = {slot for slot in read(tape) if slot < tape.inputs}
         with torch.no_grad():
             torch.testing.assert_close(replay(recorded.given), recorded.results, equal_nan=True, check_stride=False)
-        self.replays[key] = _Known(replay, read(tape), recorded.shape, len(tape.steps))
+            replay = scripted(replay, recorded.given, reads)
+        self.replays[key] = _Known(replay, reads, recorded.shape, len(tape.steps))
         while len(self.replays) > 1 and sum(known.size for known in self.replays.values()) > LONGEST:
             self.replays.popitem(last=False)
 

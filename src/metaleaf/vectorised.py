@@ -77,13 +77,17 @@ class Vectorised:
         self, function: Traced, broadcast: Tree, clients: Sequence[Tree], groups: Sequence[list[int]]
     ) -> Iterator[tuple[list[int], Tree]]:
         """Each group with what the function returns for its clients; on a CPU, groups run on threads of their own."""
-        calls = (function.prepared(broadcast, batch([clients[i] for i in group], self.device)) for group in groups)
+
+        def prepared(group: Sequence[int]) -> Callable[[], Tree]:
+            return function.prepared(broadcast, batch([clients[i] for i in group], self.device))
+
         # What is too much for the memory at once runs one after the other.
         if self.device.type != "cpu" or len(groups) == 1 or len(clients) > self.chunk or torch.get_num_threads() == 1:
-            yield from ((group, call()) for group, call in zip(groups, calls, strict=True))
+            yield from ((group, prepared(group)()) for group in groups)
             return
-        running = [self._pool.submit(call) for call in calls]
-        yield from ((group, one.result()) for group, one in zip(groups, running, strict=True))
+        # The last group has the longest clients, and so the most operators.
+        running = [self._pool.submit(prepared(group)) for group in reversed(groups)]
+        yield from ((group, one.result()) for group, one in zip(groups, reversed(running), strict=True))
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
