@@ -9,7 +9,6 @@ from torch import Tensor
 
 from metaleaf.script import scripted
 
-
 JIT: Any = torch.jit
 
 
