@@ -17,15 +17,18 @@ from metaleaf.deferred import Deferred
 from metaleaf.shots import Shots
 from metaleaf.trees import Tree
 
+LONG = 512
+"""Rows beyond which lengths are rounded up more coarsely."""
+
 
 def batch(clients: Sequence[Tree], device: torch.device) -> Tree:
     """Trees stacked along a new first dimension, on the device, with `Deferred` leaves.
 
     Shots without a mask are padded to one length and get one. Lengths are rounded up, in all parts of a client by the
-    same factor, so that few different ones occur.
+    same factor, so that few different ones occur: coarsely where they are long, and to record another takes longest.
     """
     longest = _longest(clients)
-    return _stacked(clients, longest, _round_up(longest, 4), device)
+    return _stacked(clients, longest, _round_up(longest, 4 if longest <= LONG else 2), device)
 
 
 def _longest(clients: Sequence[Tree]) -> int:

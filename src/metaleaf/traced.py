@@ -13,6 +13,7 @@ repeatable, simply runs itself.
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ LONGEST = 100_000
 """Operators in all replays that one function keeps (about 1 kB each); those used longest ago are forgotten."""
 WAITING = 16
 """Recordings that are kept while the function is not trusted yet."""
+OFTEN = 50
+"""Calls after which a replay is put into TorchScript, which takes as long as it has saved in about as many."""
 PATIENCE = 100
 """Recordings after which a function whose arguments never have the same shapes is not recorded any more."""
 
@@ -46,20 +49,31 @@ class _Recorded(NamedTuple):
     shape: Any
 
 
-class _Known(NamedTuple):
-    """A replay, which inputs it reads, the results' tree, the number of operators."""
+@dataclass
+class _Known:
+    """A replay, which inputs it reads, the results' tree, the number of operators; how often it was called."""
 
     replay: Replay
     reads: set[Slot]
     shape: Any
     size: int
+    calls: int = 0
 
-    def call(self, leaves: list[Any]) -> Tree:
-        """The function's results for arguments with these leaves."""
+    def prepared(self, leaves: list[Any]) -> Callable[[], Tree]:
+        """The function's results for arguments with these leaves, to be asked for by any thread."""
         inputs = [leaf for leaf in leaves if isinstance(leaf, (Tensor, Deferred))]
+        self.calls += 1
+        if self.calls == OFTEN:
+            with torch.no_grad():
+                self.replay = scripted(self.replay, self._given(inputs), self.reads)
+        return partial(self._call, self.replay, inputs)
+
+    def _call(self, replay: Replay, inputs: list[Any]) -> Tree:
         with torch.no_grad():
-            given: list[Any] = [made(leaf) if i in self.reads else leaf for i, leaf in enumerate(inputs)]
-            return _pytree.tree_unflatten(self.replay(given), self.shape)
+            return _pytree.tree_unflatten(replay(self._given(inputs)), self.shape)
+
+    def _given(self, inputs: list[Any]) -> list[Any]:
+        return [made(leaf) if i in self.reads else leaf for i, leaf in enumerate(inputs)]
 
 
 class Traced:
@@ -91,7 +105,7 @@ class Traced:
         key = (spec, *map(_kind, leaves))
         if key in self.replays:
             self.replays.move_to_end(key)
-            return partial(self.replays[key].call, leaves)
+            return self.replays[key].prepared(leaves)
         arguments = made(arguments)
         result = self._watched(key, arguments, trees.leaves(arguments), spec)
         return lambda: result
@@ -148,7 +162,6 @@ class Traced:
         reads = {slot for slot in read(tape) if slot < tape.inputs}
         with torch.no_grad():
             torch.testing.assert_close(replay(recorded.given), recorded.results, equal_nan=True, check_stride=False)
-            replay = scripted(replay, recorded.given, reads)
         self.replays[key] = _Known(replay, reads, recorded.shape, len(tape.steps))
         while len(self.replays) > 1 and sum(known.size for known in self.replays.values()) > LONGEST:
             self.replays.popitem(last=False)
