@@ -44,6 +44,7 @@ class Crew:
         rest = iter(items)
         # Meanwhile this thread computes alone, too: others of its own would wait for more of its work, and OpenMP's
         # wait by going round and round on the cores that the crew needs.
+        before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             for item in rest:
@@ -53,7 +54,7 @@ class Crew:
             while ahead:
                 yield ahead.popleft().result()
         finally:
-            torch.set_num_threads(self.size)
+            torch.set_num_threads(before)
             for future in ahead:
                 future.cancel()
 
