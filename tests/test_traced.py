@@ -11,7 +11,7 @@ from test_algorithms import CPU, VARIANTS, assert_near, default
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import trees
+from metaleaf import traced, trees
 from metaleaf.algorithm import Algorithm
 from metaleaf.deferred import Deferred
 from metaleaf.recording import Recorder
@@ -41,30 +41,34 @@ def cohort(model: str, number: int) -> list[Episode]:
     ]
 
 
+@pytest.mark.parametrize("often", [traced.OFTEN, 1], ids=["replay", "script"])
 @pytest.mark.parametrize(("algorithm", "model"), CASES)
-def test_replayed_is_vectorised_is_one_client_at_a_time(algorithm: Algorithm, model: str) -> None:
+def test_replayed_is_vectorised_is_one_client_at_a_time(
+    algorithm: Algorithm, model: str, often: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over rounds with other examples, another broadcast, another round number and memories of the round before."""
+    monkeypatch.setattr(traced, "OFTEN", often)
     work = task(model)
     state = algorithm.init(work, work.params())
-    traced, direct = Vectorised(work, algorithm, CPU), Vectorised(work, algorithm, CPU, replay=False)
+    replayed, direct = Vectorised(work, algorithm, CPU), Vectorised(work, algorithm, CPU, replay=False)
     memories: list[Tree] = []
     for number in (1, 2, 3):
         episodes = remembering(algorithm, work, state.broadcast, cohort(model, number))
         if memories:
             episodes = [e._replace(memory=kept) for e, kept in zip(episodes, memories, strict=True)]
         clients = [(e.support, e.query) for e in episodes]
-        scores = traced.score(state.broadcast, clients, True)
+        scores = replayed.score(state.broadcast, clients, True)
         assert_close(scores, direct.score(state.broadcast, clients, True), rtol=0, atol=0, equal_nan=True)
         one = Sequential(work, algorithm, CPU)
         if number == 3:
             assert_close(scores, one.score(state.broadcast, clients, True), rtol=1e-9, atol=1e-12)
         if getattr(algorithm, "federated", True):
-            found = traced.gather(state.broadcast, episodes, WEIGHTS)
+            found = replayed.gather(state.broadcast, episodes, WEIGHTS)
             assert_close(tuple(found), tuple(direct.gather(state.broadcast, episodes, WEIGHTS)), rtol=0, atol=0)
             if number == 3:
                 assert_near(tuple(found), tuple(one.gather(state.broadcast, episodes, WEIGHTS)))
             state, memories = algorithm.server(state, found.update), found.memories
-    for function in [traced.scores[True], traced.client] if getattr(algorithm, "federated", True) else []:
+    for function in [replayed.scores[True], replayed.client] if getattr(algorithm, "federated", True) else []:
         assert isinstance(function, Traced)
         assert function.trusted
         assert function.replays
@@ -92,6 +96,18 @@ class Counted:
 
 def test_the_third_call_is_a_replay() -> None:
     Counted(lambda b, x: {"a": (b * x).sum(0), "b": [x.sort(1)[0]]}).assert_right(calls=2)
+
+
+def test_what_is_replayed_often_becomes_a_script_of_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traced, "OFTEN", 3)
+    function = Traced(lambda a, b: (a @ b).log_softmax(-1), "f")
+    used = []
+    for seed in range(8):
+        a, b = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(seed)).unbind()
+        assert torch.equal(function(a, b), (a @ b).log_softmax(-1))
+        used += [known.replay for known in function.replays.values()]
+    assert len(set(used)) == 2
+    assert used.index(used[-1]) == 3, "recorded twice, replayed twice, and a script from then on"
 
 
 def test_other_shapes_are_recorded_once_when_the_function_is_trusted() -> None:

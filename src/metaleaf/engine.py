@@ -26,7 +26,7 @@ Mode = Literal["auto", "sequential", "lowrank", "vectorised"]
 
 SMALL_MODEL = 100_000
 """Parameters up to which vectorising pays on a CPU: below, Python's overhead per operation dominates; above, copies
-of the parameters per client fall out of the cache (measured: benchmarks/bench_engine.py)."""
+of the parameters per client fall out of the cache (measured roughly)."""
 
 
 class Engine(Protocol):

@@ -146,7 +146,7 @@ class EnvironmentFederation(Federation):
 
     @cached_property
     def _used(self) -> list[int]:
-        return sorted(int(i) for members in self.members.values() for i in members)
+        return sorted({int(i) for members in self.members.values() for i in members})
 
     def _table(self, used: list[Shots]) -> Shots:
         """One row a client of the store, padded to the longest; a last row of padding only."""
