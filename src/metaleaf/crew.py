@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metaleaf.lockstep import Team
 from metaleaf.task import Task
+from metaleaf.threads import alone, side_by_side
 
 TEAM = 5
 """Clients in lockstep, on average at most. More save little: five batches' products are bound by arithmetic."""
@@ -42,21 +43,17 @@ class Crew:
             return
         ahead: deque[Future[R]] = deque()
         rest = iter(items)
-        # Meanwhile this thread computes alone, too: others of its own would wait for more of its work, and OpenMP's
-        # wait by going round and round on the cores that the crew needs.
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for item in rest:
-                ahead.append(self._pool.submit(self._do, work, item))
-                if len(ahead) > self.size:
+        with alone():
+            try:
+                for item in rest:
+                    ahead.append(self._pool.submit(self._do, work, item))
+                    if len(ahead) > self.size:
+                        yield ahead.popleft().result()
+                while ahead:
                     yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            torch.set_num_threads(before)
-            for future in ahead:
-                future.cancel()
+            finally:
+                for future in ahead:
+                    future.cancel()
 
     def map_teams(
         self,
@@ -78,11 +75,11 @@ class Crew:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.size, "client", initializer=torch.set_num_threads, initargs=(1,))
+        return side_by_side(self.size, "client")
 
     @cached_property
     def _lanes(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.size * MOST, "lane", initializer=torch.set_num_threads, initargs=(1,))
+        return side_by_side(self.size * MOST, "lane")
 
     def _do(self, work: Callable[[Task, T], R], item: T) -> R:
         if not hasattr(self._own, "model"):

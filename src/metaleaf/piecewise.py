@@ -130,7 +130,7 @@ class _Rows:
 
     def _taken_over(self, tape: Tape, given: list[Slot]) -> Slot:
         """Put the steps of another tape here, which reads these; where its result is."""
-        names = dict(zip(map(Slot, range(tape.inputs)), given, strict=True))
+        names = dict(zip(tape.inputs, given, strict=True))
         for slot in sorted(set(tape.geometry) - set(names)):
             names[slot] = self._new(tape.geometry[slot])
         self.constants |= {names[slot]: constant for slot, constant in tape.constants.items()}

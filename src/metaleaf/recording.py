@@ -68,9 +68,9 @@ class Geometry(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """A whole recording; constants are the tensors from elsewhere, outputs those of the function."""
+    """A whole recording; inputs are the function's, constants the tensors from elsewhere, outputs the function's."""
 
-    inputs: int
+    inputs: list[Slot]
     steps: list[Step]
     constants: dict[Slot, Tensor]
     outputs: list[Slot]
@@ -134,9 +134,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def tape(self, outputs: Sequence[Tensor]) -> Tape:
         """The recording of a function with these results."""
-        return Tape(
-            len(self.inputs), self.steps, self.constants, [self._slot(leaf) for leaf in outputs], self._geometry
-        )
+        inputs, results = ([self._slot(leaf) for leaf in tensors] for tensors in (self.inputs, outputs))
+        return Tape(inputs, self.steps, self.constants, results, self._geometry)
 
     def _fold(self, func: OpOverload, noted: Any, named: Any, found: Tensor) -> bool:
         """Note a small result that no input has a part in as a constant."""

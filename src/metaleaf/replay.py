@@ -33,7 +33,7 @@ def compiled(tape: Tape) -> Replay:
     for slot, i in last.items():
         if slot is not None and slot not in tape.constants and slot not in tape.outputs:
             dying.setdefault(i, []).append(repr(slot))
-    lines = [f"    {', '.join(f'v{i}' for i in range(tape.inputs))}, = inputs"] if tape.inputs else []
+    lines = [f"    {', '.join(map(repr, tape.inputs))}, = inputs"] if tape.inputs else []
     for i, step in enumerate(tape.steps):
         lines.append(f"    {_target(step)}{names.of(_FAST.get(step.operator, step.operator))}({names.call(step)})")
         if i in dying:

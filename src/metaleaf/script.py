@@ -6,7 +6,7 @@ bits, the replay stays as it is.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,33 +18,26 @@ RUNS = 3
 """After which TorchScript has rewritten what it ever will."""
 
 
-def scripted(replay: Replay, given: Sequence[Tensor], reads: Collection[int]) -> Replay:
-    """The replay by TorchScript, if that comes to the same bits with what is given; reads: the inputs it looks at."""
-    read = sorted(reads)
+def scripted(replay: Replay, given: Sequence[Tensor]) -> Replay:
+    """The replay by TorchScript, if that comes to the same bits with what is given."""
     # On a GPU, TorchScript fuses operators into others, and the time is not Python's.
-    if not read or any(given[i].device.type != "cpu" for i in read):
+    if not given or any(x.device.type != "cpu" for x in given):
         return replay
     expected = replay(given)
     try:
-        script = _traced(replay, given, read)
-        found = [script(*(given[i] for i in read)) for _ in range(RUNS)]
+        script = _traced(replay, given)
+        found = [script(*given) for _ in range(RUNS)]
     except Exception:  # whatever it is: there is the replay
         return replay
     if not all(_same(a, b) for one in found for a, b in zip(one, expected, strict=True)):
         return replay
-    return lambda inputs: list(script(*[inputs[i] for i in read]))
+    return lambda inputs: list(script(*inputs))
 
 
-def _traced(replay: Replay, given: Sequence[Tensor], read: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
-    def of_those(*inputs: Tensor) -> tuple[Tensor, ...]:
-        everything: list[Any] = [None] * len(given)
-        for i, x in zip(read, inputs, strict=True):
-            everything[i] = x
-        return tuple(replay(everything))
-
+def _traced(replay: Replay, given: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-        made = cast(Any, torch.jit).trace(of_those, tuple(given[i] for i in read), check_trace=False)
+        made = cast(Any, torch.jit).trace(lambda *inputs: tuple(replay(inputs)), tuple(given), check_trace=False)
     return cast(Callable[..., tuple[Tensor, ...]], made)
 
 

@@ -12,7 +12,7 @@ repeatable, simply runs itself.
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,8 +23,9 @@ from torch.utils import _pytree
 
 from metaleaf import trees
 from metaleaf.deferred import Deferred, made
+from metaleaf.direct import Source, direct
 from metaleaf.piecewise import all_pieces_at_once
-from metaleaf.recording import Recorder, Slot, Tape, Unrecordable, read
+from metaleaf.recording import Recorder, Tape, Unrecordable
 from metaleaf.replay import Replay, compiled
 from metaleaf.script import scripted
 from metaleaf.simplify import simplified
@@ -41,39 +42,41 @@ PATIENCE = 100
 
 
 class _Recorded(NamedTuple):
-    """What a call did: its operators, what it was given, what the results were and their tree."""
+    """What a call did: its operators, the leaves of what it was given, what the results were and their tree."""
 
     tape: Tape
-    given: list[Tensor]
+    given: list[Any]
     results: list[Tensor]
     shape: Any
 
 
 @dataclass
 class _Known:
-    """A replay, which inputs it reads, the results' tree, the number of operators; how often it was called."""
+    """A replay, what its inputs are made of, the results' tree, the number of operators; how often it was called."""
 
     replay: Replay
-    reads: set[Slot]
+    sources: list[Source]
     shape: Any
     size: int
     calls: int = 0
 
     def prepared(self, leaves: list[Any]) -> Callable[[], Tree]:
         """The function's results for arguments with these leaves, to be asked for by any thread."""
-        inputs = [leaf for leaf in leaves if isinstance(leaf, (Tensor, Deferred))]
+        inputs = self.inputs(leaves)
         self.calls += 1
         if self.calls == OFTEN:
             with torch.no_grad():
-                self.replay = scripted(self.replay, self._given(inputs), self.reads)
+                self.replay = scripted(self.replay, inputs)
         return partial(self._call, self.replay, inputs)
 
-    def _call(self, replay: Replay, inputs: list[Any]) -> Tree:
-        with torch.no_grad():
-            return _pytree.tree_unflatten(replay(self._given(inputs)), self.shape)
+    def inputs(self, leaves: list[Any]) -> list[Tensor]:
+        """What the replay reads."""
+        arguments = _tensors(leaves)
+        return [source(arguments) for source in self.sources]
 
-    def _given(self, inputs: list[Any]) -> list[Any]:
-        return [made(leaf) if i in self.reads else leaf for i, leaf in enumerate(inputs)]
+    def _call(self, replay: Replay, inputs: list[Tensor]) -> Tree:
+        with torch.no_grad():
+            return _pytree.tree_unflatten(replay(inputs), self.shape)
 
 
 class Traced:
@@ -98,20 +101,17 @@ class Traced:
 
     def prepared(self, *arguments: Tree) -> Callable[[], Tree]:
         """The same as a call that any thread may make; what is no replay has run by then."""
-        if self.trusted is False:
-            result = self.function(*made(arguments))
-            return lambda: result
         leaves, spec = _pytree.tree_flatten(arguments)
         key = (spec, *map(_kind, leaves))
         if key in self.replays:
             self.replays.move_to_end(key)
             return self.replays[key].prepared(leaves)
-        arguments = made(arguments)
-        result = self._watched(key, arguments, trees.leaves(arguments), spec)
+        whole = made(arguments)
+        result = self.function(*whole) if self.trusted is False else self._watched(key, whole, leaves, spec)
         return lambda: result
 
     def _watched(self, key: Any, arguments: tuple[Tree, ...], leaves: list[Any], spec: Any) -> Tree:
-        """The function's own result; its operators are noted."""
+        """The function's own result; its operators are noted. leaves: of the arguments, some of them `Deferred`."""
         try:
             recorded = self._record(arguments, leaves, spec)
         except Exception as error:  # whatever it is, the function itself shows whether it is one of its own
@@ -125,13 +125,13 @@ class Traced:
         return _pytree.tree_unflatten(recorded.results, recorded.shape)
 
     def _record(self, arguments: tuple[Tree, ...], leaves: list[Any], spec: Any) -> _Recorded:
-        given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        with torch.no_grad(), Recorder(given) as recorder:
+        tensors = trees.leaves(arguments)
+        with torch.no_grad(), Recorder(_tensors(tensors)) as recorder:
             inputs = iter(recorder.inputs)
-            named = [next(inputs) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            named = [next(inputs) if isinstance(leaf, Tensor) else leaf for leaf in tensors]
             result = self.function(*_pytree.tree_unflatten(named, spec))
         results, shape = _pytree.tree_flatten(result)
-        return _Recorded(recorder.tape(results), given, results, shape)
+        return _Recorded(recorder.tape(results), leaves, results, shape)
 
     def _learn(self, key: Any, recorded: _Recorded, first: list[Any]) -> None:
         self.trusted = self.trusted or self._confirmed(key, recorded.tape, first)
@@ -157,12 +157,12 @@ class Traced:
         return _differ(its_first, first) or None
 
     def _keep(self, key: Any, recorded: _Recorded) -> None:
-        tape = all_pieces_at_once(simplified(recorded.tape))
-        replay = compiled(tape)
-        reads = {slot for slot in read(tape) if slot < tape.inputs}
+        tape, sources = direct(all_pieces_at_once(simplified(recorded.tape)), _tensors(recorded.given))
+        known = _Known(compiled(tape), sources, recorded.shape, len(tape.steps))
         with torch.no_grad():
-            torch.testing.assert_close(replay(recorded.given), recorded.results, equal_nan=True, check_stride=False)
-        self.replays[key] = _Known(replay, reads, recorded.shape, len(tape.steps))
+            found = known.replay(known.inputs(recorded.given))
+        torch.testing.assert_close(found, recorded.results, equal_nan=True, check_stride=False)
+        self.replays[key] = known
         while len(self.replays) > 1 and sum(known.size for known in self.replays.values()) > LONGEST:
             self.replays.popitem(last=False)
 
@@ -172,6 +172,11 @@ class Traced:
         self._waiting.clear()
         message = f"{self.name} runs without recorded operators from now on, which is slower: {reason.splitlines()[0]}"
         warnings.warn(message, stacklevel=7)
+
+
+def _tensors(leaves: Sequence[Any]) -> list[Any]:
+    """Those that are or make tensors."""
+    return [leaf for leaf in leaves if isinstance(leaf, (Tensor, Deferred))]
 
 
 def _kind(leaf: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
 from metaleaf.shots import AnyEpisode, Episode, Shots, rows
 from metaleaf.task import Task
+from metaleaf.threads import alone, side_by_side
 from metaleaf.traced import Traced
 from metaleaf.trees import Tree
 
@@ -27,6 +28,7 @@ CUTS = (1 / 2, 7 / 8)
 """Where a cohort, ordered by size, is cut into groups that are padded to lengths of their own."""
 OVERHEAD = 12_000
 """Python's time for a step of a group, as parameters whose arithmetic takes as long, on a CPU (measured roughly)."""
+T = TypeVar("T")
 
 
 class Vectorised:
@@ -42,6 +44,8 @@ class Vectorised:
         params = trees.leaves(task.params())
         # Eight: parameters, gradient, two moments and the temporaries of a step.
         self.chunk = max(1, MEMORY // (8 * trees.nbytes(params)))
+        if device.type == "cpu":
+            _keep_freed_memory()
         # A GPU works on a small group no faster than on a large one.
         self.overhead = OVERHEAD / sum(p.numel() for p in params) if device.type == "cpu" else math.inf
         name = type(algorithm).__name__
@@ -55,16 +59,16 @@ class Vectorised:
         """See `Engine`."""
         sent = Sent(self.algorithm, weights)
         groups = list(self._groups([rows(episode) for episode in episodes]))
-        for chosen, replies in self._each(self.client, broadcast, episodes, groups):
-            sent.add(sent.stacked_part(chosen, replies))
+        for part in self._each(self.client, broadcast, episodes, groups, sent.stacked_part):
+            sent.add(part)
         return sent.gathered(self.device)
 
     def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
         found: dict[int, Tensor] = {}
         groups = list(self._groups([support.y.shape[0] + query.y.shape[0] for support, query in clients]))
-        for chosen, scores in self._each(self.scores[every_step], broadcast, clients, groups):
-            found.update(zip(chosen, scores.cpu(), strict=True))
+        for scores in self._each(self.scores[every_step], broadcast, clients, groups, _by_client):
+            found.update(scores)
         return [found[i] for i in range(len(clients))]
 
     def _client(self, broadcast: Tree, episode: AnyEpisode) -> Tree:
@@ -74,25 +78,33 @@ class Vectorised:
         return score(self.task, self.algorithm, broadcast, client, every_step)
 
     def _each(
-        self, function: Traced, broadcast: Tree, clients: Sequence[Tree], groups: Sequence[list[int]]
-    ) -> Iterator[tuple[list[int], Tree]]:
-        """Each group with what the function returns for its clients; on a CPU, groups run on threads of their own."""
+        self,
+        function: Traced,
+        broadcast: Tree,
+        clients: Sequence[Tree],
+        groups: Sequence[list[int]],
+        then: Callable[[list[int], Tree], T],
+    ) -> Iterator[T]:
+        """What becomes of the function's results for each group; on a CPU, groups run on threads of their own."""
 
-        def prepared(group: Sequence[int]) -> Callable[[], Tree]:
-            return function.prepared(broadcast, batch([clients[i] for i in group], self.device))
+        def prepared(group: list[int]) -> Callable[[], T]:
+            run = function.prepared(broadcast, batch([clients[i] for i in group], self.device))
+            return lambda: then(group, run())
 
         # What is too much for the memory at once runs one after the other.
         if self.device.type != "cpu" or len(groups) == 1 or len(clients) > self.chunk or torch.get_num_threads() == 1:
-            yield from ((group, prepared(group)()) for group in groups)
+            yield from (prepared(group)() for group in groups)
             return
-        # The last group has the longest clients, and so the most operators.
-        running = [self._pool.submit(prepared(group)) for group in reversed(groups)]
-        yield from ((group, one.result()) for group, one in zip(groups, reversed(running), strict=True))
+        helpers = self._helpers
+        with alone():
+            # The last group has the longest clients, and so the most operators.
+            begun = [(one, helpers.submit(one)) for one in map(prepared, reversed(groups))]
+            # What they have not begun this thread does itself.
+            yield from (one() if future.cancel() else future.result() for one, future in reversed(begun))
 
     @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        """Threads that do not share their small operators with others, which would take longer than computing them."""
-        return ThreadPoolExecutor(torch.get_num_threads(), "group", initializer=torch.set_num_threads, initargs=(1,))
+    def _helpers(self) -> ThreadPoolExecutor:
+        return side_by_side(torch.get_num_threads() - 1, "group")
 
     def _groups(self, sizes: Sequence[int]) -> Iterator[list[int]]:
         """Positions in groups of similar size, of at most `chunk`.
@@ -106,6 +118,19 @@ class Vectorised:
         for group in groups if cost[0] < cost[1] else [order]:
             for start in range(0, len(group), self.chunk):
                 yield group[start : start + self.chunk]
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next round.
+
+    It gives back what exceeds twice the largest block that was ever freed, and every page of it that is needed again
+    costs more than a small client's arithmetic there. So one of the largest that count (32 MiB) is freed, unused.
+    """
+    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
+
+
+def _by_client(group: Sequence[int], scores: Tensor) -> dict[int, Tensor]:
+    return dict(zip(group, scores.cpu(), strict=True))
 
 
 def _side_by_side(f: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
