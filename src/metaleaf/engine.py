@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
+from metaleaf.allocator import keep_freed_memory
 from metaleaf.factored import big_layers
 from metaleaf.replies import Gathered
 from metaleaf.sequential import Sequential
@@ -57,6 +58,8 @@ def engine(task: Task, algorithm: Algorithm, mode: Mode = "auto", device: str = 
     place = torch.device(device)
     if place.type == "cuda":
         _exact_cuda()
+    else:
+        keep_freed_memory()
     small = trees.nbytes(task.params()) <= 4 * SMALL_MODEL
     if mode == "vectorised" or (mode == "auto" and (small or place.type == "cuda")):
         return Vectorised(task, algorithm, place)

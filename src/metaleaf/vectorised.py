@@ -44,8 +44,6 @@ class Vectorised:
         params = trees.leaves(task.params())
         # Eight: parameters, gradient, two moments and the temporaries of a step.
         self.chunk = max(1, MEMORY // (8 * trees.nbytes(params)))
-        if device.type == "cpu":
-            _keep_freed_memory()
         # A GPU works on a small group no faster than on a large one.
         self.overhead = OVERHEAD / sum(p.numel() for p in params) if device.type == "cpu" else math.inf
         name = type(algorithm).__name__
@@ -118,15 +116,6 @@ class Vectorised:
         for group in groups if cost[0] < cost[1] else [order]:
             for start in range(0, len(group), self.chunk):
                 yield group[start : start + self.chunk]
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next round.
-
-    It gives back what exceeds twice the largest block that was ever freed, and every page of it that is needed again
-    costs more than a small client's arithmetic there. So one of the largest that count (32 MiB) is freed, unused.
-    """
-    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
 
 
 def _by_client(group: Sequence[int], scores: Tensor) -> dict[int, Tensor]:
