@@ -1,5 +1,6 @@
 """Who trains and who tests, and which of a client's examples are support and query."""
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaleaf import trees
+from metaleaf import deferred, trees
 from metaleaf.client_store import ClientStore
 from metaleaf.config import Protocol
 from metaleaf.errors import ConfigError
@@ -52,7 +53,7 @@ def test_a_cohorts_episodes_are_those_of_its_clients() -> None:
         found = federation([20, 1, 7, 30, 12, 9], **options)
         cohort = [int(i) for i in found.clients["train"]]
         for number in (1, 2):
-            together = found.episodes(cohort, number)
+            together = deferred.made(found.episodes(cohort, number))
             apart = [federation([20, 1, 7, 30, 12, 9], **options).episode(i, number) for i in cohort]
             for one, other, client in zip(together, apart, cohort, strict=True):
                 torch.testing.assert_close(trees.leaves(one)[:-1], trees.leaves(other)[:-1])
@@ -357,3 +358,24 @@ def test_split_hash_does_not_change_otherwise() -> None:
     ]
     assert {Federation(store(counts), rules(**options), 1).split_hash() for options in same} == {base}
     assert Federation(store(counts), rules(), 2).split_hash() == base, "runs with other seeds share the split"
+
+
+def test_clients_are_split_only_if_their_support_or_query_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = federation([20] * 30)
+    split: list[int] = []
+    original = found._split_rows
+
+    def noted(clients: Sequence[int], support: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        split.extend(clients)
+        return original(clients, support)
+
+    monkeypatch.setattr(found, "_split_rows", noted)
+    cohort = found.cohort(1)
+    episodes = found.episodes(cohort, 1)
+    assert [episode.data.y.shape[0] for episode in episodes] == [20] * len(cohort)
+    assert [episode.support.y.shape[0] + episode.query.y.shape[0] for episode in episodes] == [20] * len(cohort)
+    assert not split
+    deferred.made(episodes[1].query)
+    assert split == cohort, "all at once"
+    deferred.made(episodes)
+    assert split == cohort, "and once only"

@@ -3,13 +3,14 @@
 To shuffle a cohort's examples is such a step: it needs to know which row is which, and no padded copy of them first.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from metaleaf.deferred import Deferred
+from metaleaf.deferred import tensor
 from metaleaf.padding import Padded, Ragged
 from metaleaf.recording import Slot, Step, Tape, read, slots
 from metaleaf.simplify import needed
@@ -48,7 +49,7 @@ class _Rewriting:
             return
         if padded.ragged not in self.numbers:
             self.numbers[padded.ragged] = self._input(_numbers(place))
-        table = self._input(_table(place, padded.shape[2:].numel()))
+        table = self._input(_table(place, math.prod(padded.shape[2:])))
         self.tables |= dict.fromkeys(matrices, (table, self.numbers[padded.ragged]))
 
     def finished(self) -> tuple[Tape, list[Source]]:
@@ -61,7 +62,7 @@ class _Rewriting:
 
     def _matrices(self, slot: Slot, padded: Padded) -> set[Slot]:
         """The argument's views that it is read as, if only rows are taken of it; otherwise none."""
-        shape = (padded.shape[:2].numel(), padded.shape[2:].numel())
+        shape = (math.prod(padded.shape[:2]), math.prod(padded.shape[2:]))
         names, found = {slot}, set()
         for step in self.tape.steps:
             reads = names.intersection(slots((step.args, step.kwargs)))
@@ -95,12 +96,7 @@ class _Rewriting:
 
 
 def _whole(place: int) -> Source:
-    def source(arguments: Sequence[Any]) -> Tensor:
-        argument = arguments[place]
-        made: Tensor = argument.make() if isinstance(argument, Deferred) else argument
-        return made
-
-    return source
+    return lambda arguments: tensor(arguments[place])
 
 
 def _numbers(place: int) -> Source:

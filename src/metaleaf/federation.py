@@ -1,12 +1,15 @@
 """The protocol's view of a dataset: who trains, who validates, who tests, and what is support and what is query."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metaleaf.client_store import ClientStore
 from metaleaf.config import Protocol, digest
+from metaleaf.deferred import Deferred, made
 from metaleaf.errors import ConfigError
 from metaleaf.permutations import permutations
 from metaleaf.seeds import derive
@@ -100,8 +103,7 @@ class Federation:
         if self.window:
             for client in clients:
                 n = self.size(client)
-                usable = max(n - self.window, 1)
-                cut = min(max(round(support * usable), 1), max(usable - 1, 1))
+                cut = self._cut(n, support)
                 yield np.arange(cut), np.arange(cut + self.window, n)
             return
         chosen = np.asarray(clients, dtype=np.int64)
@@ -109,12 +111,17 @@ class Federation:
         seeds = [derive(self.protocol.split_seed, "examples", name) for name in ids]
         for client, order in zip(clients, permutations(seeds, counts), strict=True):
             n = self.size(client)
-            cut = min(max(round(support * n), 1), max(n - 1, 1))
+            cut = self._cut(n, support)
             rows = order[:n].copy()
             held, query = rows[:cut], rows[cut:]
             held.sort()
             query.sort()
             yield held, query
+
+    def _cut(self, n: int, support: float) -> int:
+        """How many of n examples are support; those in the gap after it, of one window, are no query either."""
+        usable = max(n - self.window, 1) if self.window else n
+        return min(max(round(support * usable), 1), max(usable - 1, 1))
 
     def _data_rows(self, client: int) -> np.ndarray:
         n = self.size(client)
@@ -134,20 +141,31 @@ class Federation:
         return [(held, query) for held, query in shots]
 
     def episode(self, client: int, round_number: int) -> Episode:
-        """What the client works with in a round (from 1)."""
-        return self.episodes([client], round_number)[0]
+        """What the client works with in a round (from 1), as tensors."""
+        found: Episode = made(self.episodes([client], round_number)[0])
+        return found
 
     def episodes(self, clients: Sequence[int], round_number: int) -> list[Episode]:
-        """What each of the clients works with in a round (from 1)."""
+        """What each of the clients works with in a round (from 1).
+
+        Supports and queries are `Deferred`, and all read when the first is asked for: some algorithms never look, and
+        to split clients that are new takes as long as to read them.
+        """
         support = self.protocol.support
-        splits = self._splits(clients, support)
-        rows = [(*split, self._data_rows(client)) for client, split in zip(clients, splits, strict=True)]
+        if any(self.size(client) < self._counts[client] for client in clients):
+            self._splits(clients, support)
+        data = self._shots(clients, [(self._data_rows(client),) for client in clients], round_number)
+        apart = _Apart(data[0][0], lambda: self.support_queries(clients, support, round_number))
         places = torch.from_numpy(np.searchsorted(self.clients["train"], clients)).unbind()
         now = torch.tensor(float(round_number - 1))
-        shots = self._shots(clients, rows, round_number)
-        return [
-            Episode(held, query, data, now, place) for (held, query, data), place in zip(shots, places, strict=True)
-        ]
+        found = []
+        for i, ((whole,), place) in enumerate(zip(data, places, strict=True)):
+            n = whole.y.shape[0]
+            cut = self._cut(n, support)
+            held = apart.part(i, 0, cut, whole.seed)
+            query = apart.part(i, 1, max(n - cut - self.window, 0), whole.seed)
+            found.append(Episode(held, query, whole, now, place))
+        return found
 
     def _shots(
         self, clients: Sequence[int], rows: Sequence[tuple[np.ndarray, ...]], round_number: int
@@ -165,3 +183,31 @@ class Federation:
         seeds = torch.tensor([derive(self.seed, "batches", round_number, name) for name in ids]).unbind()
         each = [Shots(a, b, seeds[i // parts]) for i, (a, b) in enumerate(zip(x, y, strict=True))]
         return [each[i : i + parts] for i in range(0, len(each), parts)]
+
+
+class _Apart:
+    """Support and query examples of clients with such data, which `read` reads when the first are asked for."""
+
+    def __init__(self, like: Shots, read: Callable[[], list[tuple[Shots, Shots]]]) -> None:
+        self._like, self._read = like, read
+        self._shapes: dict[int, list[tuple[int, ...]]] = {}
+        """Of x and y, by the number of examples."""
+
+    def part(self, client: int, part: int, n: int, seed: Tensor) -> Shots:
+        """Those n of the client's examples that are to be its support (0) or query (1)."""
+        x, y = self._like.x, self._like.y
+        if n not in self._shapes:
+            self._shapes[n] = [(n, *leaf.shape[1:]) for leaf in (x, y)]
+        x_shape, y_shape = self._shapes[n]
+        return Shots(
+            Deferred(x_shape, x.dtype, x.device, partial(self._leaf, client, part, 0)),  # type: ignore[arg-type]
+            Deferred(y_shape, y.dtype, y.device, partial(self._leaf, client, part, 1)),  # type: ignore[arg-type]
+            seed,
+        )
+
+    def _leaf(self, client: int, part: int, leaf: int) -> Tensor:
+        return self._shots[client][part][leaf]  # type: ignore[return-value]
+
+    @cached_property
+    def _shots(self) -> list[tuple[Shots, Shots]]:
+        return self._read()

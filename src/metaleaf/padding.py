@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.deferred import Deferred
+from metaleaf.deferred import Deferred, tensor
 from metaleaf.shots import Shots
 from metaleaf.trees import Tree
 
@@ -37,7 +37,7 @@ def _sizes(clients: Sequence[Tree]) -> Iterator[list[int]]:
     first = clients[0]
     if isinstance(first, Shots):
         if first.mask is None:
-            yield [shots.y.numel() for shots in clients]
+            yield [shots.y.shape[0] for shots in clients]
     elif isinstance(first, (tuple, dict)):
         for column in _columns(clients):
             yield from _sizes(column)
@@ -128,7 +128,7 @@ class Padded(Deferred):
 
     def table(self) -> Tensor:
         """All clients' rows one after the other, and one of zeros: `Ragged.numbers` are rows of this."""
-        parts = [getattr(shots, self.field) for shots in self.clients]
+        parts = [tensor(getattr(shots, self.field)) for shots in self.clients]
         return torch.cat([*parts, parts[0].new_zeros((1, *parts[0].shape[1:]))]).to(self.device)
 
     def _filled(self) -> Tensor:

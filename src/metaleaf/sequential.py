@@ -10,6 +10,7 @@ from torch import Tensor
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
 from metaleaf.crew import Crew, dealt
+from metaleaf.deferred import made
 from metaleaf.factored import Unsupported, lift, shared_matrices
 from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
@@ -65,7 +66,7 @@ class Sequential:
         sent, lifted = Sent(self.algorithm, weights), lift(broadcast, shapes)
 
         def work(task: Task, i: int) -> Any:
-            episode = trees.to(episodes[i], self.device)
+            episode = trees.to(made(episodes[i]), self.device)
             if shapes:
                 episode = episode._replace(memory=lift(episode.memory, shapes))
             with torch.no_grad():
