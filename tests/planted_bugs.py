@@ -1,10 +1,11 @@
 """Real mistakes, planted one at a time into the harness or an algorithm, to see whether the gate notices."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
@@ -45,24 +46,22 @@ def weights_ignored(patch: Patch) -> None:
 
 def support_in_query(patch: Patch) -> None:
     """A client is scored on all of its examples, those it has adapted to included."""
-    right = Federation._split_rows
-
-    def split(self: Federation, clients: Sequence[int], support: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for held, query in right(self, clients, support):
-            yield held, np.sort(np.concatenate([held, query]))
-
-    patch.setattr(Federation, "_split_rows", split)
+    _scored(patch, lambda held, query: torch.cat([held, query]))
 
 
 def support_in_query_unnoticed(patch: Patch) -> None:
     """The same, but with as many query examples as there should be, so that counting them shows nothing."""
-    right = Federation._split_rows
+    _scored(patch, lambda held, query: torch.cat([held, query])[: len(query)])
 
-    def split(self: Federation, clients: Sequence[int], support: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for held, query in right(self, clients, support):
-            yield held, np.concatenate([held, query])[: len(query)]
 
-    patch.setattr(Federation, "_split_rows", split)
+def _scored(patch: Patch, on: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Score on other examples, whose x and y are on(the support's, the query's)."""
+    right = Federation.support_queries
+
+    def support_queries(*given: Any) -> list[tuple[Shots, Shots]]:
+        return [(held, Shots(on(held.x, query.x), on(held.y, query.y), query.seed)) for held, query in right(*given)]
+
+    patch.setattr(Federation, "support_queries", support_queries)
 
 
 def moments_reset(patch: Patch) -> None:

@@ -82,7 +82,8 @@ def test_a_plain_loop_scores_as_the_engine_does(name: str) -> None:
 
 def test_flops_are_those_of_the_layers() -> None:
     conv1, conv2 = 28 * 28 * 32 * 25 * 2, 14 * 14 * 64 * 25 * 32 * 2
-    cnn = 3 * (conv1 + conv2 + 3136 * 2048 * 2 + 2048 * 62 * 2) - conv1  # no gradient by the image
+    forward = conv1 + conv2 + 3136 * 2048 * 2 + 2048 * 62 * 2
+    cnn = 3 * forward - conv1  # no gradient by the image
     recurrent = 2 * 4 * 256 * 256
     lstm = (
         3 * (80 * (2 * 4 * 256 * (8 + 256) + 2 * recurrent) + 2 * 256 * 80) - 2 * recurrent
@@ -92,7 +93,9 @@ def test_flops_are_those_of_the_layers() -> None:
         cohort = work.cohort()[:2]
         found, samples = work.flops(cohort), sum(len(episode.data.y) for episode in cohort)
         assert found == samples * expected
-    assert NAMED["evaluate-cnn"].flops([]) is None
+    cohort = NAMED["evaluate-cnn"].cohort()[:2]
+    steps, scored = (sum(len(part.y) for part in parts) for parts in zip(*(one[:2] for one in cohort), strict=True))
+    assert NAMED["evaluate-cnn"].flops(cohort) == 5 * steps * cnn + 2 * scored * forward
 
 
 def test_cohorts_are_as_announced_and_the_same_every_time() -> None:

@@ -80,8 +80,12 @@ def test_what_moves_is_an_alarm_though_the_runs_are_stored_already(
     baseline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["gate", "own.toml"]) == 0
-    right = Federation._split_rows
-    monkeypatch.setattr(Federation, "_split_rows", lambda *given: ((held, rest[1:]) for held, rest in right(*given)))
+    right = Federation.support_queries
+    monkeypatch.setattr(
+        Federation,
+        "support_queries",
+        lambda *given: [(held, rest.between(1, len(rest.y))) for held, rest in right(*given)],
+    )
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     assert main(["gate", "own.toml"]) == 1
     out, err = capsys.readouterr()

@@ -155,7 +155,7 @@ class Federation:
         if any(self.size(client) < self._counts[client] for client in clients):
             self._splits(clients, support)
         data = self._shots(clients, [(self._data_rows(client),) for client in clients], round_number)
-        apart = _Apart(data[0][0], lambda: self.support_queries(clients, support, round_number))
+        apart = _Apart(data[0][0], lambda: self._shots(clients, self._splits(clients, support), round_number))
         places = torch.from_numpy(np.searchsorted(self.clients["train"], clients)).unbind()
         now = torch.tensor(float(round_number - 1))
         found = []
@@ -188,7 +188,7 @@ class Federation:
 class _Apart:
     """Support and query examples of clients with such data, which `read` reads when the first are asked for."""
 
-    def __init__(self, like: Shots, read: Callable[[], list[tuple[Shots, Shots]]]) -> None:
+    def __init__(self, like: Shots, read: Callable[[], list[list[Shots]]]) -> None:
         self._like, self._read = like, read
         self._shapes: dict[int, list[tuple[int, ...]]] = {}
         """Of x and y, by the number of examples."""
@@ -209,5 +209,5 @@ class _Apart:
         return self._shots[client][part][leaf]  # type: ignore[return-value]
 
     @cached_property
-    def _shots(self) -> list[tuple[Shots, Shots]]:
+    def _shots(self) -> list[list[Shots]]:
         return self._read()

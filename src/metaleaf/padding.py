@@ -94,7 +94,7 @@ class _Batch(NamedTuple):
 
 
 def _side_by_side(leaves: Sequence[Tensor]) -> Tensor:
-    if leaves[0].dim():
+    if leaves[0].dim() or leaves[0].device.type != "cpu":
         return torch.stack(list(leaves))
     return torch.tensor([leaf.item() for leaf in leaves], dtype=leaves[0].dtype)  # five times as fast
 
@@ -103,18 +103,19 @@ class Ragged:
     """Clients of these sizes with so many rows each, the last of which are padding."""
 
     def __init__(self, sizes: Sequence[int], rows: int, device: torch.device) -> None:
-        self.sizes, self.rows, self.device = torch.tensor(sizes), rows, device
+        self.sizes, self.rows, self.device = sizes, rows, device
 
     @cached_property
     def mask(self) -> Tensor:
         """Bool [clients, rows]: what is no padding."""
-        return torch.arange(self.rows) < self.sizes[:, None]
+        return torch.arange(self.rows) < torch.tensor(self.sizes)[:, None]
 
     @cached_property
     def numbers(self) -> Tensor:
         """The number of each row among all clients' one after the other and one of zeros, int64 [clients * rows]."""
-        ends = self.sizes.cumsum(0)
-        numbers = torch.arange(self.rows) + (ends - self.sizes)[:, None]
+        sizes = torch.tensor(self.sizes)
+        ends = sizes.cumsum(0)
+        numbers = torch.arange(self.rows) + (ends - sizes)[:, None]
         return torch.where(self.mask, numbers, ends[-1]).view(-1).to(self.device)
 
 

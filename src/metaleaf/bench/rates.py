@@ -32,7 +32,7 @@ def rates(work: Workload, settings: Settings, limit: Limit) -> list[Row]:
         seconds = interleaved(contenders, settings.repeats)
     samples, flops = int(work.sizes().sum()), work.flops(ours.cohort)
     peak = limit.flops / median(seconds.pop("limit"))
-    share = flops / median(seconds["metaleaf"]) / peak if flops else None
+    share = flops / median(seconds["metaleaf"]) / peak
     speed = {name: samples / median(times) for name, times in seconds.items()}
     goals = {goal.against: goal for goal in work.goals}
     row = Row(

@@ -12,8 +12,10 @@ from metaleaf import config, models
 from metaleaf.algorithm import Algorithm
 from metaleaf.bench import textbook
 from metaleaf.cost import ClientFlops
+from metaleaf.scoring import score
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
+from metaleaf.trees import Tree
 
 SPECS: Mapping[str, Mapping[str, Any]] = {
     "cnn": {"classes": 62, "x_shape": (28, 28), "x_dtype": "uint8"},
@@ -98,13 +100,24 @@ class Workload:
         sizes = self.sizes()
         return [float(size / sizes.sum()) for size in sizes]
 
-    def flops(self, cohort: Sequence[Episode]) -> int | None:
-        """FLOPs of the clients' work in a round, forward and backward; None if it is not training."""
-        if self.scores:
-            return None
+    def flops(self, cohort: Sequence[Episode]) -> int:
+        """FLOPs of the clients' work in a round: forward and backward, and what scores them."""
         task, algorithm = Task(self.build_model()), self.build_algorithm()
-        count = ClientFlops(task, algorithm, algorithm.init(task, task.params()).broadcast, self.spec)
+        broadcast = algorithm.init(task, task.params()).broadcast
+        counted: Any = _Scoring(algorithm) if self.scores else algorithm
+        count = ClientFlops(task, counted, broadcast, self.spec)
         return sum(count(episode) for episode in cohort)
+
+
+class _Scoring:
+    """An algorithm's adapting and scoring as if it were its local training."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.algorithm = algorithm
+
+    def client(self, task: Task, broadcast: Tree, episode: Episode) -> Tree:
+        """The client's scores."""
+        return score(task, self.algorithm, broadcast, (episode.support, episode.query), every_step=False)
 
 
 def _fedavg(name: str, model: str, clients: int, goals: tuple[Goal, ...], batch: int = 10, **rest: Any) -> Workload:
