@@ -42,6 +42,7 @@ def faster(work: Workload) -> Workload:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "LEAST", 0.0)
     monkeypatch.setattr(compare, "WARM", 0.0)
+    monkeypatch.setattr(compare, "LONGEST", 0.0)
     monkeypatch.setattr(rates, "quick", small)
 
 
@@ -112,6 +113,7 @@ def test_cohorts_are_as_announced_and_the_same_every_time() -> None:
 
 def test_contenders_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "WARM", 0.0)
+    monkeypatch.setattr(compare, "LONGEST", 0.0)
     calls = []
 
     def contender(name: str, seconds: Sequence[float]) -> compare.Contender:

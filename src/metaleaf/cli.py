@@ -407,8 +407,9 @@ class BenchCommand:
 
     def main(self) -> None:
         """Measure."""
-        from metaleaf.bench import command
-        from metaleaf.bench.rows import Settings
+        with _importing():  # otherwise the collector would look through it all in the middle of a measurement
+            from metaleaf.bench import command
+            from metaleaf.bench.rows import Settings
 
         Compute(device=self.device, threads=self.threads).settings()  # refuses what cannot be
         repeats = (2 if self.quick else 5) if self.repeats is None else self.repeats

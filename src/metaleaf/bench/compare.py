@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from metaleaf.traced import OFTEN
+
 Contender = Callable[[], float]
 """Runs rounds and returns the seconds of one."""
 
@@ -15,6 +17,12 @@ LEAST = 0.2
 
 WARM = 2.0
 """Seconds that a contender warms up, a round at least: the first ones of a vectorised engine are recorded."""
+
+LONGEST = 20.0
+"""Seconds after which a contender is warm in any case."""
+
+SHORT = 0.05
+"""Seconds of a round below which rounds have to become many before they are as fast as they get."""
 
 
 class Ratio(NamedTuple):
@@ -48,12 +56,26 @@ def stopwatch(one_round: Callable[[], Any], device: str = "cpu", least: float = 
     return measure
 
 
-def warm_up(run: Callable[[], Any]) -> None:
+def warm_up(run: Contender) -> None:
     """Rounds that do not count."""
-    begun = time.perf_counter()
-    run()
-    while time.perf_counter() - begun < WARM:
-        run()
+    rounds, begun = 0.0, time.perf_counter()
+    while True:
+        before = time.perf_counter()
+        seconds = run()
+        rounds += (time.perf_counter() - before) / seconds
+        elapsed = time.perf_counter() - begun
+        if elapsed >= LONGEST or (elapsed >= WARM and rounds >= _enough(seconds)):
+            return
+
+
+def _enough(seconds: float) -> int:
+    """Rounds after which rounds of so many seconds go on as they are.
+
+    A vectorised engine records the first two, and puts replays that are called often into TorchScript.
+    """
+    if seconds >= WARM:
+        return 1
+    return 3 if seconds >= SHORT else 2 * OFTEN
 
 
 def interleaved(contenders: Mapping[str, Contender], repeats: int) -> dict[str, list[float]]:

@@ -67,7 +67,7 @@ def operators(settings: Settings) -> pd.DataFrame:
     known = workloads(replace(settings, device="cpu"))
     for name in (*BASE.values(), "fedavg-lstm", "maml-cnn-4"):
         ours = Metaleaf(known[name])
-        warm_up(ours)
+        warm_up(stopwatch(ours))
         every = _ExperimentalConfig(profile_all_threads=True)  # clients have threads of their own
         with profile(activities=[ProfilerActivity.CPU], experimental_config=every) as found:
             ours()
