@@ -73,8 +73,6 @@ def _enough(seconds: float) -> int:
 
     A vectorised engine records the first two, and puts replays that are called often into TorchScript.
     """
-    if seconds >= WARM:
-        return 1
     return 3 if seconds >= SHORT else 2 * OFTEN
 
 
