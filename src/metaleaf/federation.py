@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from threading import Lock
 
 import numpy as np
 import torch
@@ -190,6 +191,8 @@ class _Apart:
 
     def __init__(self, like: Shots, read: Callable[[], list[list[Shots]]]) -> None:
         self._like, self._read = like, read
+        self._lock = Lock()
+        """An engine's threads ask; Python's cached_property lets several in since 3.12."""
         self._shapes: dict[int, list[tuple[int, ...]]] = {}
         """Of x and y, by the number of examples."""
 
@@ -206,7 +209,9 @@ class _Apart:
         )
 
     def _leaf(self, client: int, part: int, leaf: int) -> Tensor:
-        return self._shots[client][part][leaf]  # type: ignore[return-value]
+        with self._lock:
+            shots = self._shots
+        return shots[client][part][leaf]  # type: ignore[return-value]
 
     @cached_property
     def _shots(self) -> list[list[Shots]]:
