@@ -379,3 +379,66 @@ def test_clients_are_split_only_if_their_support_or_query_is_asked_for(monkeypat
     assert split == cohort, "all at once"
     deferred.made(episodes)
     assert split == cohort, "and once only"
+
+
+# ---------------------------------------------------------------------------------------------------------- held out
+
+
+def numbers_of(shots: Any) -> list[int]:
+    """Which of its client's examples these are."""
+    return [int(k) for k in shots.x[:, 1]]
+
+
+@given(st.lists(st.integers(1, 40), min_size=5, max_size=12), SEEDS, st.sampled_from([0.05, 0.2, 0.5]))
+@settings(max_examples=40, deadline=None)
+def test_what_is_held_out_is_in_no_episode(counts: list[int], seed: int, share: float) -> None:
+    found, whole = federation(counts, seed, held_out=share), federation(counts, seed)
+    for client in (int(i) for i in found.clients["train"]):
+        [held] = found.held_out([client])
+        episode = found.episode(client, 1)
+        seen = numbers_of(episode.data)
+        n = counts[client]
+        assert len(numbers_of(held)) == (min(max(round(share * n), 1), n - 1) if n > 1 else 0)
+        assert sorted(seen + numbers_of(held)) == list(range(n))
+        assert sorted(numbers_of(episode.support) + numbers_of(episode.query)) == sorted(seen)
+        assert found.size(client) == len(seen)
+    for client in (int(i) for part in ("validation", "test") for i in found.clients[part]):
+        assert found.size(client) == counts[client]
+        for rows, same in zip(found.split_rows(client, 0.2), whole.split_rows(client, 0.2), strict=True):
+            assert rows.tolist() == same.tolist()
+
+
+def test_of_text_the_end_is_held_out_behind_a_gap_of_one_window() -> None:
+    found = federation([40] * 5, window=WINDOW, held_out=0.2)
+    client = int(found.clients["train"][0])
+    [held] = found.held_out([client])
+    assert numbers_of(found.episode(client, 1).data) == list(range(28))  # 35 that overlap no other part, 7 of them out
+    assert numbers_of(held) == list(range(33, 40))
+    query = numbers_of(found.episode(client, 1).query)
+    assert max(query) == 27
+
+
+def test_of_a_capped_client_only_what_is_used_is_held_out() -> None:
+    found, whole = federation([40] * 5, max_examples=10, held_out=0.2), federation([40] * 5, max_examples=10)
+    client = int(found.clients["train"][0])
+    [held] = found.held_out([client])
+    kept = numbers_of(found.episode(client, 1).data)
+    assert len(kept) == 8
+    assert sorted(kept + numbers_of(held)) == numbers_of(whole.episode(client, 1).data)
+
+
+def test_a_client_with_one_example_trains_on_it_and_has_nothing_held_out() -> None:
+    found = federation([1] * 5, held_out=0.5)
+    client = int(found.clients["train"][0])
+    assert numbers_of(found.episode(client, 1).data) == [0]
+    assert numbers_of(found.held_out([client])[0]) == []
+
+
+def test_holding_out_changes_the_splits_hash_and_nothing_else_changes_without_it() -> None:
+    assert federation([20] * 5, held_out=0.2).split_hash() != federation([20] * 5).split_hash()
+    assert federation([20] * 5, held_out=0.0).split_hash() == federation([20] * 5).split_hash()
+
+
+def test_new_environments_hold_nothing_out() -> None:
+    with pytest.raises(ValueError, match="held_out is for participants"):
+        rules(held_out=0.2, environments={})

@@ -82,6 +82,8 @@ class Protocol(Strict):
     """Clients with fewer examples are left out; of larger ones only this many are used."""
     max_clients: int | None = Field(None, ge=3)
     """Use only this many clients, drawn by the split seed."""
+    held_out: float = Field(0.0, ge=0, lt=1)
+    """Fraction of each training client's examples that is kept out of everything, to score participants on."""
     split_seed: int = 0
     """Splits clients and their examples, for all runs and all tuning: no run's test client is ever tuned on."""
     environments: NewEnvironments | None = None
@@ -91,6 +93,8 @@ class Protocol(Strict):
     def _fractions(self) -> "Protocol":
         if not self.test_supports or not all(0 < p < 1 for p in self.test_supports):
             raise ValueError(f"test_supports must be fractions between 0 and 1, got {list(self.test_supports)}")
+        if self.held_out and self.environments:
+            raise ValueError("held_out is for participants; the track of new environments has none to score")
         return self
 
 
@@ -138,8 +142,9 @@ class RunConfig(Strict):
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the numbers, except the seed. What is not used is not there."""
         protocol = self.protocol.model_dump(mode="json")
-        if self.protocol.environments is None:
-            del protocol["environments"]
+        for optional in ("environments", "held_out"):
+            if not protocol[optional]:
+                del protocol[optional]
         options = {**self.dataset_options, "seed": THE_RUNS} if self.redraw else self.dataset_options
         found = {
             "dataset": {"name": self.dataset, "options": options},

@@ -35,6 +35,8 @@ class Federation:
         self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
         self._known_rows = 0
         self.clients = dict(zip(PARTS, self._split_clients(), strict=True))
+        self._trains = np.zeros(len(self._counts), dtype=bool)
+        self._trains[self.clients["train"]] = True
 
     def _split_clients(self) -> list[np.ndarray]:
         eligible = np.flatnonzero(self._counts >= self.protocol.min_examples)
@@ -58,6 +60,7 @@ class Federation:
             self.protocol.support,
             self.protocol.max_examples,
             self.protocol.test_supports,
+            *([self.protocol.held_out] if self.protocol.held_out else []),
         ]
         return digest({"clients": ids, "rules": rules, "data": self.store.about["data_hash"]})
 
@@ -66,8 +69,38 @@ class Federation:
         return sum(self.size(int(i)) for i in self.clients[part])
 
     def size(self, client: int) -> int:
-        """Examples used of one client."""
+        """Examples used of one client, without those that are held out."""
+        n = self._capped(client)
+        return n - self._out(client, n)[0]
+
+    def _capped(self, client: int) -> int:
         return int(min(self._counts[client], self.protocol.max_examples or self._counts[client]))
+
+    def _out(self, client: int, n: int) -> tuple[int, int]:
+        """How many of the client's n examples are not to learn from, and how many of these are held out to be scored.
+
+        They differ by the gap of one window. Nothing is held out of a client with too few examples for both.
+        """
+        usable = n - self.window
+        if not (self.protocol.held_out and self._trains[client]) or usable < 2:
+            return 0, 0
+        held = min(max(round(self.protocol.held_out * usable), 1), usable - 1)
+        return held + self.window, held
+
+    def held_out(self, clients: Sequence[int]) -> list[Shots]:
+        """The examples of each of these training clients that are kept out of everything (none without `held_out`).
+
+        Of the same random order as support and query, the last ones; of windows the last in the client's own order,
+        after a gap of one window.
+        """
+        return [held for (held,) in self._shots(clients, [(self._held_rows(client),) for client in clients], 0)]
+
+    def _held_rows(self, client: int) -> np.ndarray:
+        n = self._capped(client)
+        held = self._out(client, n)[1]
+        if self.window:
+            return np.arange(n - held, n)
+        return np.sort(next(self._orders([client]))[n - held : n])
 
     def cohort(self, round_number: int) -> list[int]:
         """The training clients sampled for a round (from 1), uniformly without replacement."""
@@ -107,10 +140,7 @@ class Federation:
                 cut = self._cut(n, support)
                 yield np.arange(cut), np.arange(cut + self.window, n)
             return
-        chosen = np.asarray(clients, dtype=np.int64)
-        ids, counts = self.store.ids[chosen].tolist(), self._counts[chosen].tolist()
-        seeds = [derive(self.protocol.split_seed, "examples", name) for name in ids]
-        for client, order in zip(clients, permutations(seeds, counts), strict=True):
+        for client, order in zip(clients, self._orders(clients), strict=True):
             n = self.size(client)
             cut = self._cut(n, support)
             rows = order[:n].copy()
@@ -118,6 +148,13 @@ class Federation:
             held.sort()
             query.sort()
             yield held, query
+
+    def _orders(self, clients: Sequence[int]) -> Iterator[np.ndarray]:
+        """All of each client's examples in a random order that depends on the split seed and its id."""
+        chosen = np.asarray(clients, dtype=np.int64)
+        ids, counts = self.store.ids[chosen].tolist(), self._counts[chosen].tolist()
+        seeds = [derive(self.protocol.split_seed, "examples", name) for name in ids]
+        return permutations(seeds, counts)
 
     def _cut(self, n: int, support: float) -> int:
         """How many of n examples are support; those in the gap after it, of one window, are no query either."""
