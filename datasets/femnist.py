@@ -11,7 +11,6 @@ that the copies can fall on both sides of a split; here one is dropped unless ``
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from PIL import Image
 
 from metaleaf.dataset import Client, Published, Spec
 from metaleaf.errors import DataError
+from metaleaf.leaf import Arrays, read_shard
 from metaleaf.raw import RawFiles, ZipReader
 
 SIDE = 28
@@ -122,7 +122,7 @@ class Femnist:
         with raw.scratch() as spool:
             parts: dict[str, list[Part]] = {}
             for path in _shards(raw):
-                for writer, x, y in _read_shard(raw, path):
+                for writer, _, x, y in read_shard(raw, path, _pictures):
                     part = (_is_test(path), spool.tell(), len(y))
                     spool.write(x.tobytes() + y.tobytes())
                     _add_part(parts.setdefault(writer, []), part, writer, path)
@@ -246,37 +246,18 @@ def _is_test(path: Path) -> bool:
     return path.parent.name == "test" or "_test_" in path.name
 
 
-def _read_shard(raw: RawFiles, path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Writer, x and y of all in one file. The file's text is in memory, but the floats of one writer only."""
-    try:
-        with raw.open(path) as file:
-            shard = json.load(file, object_hook=_compact)
-        users, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
-        arrays = [(user, *_arrays(data[user])) for user in users]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path} is not a whole LEAF file ({error!r}): fetch or make it again.") from error
-    if [len(y) for _, _, y in arrays] != counts or len(users) != len(data):
-        raise DataError(f"{path} is damaged: its num_samples and its user_data disagree.")
-    yield from arrays
-
-
-def _compact(value: dict[str, Any]) -> dict[str, Any]:
-    """Turn a writer's x and y into small arrays as soon as they are parsed: floats take 32 times the room."""
-    if value.keys() == {"x", "y"}:
-        scaled = np.asarray(value["x"], np.float64).reshape(len(value["y"]), SIDE, SIDE) * 255
-        x = np.rint(scaled)
-        y = np.asarray(value["y"])
-        if not np.allclose(x, scaled, atol=1e-3) or (len(y) and (x.min() < 0 or x.max() > 255)):
-            raise ValueError("a pixel is not a multiple of 1/255 between 0 and 1")
-        if len(y) and (y.dtype.kind != "i" or y.min() < 0 or y.max() >= CLASSES):
-            raise ValueError(f"a label is not in 0..{CLASSES - 1}")
-        return {"arrays": (x.astype(np.uint8), y.astype(np.uint8))}
-    return value
-
-
-def _arrays(user_data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = user_data["arrays"]
-    return x, y
+def _pictures(x: list[Any], y: list[Any]) -> Arrays:
+    """A writer's images uint8 [n, 28, 28] and labels uint8 [n]; ValueError if they are none."""
+    scaled, labels = np.asarray(x, np.float64) * 255, np.asarray(y)
+    n = len(x)
+    if n and scaled.shape not in ((n, SIDE * SIDE), (n, SIDE, SIDE)):
+        raise ValueError(f"x has the shape {list(scaled.shape)}, not {SIDE * SIDE} pixels for each of {n} examples")
+    pixels = np.rint(scaled)
+    if not np.allclose(pixels, scaled, atol=1e-3) or (n and (pixels.min() < 0 or pixels.max() > 255)):
+        raise ValueError("a pixel is not a multiple of 1/255 between 0 and 1")
+    if labels.size and (labels.dtype.kind != "i" or labels.min() < 0 or labels.max() >= CLASSES):
+        raise ValueError(f"a label is not in 0..{CLASSES - 1}")
+    return pixels.reshape(n, SIDE, SIDE).astype(np.uint8), labels.astype(np.uint8)
 
 
 def _add_part(parts: list[Part], part: Part, writer: str, path: Path) -> None:
@@ -294,7 +275,7 @@ def _read_part(spool: IO[bytes], start: int, count: int) -> tuple[np.ndarray, np
 
 def _second_copies(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """True for each row whose image and label are those of an earlier row; bool [n]."""
-    rows = np.concatenate([x.reshape(len(x), -1), y[:, None]], axis=1)
+    rows = np.concatenate([x.reshape(len(x), SIDE * SIDE), y[:, None]], axis=1)
     first = np.unique(rows, axis=0, return_index=True)[1]
     copies = np.ones(len(x), bool)
     copies[first] = False

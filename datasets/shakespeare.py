@@ -10,7 +10,6 @@ every position. The text is Project Gutenberg's etext #100 of January 1994, read
 - Roles are upper-cased, those of one or two lines left out; lines are joined, runs of spaces become one.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 
 from metaleaf.dataset import Client, Published, Spec
 from metaleaf.errors import DataError, unknown
+from metaleaf.leaf import Arrays, read_shard
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles
@@ -76,7 +76,7 @@ class Shakespeare:
             raise unknown("shakespeare source", self.source, get_args(Source))
 
     def clients(self, raw: "RawFiles") -> Iterator[Client]:
-        """Yield the roles in the order of the text or of LEAF's file; x uint8 [n, 80], y uint8 [n], n >= 1.
+        """Yield the roles in the order of the text or of LEAF's file; x uint8 [n, 80], y uint8 [n].
 
         The environment is the play's title; "shakespeare" for JSON files that do not name it. From the text,
         x is an overlapping view. DataError if nothing is found, or a file is cut off or of another kind.
@@ -195,26 +195,15 @@ def _leaf_clients(raw: "RawFiles") -> Iterator[Client]:
         for user, (first, *rest) in pieces.items():
             x = np.concatenate([first.x, *(piece.x for piece in rest)])
             y = np.concatenate([first.y, *(piece.y for piece in rest)])
-            if len(y):
-                yield Client(user, first.environment, x, y)
+            yield Client(user, first.environment, x, y)
 
 
 def _leaf_shard(raw: "RawFiles", path: Path) -> Iterator[Client]:
-    try:
-        with raw.open(path) as stream:
-            shard = json.load(stream)
-        users = shard["users"]
-        titles = shard.get("hierarchies", [])
-        # LEAF's split drops users from "users" but not from "hierarchies", which then says nothing any more.
-        environments = titles if len(titles) == len(users) else ["shakespeare"] * len(users)
-        for user, environment in zip(users, environments, strict=True):
-            data = shard["user_data"].pop(user)
-            yield Client(user, environment, *_leaf_windows(data["x"], data["y"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is not whole LEAF JSON ({error!r}): fetch it again.") from error
+    for user, play, x, y in read_shard(raw, path, _leaf_windows):
+        yield Client(user, play or "shakespeare", x, y)
 
 
-def _leaf_windows(x: list[str], y: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _leaf_windows(x: list[str], y: list[str]) -> Arrays:
     if len(x) != len(y) or set(map(len, x)) - {WINDOW} or set(map(len, y)) - {1}:
         raise ValueError(f"a user has {len(x)} x and {len(y)} y; each x has {WINDOW} characters and each y 1")
     return encode("".join(x)).reshape(-1, WINDOW), encode("".join(y))

@@ -15,6 +15,7 @@ from PIL import Image
 from metaleaf.dataset import Client
 from metaleaf.datasets.femnist import LEAF, WRITERS, Femnist, environment_of
 from metaleaf.errors import DataError
+from metaleaf.prepare import load
 from metaleaf.raw import RawFiles
 
 
@@ -191,7 +192,7 @@ def test_a_shard_cut_in_half_is_named(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.usefixtures("no_raw")
 def test_a_shard_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     leaf(tmp_path / "all_data_0.json", {"f0002_00": (pictures(2), [1, 2])}, counts=[3])
-    with pytest.raises(DataError, match=r"all_data_0\.json is damaged: its num_samples"):
+    with pytest.raises(DataError, match=r"all_data_0\.json is damaged: its users, num_samples"):
         clients_of(Femnist(), tmp_path)
 
 
@@ -199,7 +200,12 @@ def test_a_shard_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('{"users": ["a"], "num_samples": [1], "user_data": {"a": {"x": [[1.0]], "y": [0]}}}', "reshape"),
+        (
+            '{"users": ["a"], "num_samples": [1], "user_data": {"a": {"x": [[1.0]], "y": [0]}}}',
+            r"x has the shape \[1, 1\]",
+        ),
+        ('{"users": ["a"], "num_samples": [1], "user_data": {"a": {"x": [], "y": []}, "a": {}}}', "'a' is there twice"),
+        ('{"users": ["a"], "users": [], "num_samples": [], "user_data": {}}', "'users' is there twice"),
         ('{"users": ["a"], "num_samples": [1], "user_data": {}}', "'a'"),
         ("[" * 100_000, "ecursion|nest|not a whole"),
         ("[1, 2]", "indices"),
@@ -209,6 +215,48 @@ def test_json_of_another_form_is_refused(tmp_path: Path, text: str, why: str) ->
     (tmp_path / "all_data_0.json").write_text(text)
     with pytest.raises(DataError, match=rf"not a whole LEAF file .*({why})"):
         clients_of(Femnist(), tmp_path)
+
+
+@pytest.mark.usefixtures("no_raw")
+def test_labels_of_another_shape_are_refused(tmp_path: Path) -> None:
+    one_hot = np.eye(62, dtype=int)[[5, 9]]
+    leaf(tmp_path / "all_data_0.json", {"f0002_00": (pictures(2), one_hot)})
+    with pytest.raises(DataError, match=r"all_data_0\.json .*shape \[2, 62\], not one label for each of 2 examples"):
+        clients_of(Femnist(), tmp_path)
+
+
+@pytest.mark.usefixtures("no_raw")
+def test_a_writer_who_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "all_data_0.json"
+    leaf(path, {"f0001_00": (pictures(1), [1]), "f0002_00": (pictures(1), [2])})
+    path.write_text(path.read_text(encoding="utf-8").replace('["f0001_00", "f', '["f0002_00", "f'), encoding="utf-8")
+    with pytest.raises(DataError, match=r"all_data_0\.json is damaged: its users"):
+        clients_of(Femnist(), tmp_path)
+
+
+@pytest.mark.usefixtures("no_raw")
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_writer_without_images_is_left_to_be_left_out(tmp_path: Path, keep: bool) -> None:
+    leaf(tmp_path / "all_data_0.json", {"f0001_00": (np.zeros((0, 28, 28)), []), "f0002_00": (pictures(1), [2])})
+    clients = clients_of(Femnist(keep_duplicates=keep), tmp_path)
+    assert {name: len(client.y) for name, client in clients.items()} == {"f0001_00": 0, "f0002_00": 1}
+    store = load("femnist", Femnist(keep_duplicates=keep), raw=tmp_path, progress=False)
+    assert (store.ids.tolist(), store.about["empty_clients"]) == (["f0002_00"], ["f0001_00"])
+
+
+def test_a_given_folder_is_read_through_a_link_and_never_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaf(tmp_path / "other/femnist/all_data_0.json", {"f0009_00": (pictures(1), [9])})
+    monkeypatch.setenv("METALEAF_RAW", str(tmp_path / "other"))
+    leaf(tmp_path / "disk/all_data_0.json", {"f0001_00": (pictures(1), [1])})
+    (tmp_path / "given/femnist").mkdir(parents=True)
+    (tmp_path / "given/femnist/all_data").symlink_to(tmp_path / "disk")
+    assert list(clients_of(Femnist(), tmp_path / "given")) == ["f0001_00"]
+    (tmp_path / "given/femnist/all_data").unlink()
+    for source in "auto", "leaf":
+        with pytest.raises(DataError, match=r"femnist: no .* in \S+/given/femnist or \S+/given: "):
+            clients_of(Femnist(source), tmp_path / "given")
 
 
 @pytest.mark.usefixtures("no_raw")

@@ -74,7 +74,7 @@ class Given:
         yield from self.given[self.name]
 
 
-def child(name: str = "a", n: int = 2, room: str = "room", **changes: Any) -> Client:
+def child(name: Any = "a", n: int = 2, room: Any = "room", **changes: Any) -> Client:
     return Client(name, room, np.zeros((n, 2, 3), np.uint8), np.zeros(n, np.uint8))._replace(**changes)
 
 
@@ -223,9 +223,17 @@ def test_a_client_without_examples_is_left_out_and_named() -> None:
         ([child(y=np.array([0, -1]))], "label"),
         ([child(y=np.array([0.0, 1.0]))], "integer"),
         ([child("a" * 300)], "over 256 characters"),
+        ([child(7)], "id of client 7 is int, not str"),
+        ([child(room=None)], "environment of client 'a' is NoneType, not str"),
+        ([child(y=[0, 1])], "y of client 'a' is list, not ndarray"),
+        ([child(x=[[0] * 6] * 2)], "x of client 'a' is list, not ndarray"),
+        ([child(y=np.eye(2, 5, dtype=np.uint8))], r"'a' has x \[2, 2, 3\] and y \[2, 5\], not one label"),
+        ([child(y=np.uint8(1) + np.zeros((), np.uint8))], "y of client 'a' is uint8, not ndarray"),
+        ([child(y=np.zeros(3, np.uint8))], r"'a' has x \[2, 2, 3\] and y \[3\]"),
+        ([("a", "room", np.zeros((2, 2, 3), np.uint8), np.zeros(2, np.uint8))], "must yield .*Client, it yields tuple"),
     ],
 )
-def test_malformed_clients_are_refused_and_leave_nothing(clients: list[Client], message: str, home: Path) -> None:
+def test_malformed_clients_are_refused_and_leave_nothing(clients: list[Any], message: str, home: Path) -> None:
     with pytest.raises(DataError, match=f"given: .*{message}"):
         prepare_given(*clients)
     assert [path.suffix for path in (home / "given").iterdir()] == [".lock"]

@@ -42,18 +42,47 @@ def test_data_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert data_home() == Path.home() / ".cache" / "metaleaf"
 
 
-def test_an_explicit_folder_comes_before_the_raw_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in "explicit", "shared/toy":
+def test_an_explicit_folder_is_the_only_place(
+    publisher: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
+) -> None:
+    for folder in "explicit", "shared/toy", "home/downloads/toy":
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "a.txt").write_text(folder)
-    (tmp_path / "shared/toy/b.txt").write_text("b")
+        (tmp_path / folder / "a.txt").write_text(folder, encoding="utf-8")
+    for elsewhere in "shared/toy/b.txt", "home/downloads/toy/b.txt", "publisher/b.txt":
+        (tmp_path / elsewhere).write_text("b", encoding="utf-8")
+    publish(monkeypatch, Published(f"{publisher[0]}/b.txt", None, None, "b.txt"))
     monkeypatch.setenv("METALEAF_RAW", str(tmp_path / "shared"))
     raw = RawFiles("toy", tmp_path / "explicit")
     assert raw.find("a.txt") == tmp_path / "explicit/a.txt"
-    assert raw.find("b.txt") == tmp_path / "shared/toy/b.txt"
-    assert raw.find("b.txt", "a.txt") == tmp_path / "explicit/a.txt", "a nearer folder beats an earlier name"
-    assert raw.find("c.txt") is None
+    assert raw.find("b.txt") is None
+    with pytest.raises(DataError, match=r"no b\.txt in \S+/explicit/toy or \S+/explicit: get it"):
+        raw.require(["b.txt"], "get it.")
     assert RawFiles("toy").find("a.txt") == tmp_path / "shared/toy/a.txt"
+    assert RawFiles("toy", shown=False).require(["b.txt"], "get it.") == tmp_path / "shared/toy/b.txt"
+
+
+def test_a_nearer_folder_beats_an_earlier_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
+    for place in "shared/toy/a.txt", "home/downloads/toy/b.txt":
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(place, encoding="utf-8")
+    monkeypatch.setenv("METALEAF_RAW", str(tmp_path / "shared"))
+    raw = RawFiles("toy")
+    assert raw.find("b.txt", "a.txt") == tmp_path / "shared/toy/a.txt"
+    assert raw.find("b.txt") == own_home / "downloads/toy/b.txt"
+    assert raw.find("c.txt") is None
+
+
+def test_links_to_folders_are_followed_each_folder_once(tmp_path: Path) -> None:
+    (tmp_path / "real/deep").mkdir(parents=True)
+    (tmp_path / "real/deep/a.json").write_text("a", encoding="utf-8")
+    (tmp_path / "real/deep/round").symlink_to(tmp_path / "real")
+    (tmp_path / "raw/toy").mkdir(parents=True)
+    for name in "one", "two":
+        (tmp_path / "raw/toy" / name).symlink_to(tmp_path / "real")
+    (tmp_path / "raw/toy/gone").symlink_to(tmp_path / "nowhere")
+    raw = RawFiles("toy", tmp_path / "raw")
+    assert raw.find_all("**/*.json") == [tmp_path / "raw/toy/one/deep/a.json"]
+    assert raw.find_all("one/deep/*.json") == [tmp_path / "raw/toy/one/deep/a.json"]
 
 
 def test_a_folder_of_several_datasets_may_be_given(tmp_path: Path) -> None:

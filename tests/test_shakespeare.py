@@ -20,6 +20,7 @@ from metaleaf.datasets.shakespeare import (
     user_id,
 )
 from metaleaf.errors import ConfigError, DataError
+from metaleaf.prepare import load
 from metaleaf.raw import RawFiles
 
 LONG = "It is a tale told by an idiot, full of sound and fury, signifying nothing at all; truly"
@@ -191,11 +192,17 @@ def test_json_whose_plays_are_lost_is_one_environment(tmp_path: Path, text_clien
         assert {client.environment for client in source(tmp_path)} == {"shakespeare"}
 
 
-def test_a_user_without_windows_is_left_out(tmp_path: Path, text_clients: list[Client]) -> None:
+def test_a_user_without_windows_is_left_out_and_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_clients: list[Client]
+) -> None:
+    monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "home"))
     shard = leaf_json(text_clients)
     shard["user_data"][text_clients[0].id] = {"x": [], "y": []}
-    (tmp_path / "all_data.json").write_text(json.dumps(shard))
-    assert_same(source(tmp_path), text_clients[1:])
+    shard["num_samples"][0] = 0
+    (tmp_path / "all_data.json").write_text(json.dumps(shard), encoding="utf-8")
+    store = load("shakespeare", Shakespeare(), raw=tmp_path, progress=False)
+    assert store.ids.tolist() == [client.id for client in text_clients[1:]]
+    assert store.about["empty_clients"] == [text_clients[0].id]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +220,32 @@ def test_windows_of_a_wrong_form_name_the_file(damage: Any, tmp_path: Path, text
     shard = leaf_json(text_clients)
     damage(shard["user_data"][text_clients[1].id])
     (tmp_path / "all_data.json").write_text(json.dumps(shard))
-    with pytest.raises(DataError, match=r"all_data\.json is not whole LEAF JSON"):
+    with pytest.raises(DataError, match=r"all_data\.json is not a whole LEAF file"):
+        source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ({"hierarchies": [1, 2, 3]}, "a whole LEAF file .*hierarchies must be a list of names"),
+        ({"hierarchies": {"a": "b"}, "users": ["a"]}, "a whole LEAF file|damaged"),
+        ({"num_samples": [1, 2, 3]}, "damaged: its users, num_samples and user_data disagree"),
+        ({"users": [], "num_samples": []}, "damaged: its users"),
+    ],
+)
+def test_a_shard_that_contradicts_itself_is_refused(
+    damage: dict[str, Any], why: str, tmp_path: Path, text_clients: list[Client]
+) -> None:
+    (tmp_path / "all_data.json").write_text(json.dumps(leaf_json(text_clients) | damage), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"all_data\.json is .*{why}"):
+        source(tmp_path)
+
+
+def test_a_user_who_is_there_twice_is_named(tmp_path: Path, text_clients: list[Client]) -> None:
+    user, other = (client.id for client in text_clients[:2])
+    text = json.dumps(leaf_json(text_clients)).replace(f'"{other}": {{', f'"{user}": {{')
+    (tmp_path / "all_data.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"all_data\.json .*'{user}' is there twice"):
         source(tmp_path)
 
 
@@ -229,7 +261,7 @@ def test_a_cut_shard_is_named(name: str, tmp_path: Path, text_clients: list[Clie
 @pytest.mark.parametrize("content", ["[]", "{}", '{"users": ["a"], "user_data": {}}', "[" * 100_000])
 def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "all_data.json").write_text(content)
-    with pytest.raises(DataError, match=r"all_data\.json is not whole LEAF JSON"):
+    with pytest.raises(DataError, match=r"all_data\.json is not a whole LEAF file"):
         source(tmp_path)
 
 
@@ -263,7 +295,8 @@ def test_a_given_folder_with_json_wins_over_the_text_elsewhere(
     (tmp_path / "shakespeare").mkdir()
     (tmp_path / "shakespeare" / "raw_data.txt").write_text(TEXT)
     assert_same(source(given), text_clients[:1])
-    assert_same(source(given, "text"), text_clients)
+    with pytest.raises(DataError, match=r"no gutenberg.* in \S+/given/shakespeare or \S+/given: "):
+        source(given, "text")
 
 
 def test_an_unknown_source_is_named() -> None:

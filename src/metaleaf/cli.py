@@ -39,7 +39,7 @@ class Compute:
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
     raw: Path | None = None
-    """Folder with the publisher's raw files, if data has to be prepared."""
+    """Folder with the publisher's raw files, if data has to be prepared; then no other is looked into."""
 
     def settings(self) -> "Settings":
         """The same, checked."""
@@ -284,7 +284,7 @@ class DataCommand:
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """An option of the dataset, ``--options source=leaf``; repeatable."""
     raw: Path | None = None
-    """Folder with the publisher's raw files (else $METALEAF_RAW/<dataset>, else the publisher's URL)."""
+    """The only folder to look into for raw files (default: $METALEAF_RAW/<dataset>, else the publisher's URL)."""
     again: bool = False
     """Prepare anew what is there already."""
 

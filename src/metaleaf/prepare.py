@@ -89,7 +89,7 @@ def prepare(
 ) -> Path:
     """Prepare a dataset and return its folder; if it is there already, only return it.
 
-    raw: a folder with the publisher's files, searched before ``$METALEAF_RAW``. download: whether the
+    raw: a folder with the publisher's files, searched instead of ``$METALEAF_RAW``. download: whether the
     publisher's URL may be used. again: prepare anew even if it is there (when better raw files have come).
     progress: report on stderr. DataError if raw files are missing, damaged or unsafe, if a client is
     malformed, or if the disk is full; nothing half-written stays. A client without examples is left out and
@@ -218,6 +218,7 @@ def _checked(name: str, dataset: Dataset, raw: RawFiles, seen: _Seen) -> Iterato
     """The plugin's clients as they may be stored; DataError on a malformed one. Notes each in ``seen``."""
     known: set[str] = set()
     for client in dataset.clients(raw):
+        _check_kinds(name, client)
         if client.id in known:
             raise DataError(f"{name}: the client id {client.id!r} occurs twice.")
         known.add(client.id)
@@ -232,11 +233,24 @@ def _checked(name: str, dataset: Dataset, raw: RawFiles, seen: _Seen) -> Iterato
         raise DataError(f"{name}: the raw files hold no client with examples.")
 
 
+def _check_kinds(name: str, client: object) -> None:
+    """DataError unless it is a `Client` of two texts and two arrays, with one label an example."""
+    if not isinstance(client, Client):
+        raise DataError(f"{name}: clients() must yield metaleaf.dataset.Client, it yields {type(client).__name__}.")
+    kinds = {"id": str, "environment": str, "x": np.ndarray, "y": np.ndarray}
+    for field, kind in kinds.items():
+        if not isinstance(found := getattr(client, field), kind):
+            raise DataError(f"{name}: {field} of client {client.id!r} is {type(found).__name__}, not {kind.__name__}.")
+    if client.y.ndim != 1 or client.x.shape[:1] != client.y.shape:
+        shapes = f"x {list(client.x.shape)} and y {list(client.y.shape)}"
+        raise DataError(f"{name}: client {client.id!r} has {shapes}, not one label y [n] for each of n examples.")
+
+
 def _fit(name: str, dataset: Dataset, client: Client) -> Client:
     spec, (who, environment, x, y) = dataset.spec, client
     expected = (len(y), *spec.x_shape)
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise DataError(f"{name}: y of client {who!r} is {y.dtype}{y.shape}, not one integer an example.")
+    if y.dtype.kind not in "iu":
+        raise DataError(f"{name}: y of client {who!r} is {y.dtype}, not one integer an example.")
     if x.shape != expected or x.dtype != spec.x_dtype:
         raise DataError(f"{name}: x of client {who!r} is {x.dtype}{x.shape}, not {spec.x_dtype}{expected}.")
     if y.min() < 0 or y.max() >= spec.classes:

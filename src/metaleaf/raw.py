@@ -6,9 +6,9 @@ A dataset plugin gets a `RawFiles` and asks it for files by name::
     with raw.zip(path) as archive:
         image = archive.read("by_class/30/hsf_0/hsf_0_00000.png")
 
-Files are looked for in an explicit folder, in ``$METALEAF_RAW/<dataset>/``, among earlier downloads, and then
-at the publisher's URL if ``datasets/checksums/<dataset>.tsv`` has one. Anything missing, damaged or unsafe is
-a `DataError` of one sentence that names the file.
+Files are looked for in ``$METALEAF_RAW/<dataset>/``, among earlier downloads, and then at the publisher's URL if
+``datasets/checksums/<dataset>.tsv`` has one; or in an explicit folder and nowhere else. Anything missing, damaged or
+unsafe is a `DataError` of one sentence that names the file.
 """
 
 import gzip
@@ -98,15 +98,16 @@ def sha256_of(path: Path) -> str:
 class RawFiles:
     """The raw files of one dataset; remembers which were opened, so that prepared data can name its sources.
 
-    dataset: the plugin's name. folder: look here first (in a folder named after the dataset in it, then in it
-    itself). download: whether the publisher's URL may be used. shown: report progress on stderr.
-    DataError if ``folder`` does not exist.
+    dataset: the plugin's name. folder: look only here (in a folder named after the dataset in it, then in it
+    itself). download: whether the publisher's URL may be used where no folder is given. shown: report progress on
+    stderr. DataError if ``folder`` does not exist.
     """
 
     def __init__(self, dataset: str, folder: Path | None = None, download: bool = True, *, shown: bool = True) -> None:
         self.dataset = dataset
         self.folders = tuple(_folders(dataset, folder))
-        self._download = download
+        self._only_here = folder is not None
+        self._download = download and not self._only_here
         self._shown = shown
         self._used: dict[Path, None] = {}
 
@@ -136,7 +137,7 @@ class RawFiles:
         for folder in self.folders:
             for name in names:
                 # A set: the pattern "*.json*" finds a packed file that "*.json" + ".xz" finds too.
-                found = {path for packed in PACKED for path in folder.glob(name + packed) if path.is_file()}
+                found = {path for packed in PACKED for path in _matching(folder, name + packed) if path.is_file()}
                 if found:
                     return sorted(found)
         return []
@@ -153,7 +154,7 @@ class RawFiles:
 
     def looked_in(self) -> str:
         """The folders that are searched, in words, for error messages."""
-        unset = "" if os.environ.get("METALEAF_RAW") else " (METALEAF_RAW is not set)"
+        unset = "" if self._only_here or os.environ.get("METALEAF_RAW") else " (METALEAF_RAW is not set)"
         return " or ".join(map(str, self.folders)) + unset
 
     def open(self, path: Path, limit: int = MAX_BYTES) -> BinaryIO:
@@ -282,9 +283,23 @@ def _folders(dataset: str, folder: Path | None) -> Iterator[Path]:
             raise DataError(f"the raw-data folder {folder} does not exist.")
         yield folder / dataset
         yield folder
+        return
     if root := os.environ.get("METALEAF_RAW"):
         yield Path(root) / dataset
     yield data_home() / "downloads" / dataset
+
+
+def _matching(folder: Path, pattern: str) -> Iterator[Path]:
+    """`Path.glob`, but ``**/`` at the pattern's start follows links to folders, into each real folder once."""
+    if not pattern.startswith("**/"):
+        yield from folder.glob(pattern)
+        return
+    entered = {os.path.realpath(folder)}
+    for place, inner, _ in os.walk(folder, followlinks=True):
+        yield from Path(place).glob(pattern.removeprefix("**/"))
+        real = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(inner)}
+        inner[:] = [name for name, path in real.items() if path not in entered]
+        entered.update(real.values())
 
 
 def _download(source: Published, folder: Path, shown: bool) -> Path:

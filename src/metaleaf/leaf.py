@@ -1,0 +1,68 @@
+"""LEAF's JSON as its scripts write it, checked while it is read: users, num_samples, user_data, hierarchies."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from metaleaf.errors import DataError
+
+if TYPE_CHECKING:
+    from metaleaf.raw import RawFiles
+
+Arrays = tuple[np.ndarray, np.ndarray]
+Read = Callable[[list[Any], list[Any]], Arrays]
+"""Makes x [n, ...] and y [n] of one user's lists; ValueError says what is wrong with them."""
+
+
+class User(NamedTuple):
+    """One user of a shard: x [n, ...], y [n]; environment is its hierarchy, None where the file does not say."""
+
+    id: str
+    environment: str | None
+    x: np.ndarray
+    y: np.ndarray
+
+
+def read_shard(raw: "RawFiles", path: Path, read: Read) -> list[User]:
+    """The users of one file in its order. Its text is in memory, but the Python values of one user only.
+
+    DataError names the file, and what is wrong: it is not whole, a name is there twice, num_samples is not what is
+    there, or there is not one label an example.
+    """
+    try:
+        with raw.open(path) as file:
+            shard = json.load(file, object_pairs_hook=partial(_compact, read))
+        names, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
+        users = [User(*named, *data[named[0]]) for named in zip(names, _environments(shard), strict=True)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is not a whole LEAF file ({error!r}): fetch or make it again.") from error
+    if [len(user.y) for user in users] != counts or len(set(names)) != len(names) or len(names) != len(data):
+        raise DataError(f"{path} is damaged: its users, num_samples and user_data disagree.")
+    return users
+
+
+def _compact(read: Read, pairs: list[tuple[str, Any]]) -> Any:
+    """Turn a user's x and y into arrays as soon as they are parsed: Python's values take many times the room."""
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:  # Python's parser would silently keep the last
+            raise ValueError(f"{key!r} is there twice")
+        value[key] = item
+    if not (isinstance(value.get("x"), list) and isinstance(value.get("y"), list)):
+        return value
+    x, y = read(value["x"], value["y"])
+    if y.shape != (len(x),):
+        raise ValueError(f"y has the shape {list(y.shape)}, not one label for each of {len(x)} examples")
+    return x, y
+
+
+def _environments(shard: dict[str, Any]) -> list[str | None]:
+    users, titles = shard["users"], shard.get("hierarchies", [])
+    if not all(isinstance(title, str) for title in titles):
+        raise ValueError("hierarchies must be a list of names")
+    # LEAF's split drops users from "users" but not from "hierarchies", which then says nothing any more.
+    return list(titles) if len(titles) == len(users) else [None] * len(users)
