@@ -116,9 +116,12 @@ def draw_sizes(tasks: int, seed: int, mean: float = 3, sd: float = 2) -> np.ndar
 
 
 def draw_tasks(
-    sizes: np.ndarray, classes: int, dimension: int, clusters: int, latent: int, seed: int
+    sizes: np.ndarray, classes: int, dimension: int, clusters: int, latent: int, seed: int, *, shift: float = 1.0
 ) -> Iterator[Task]:
-    """Yield clients of these sizes. latent: entries of u, of the centres and of Q's last axis; LEAF's has s."""
+    """Yield clients of these sizes. latent: entries of u, of the centres and of Q's last axis; LEAF's has s.
+
+    shift: what v_c, the mean of a client's inputs, is multiplied by; LEAF's is 1.
+    """
     # NumPy's legacy generator, seeded anew after the sizes, and this order of draws: all are LEAF's.
     rng = np.random.RandomState(seed)
     shared = rng.normal(size=(dimension + 1, classes, latent))
@@ -127,7 +130,7 @@ def draw_tasks(
     likelihood = np.full(clusters, 1 / clusters)
     for n in sizes:
         cluster = int(rng.choice(clusters, p=likelihood))
-        mean = rng.normal(rng.normal(), 1, dimension)
+        mean = shift * rng.normal(rng.normal(), 1, dimension)
         # What multivariate_normal computes here, without its decomposition of the same matrix every time.
         x = rng.normal(size=(n, dimension)) * spread + mean
         weights = shared @ rng.normal(centres[cluster], 0.1)

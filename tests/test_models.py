@@ -26,6 +26,7 @@ SMALL = {
     "char_mlp": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
     "lstm": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
     "logistic": SYNTHETIC,
+    "mlp": SYNTHETIC,
 }
 
 
@@ -35,6 +36,7 @@ SMALL = {
         ("cnn", FEMNIST, 6_603_710),
         ("lstm", SHAKESPEARE, 817_872),
         ("logistic", SYNTHETIC, 305),
+        ("mlp", SYNTHETIC, 2_117),
         ("face_cnn", CELEBA, 31_202),
         ("small_cnn", DIGITS, 11_178),
         ("char_mlp", {**SHAKESPEARE, "x_shape": (20,)}, 16_144),
@@ -183,7 +185,7 @@ def test_scores_are_torchs_cross_entropy_to_the_bit() -> None:
 def test_an_unknown_model_names_near_ones() -> None:
     with pytest.raises(ConfigError, match=r"unknown model 'lstmm': did you mean 'lstm'\?"):
         build("lstmm", SYNTHETIC, 0)
-    with pytest.raises(ConfigError, match="known: char_mlp, cnn, face_cnn, logistic, lstm, small_cnn"):
+    with pytest.raises(ConfigError, match="known: char_mlp, cnn, face_cnn, logistic, lstm, mlp, small_cnn"):
         build("transformer", SYNTHETIC, 0)
 
 
