@@ -85,7 +85,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             suite.write_text(text)
             words = [str(suite), "--results", str(root / name)]
             assert name == "environments" or main(["tune", *words]) == 0
-            assert main(["suite", *words]) == 0
+            assert main(["suite", *words, "--save"]) == 0
         yield root
 
 
@@ -290,6 +290,8 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("selected", edited(lambda c: c.update(selected_round=3)), r"selected_round is 3, but round \d"),
     ("rounds", table(".rounds.csv", put("round", 4, None)), "does not have the rounds 0 to 4"),
     ("selected", table(".rounds.csv", put("validation_after", 1, 1.0)), "round 1 was evaluated, though only every 2"),
+    ("saved", lambda f: os.truncate(record(f).with_suffix(".safetensors"), 9), "is not the file that the record names"),
+    ("saved", edited(lambda c: c.pop("saved")), r"seed-2\.safetensors lies beside it, but the record keeps no model"),
     # scores
     ("counts", table(".clients.csv", put("correct", 0, 10**6)), "correct is 1000000 of"),
     (

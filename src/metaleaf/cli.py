@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,6 +73,8 @@ class RunCommand:
     """A hyper-parameter, ``--set inner_lr=0.1`` or ``--set server_optimizer.lr=0.01``; repeatable."""
     protocol: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A protocol setting, ``--protocol rounds=50``; repeatable."""
+    save: bool = False
+    """Keep the trained model beside the record (docs/records.md)."""
     compute: Compute = field(default_factory=Compute)
 
     def main(self) -> None:
@@ -89,7 +91,7 @@ class RunCommand:
             algorithms={self.algorithm: AlgorithmEntry()},
         )
         config = suite.config(self.dataset, self.algorithm, self.seed, changes=_assignments(self.set))
-        _run_configs([config], self.compute)
+        _run_configs([config], self.compute, self.save)
         print(_record_path(self.compute.results, config))
 
 
@@ -104,6 +106,8 @@ class SuiteCommand:
     seeds: tuple[int, ...] = ()
     """Only these."""
     report: bool = True
+    save: bool = False
+    """Keep the trained models beside the records (docs/records.md)."""
     compute: Compute = field(default_factory=Compute)
 
     def main(self) -> None:
@@ -122,7 +126,7 @@ class SuiteCommand:
             if (not self.algorithms or cell.algorithm_label in self.algorithms)
             and (not self.seeds or cell.seed in self.seeds)
         ]
-        _run_configs(chosen, self.compute)
+        _run_configs(chosen, self.compute, self.save)
         if self.report:
             folder = self.compute.results / suite.name
             # Records of an earlier wording of the suite stay in the store, but out of its report.
@@ -542,14 +546,14 @@ def _cells(suite: "Suite", results: Path) -> "list[RunConfig]":
     return sorted(cells, key=lambda config: config.seed)
 
 
-def _run_configs(configs: "Sequence[RunConfig]", compute: Compute) -> None:
+def _run_configs(configs: "Sequence[RunConfig]", compute: Compute, save: bool) -> None:
     from metaleaf.display import Display
     from metaleaf.execute import compute as job
     from metaleaf.execute import run_all
 
     jobs = [(f"{c.dataset_label} {c.algorithm_label} seed {c.seed}", c) for c in configs]
     with Display(len(jobs)) as display:
-        run_all(jobs, job, compute.settings(), display)
+        run_all(jobs, job, replace(compute.settings(), save=save), display)
 
 
 def _record_path(results: Path, config: "RunConfig") -> Path:

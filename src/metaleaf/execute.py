@@ -34,6 +34,8 @@ class Settings:
     workers: int = 1
     threads: int | None = None
     raw: Path | None = None
+    save: bool = False
+    """Keep the trained models beside the records (`metaleaf.saved`)."""
 
     def threads_per_worker(self) -> int:
         """Threads of each process: as given, or the machine's shared out."""
@@ -60,13 +62,16 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
     store = load(config.dataset, config.build_dataset(), raw=settings.raw)
     if cell.done():
         cell.check_data(store.about["data_hash"])
+        if settings.save:
+            cell.check_saved()
         return "already finished"
     with cell.claimed() as mine:
         if not mine:
             return "left to the process that is computing it"
         if cell.done():
             return "already finished"
-        record = runner(config)(config, store, mode=settings.mode, device=settings.device).execute(cell, on_round)
+        run = runner(config)(config, store, mode=settings.mode, device=settings.device)
+        record = run.execute(cell, on_round, save=settings.save)
     if record["status"] == "diverged":
         return f"diverged ({record['reason']})"
     scores = record["scores"]["selected"]

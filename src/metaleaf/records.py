@@ -101,6 +101,14 @@ class Cost(Part):
     flops: NonNegativeFloat
 
 
+class SavedState(Part):
+    """The file beside the record that holds the trained model (`metaleaf.saved`)."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: NonNegativeInt
+    tensors: list[Label]
+
+
 class Head(Part):
     """What the JSON files of all tracks share."""
 
@@ -123,6 +131,7 @@ class Head(Part):
     rounds: NonNegativeInt
     selected_round: NonNegativeInt | None = None
     cost: Cost
+    saved: SavedState | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, summaries
 from metaleaf.federation import PARTS, Federation
 from metaleaf.memory import ClientMemory
 from metaleaf.provenance import device_facts, git_facts, versions
+from metaleaf.saved import save_state
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode
 from metaleaf.statistics import Columns
@@ -105,8 +106,11 @@ class Run:
             raise
         return progress
 
-    def execute(self, cell: Cell, on_round: OnRound | None = None) -> dict[str, Any]:
-        """Train, score the test clients and write the record, which is returned."""
+    def execute(self, cell: Cell, on_round: OnRound | None = None, *, save: bool = False) -> dict[str, Any]:
+        """Train, score the test clients and write the record, which is returned.
+
+        save: keep the trained model, too (`metaleaf.saved`); a run that diverged has none.
+        """
         started = datetime.now(UTC).isoformat(timespec="seconds")
         progress = self.train(cell, on_round)
         begun = time.monotonic()
@@ -117,6 +121,9 @@ class Run:
             "seconds_train": progress.rows[-1]["seconds"],
             "seconds_evaluate": time.monotonic() - begun,
         }
+        if save and not progress.diverged:
+            selected = None if progress.best_round == progress.round else progress.best
+            record["saved"] = save_state(cell.state_path, progress.state, selected)
         cell.save(record, clients, progress.rows)
         return record
 

@@ -32,6 +32,8 @@ class Cell:
         self.folder = root.joinpath(*labels, config.config_hash())
         self.stem = f"seed-{config.seed}"
         self.record_path = self.folder / f"{self.stem}.json"
+        self.state_path = self.folder / f"{self.stem}.safetensors"
+        """The trained model, if the run is to keep it (`metaleaf.saved`)."""
         self.partial = self.folder / f"{self.stem}.partial"
 
     def done(self) -> bool:
@@ -50,6 +52,17 @@ class Cell:
             raise DataError(
                 f"the record {self.record_path} was made from other data than what is prepared now "
                 f"(hash {recorded[:12]}, now {data_hash[:12]}): delete it, or use another results folder."
+            )
+
+    def check_saved(self) -> None:
+        """DataError if the finished record's run did not keep its model, which was asked for now."""
+        record = json.loads(self.record_path.read_text())
+        if record["status"] == "diverged":  # and has none to keep
+            return
+        if "saved" not in record or not self.state_path.exists():
+            raise DataError(
+                f"the run of {self.record_path} is finished and its model was not kept: delete the record to run it "
+                "again, or leave out --save."
             )
 
     @contextmanager
@@ -74,7 +87,9 @@ class Cell:
                 continue  # a process that has just finished the cell removed the folder in between
 
     def save(self, record: Mapping[str, Any], clients: Columns, rounds: Sequence[Mapping[str, float]]) -> None:
-        """Write the finished run, the record last, and drop its checkpoint."""
+        """Write the finished run, the record last, and drop its checkpoint; a saved state lies there already."""
+        if "saved" not in record:
+            self.state_path.unlink(missing_ok=True)  # of an earlier run of this cell
         names = {name: None for row in rounds for name in row}
         by_name = {name: [row.get(name, math.nan) for row in rounds] for name in names}
         write_csv(self.folder / f"{self.stem}.clients.csv", clients)

@@ -6,7 +6,6 @@ accuracies over points may differ by a tolerance, and what differs is said. Wher
 with another engine, too: if that moves the scores as far, rounding decides this run, and nothing is proved here.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +13,13 @@ from typing import NoReturn
 
 from metaleaf.display import Display
 from metaleaf.engine import Mode
-from metaleaf.errors import ConfigError, DataError, UserError
+from metaleaf.errors import ConfigError, UserError
 from metaleaf.execute import Settings, compute, run_all
 from metaleaf.prepare import load
 from metaleaf.side_by_side import SCORES, Line, compare, heading
 from metaleaf.store import Cell
 from metaleaf.submission import scores, single
-from metaleaf.submission.entry import Entry, entry
-from metaleaf.submission.files import LIMITS
+from metaleaf.submission.entry import Entry, as_recorded, entry, read_one
 from metaleaf.submission.problem import Problem
 
 
@@ -57,7 +55,7 @@ def verify(path: Path, settings: Settings, tolerance: float) -> str:
         print(heading(), data, sep="\n")
         raise Different(f"{path} was made from other data than what is prepared here.")
     with TemporaryDirectory(prefix="metaleaf-verify-") as folder:
-        here = _again(given, _as_recorded(given, settings), Path(folder) / "here")
+        here = _again(given, as_recorded(settings, given.made.engine), Path(folder) / "here")
         lines = [data, *compare(given, here, tolerance)]
         print(heading(), *lines, sep="\n")
         different = [line.what for line in lines if line.outcome == "different"]
@@ -80,14 +78,8 @@ def _refuse(path: Path, different: list[str], shaken: list[str], tolerance: floa
 
 
 def _given(path: Path) -> Entry:
-    for suffix in (".json", ".clients.csv", ".rounds.csv"):
-        file = path.with_suffix(suffix)
-        if path.suffix != ".json" or not file.is_file():
-            raise DataError(f"there is no {file.name} in {file.parent}: give a record, .../seed-<n>.json.")
-        if file.stat().st_size > LIMITS[file.suffix]:
-            raise DataError(f"{file} has more than {LIMITS[file.suffix]:,} bytes.")
     try:
-        return entry(path, str(path))
+        return read_one(path)
     except ConfigError as error:
         raise NotMeasured(f"cannot verify {path}: {error}") from None
 
@@ -100,16 +92,6 @@ def _consistent(given: Entry) -> None:
     if problems:
         print(*problems, sep="\n")
         raise Different(f"{given.where} contradicts itself, in {len(problems)} places.")
-
-
-def _as_recorded(given: Entry, settings: Settings) -> Settings:
-    """With the record's engine and threads where the settings leave them open and this machine has as many."""
-    mode, threads = given.made.engine.mode, given.made.engine.threads
-    if settings.mode != "auto":
-        mode = settings.mode
-    if threads and threads > (os.cpu_count() or 1):
-        threads = None
-    return replace(settings, mode=mode, threads=settings.threads or threads)
 
 
 def _again(given: Entry, settings: Settings, folder: Path) -> Entry:

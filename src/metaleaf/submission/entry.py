@@ -1,6 +1,8 @@
 """One record of a submission, read and resolved: what the rules are checked on."""
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +16,10 @@ from metaleaf.environment_records import EnvironmentRecord
 from metaleaf.environment_run import COLUMNS
 from metaleaf.errors import DataError, UserError
 from metaleaf.evaluate import CLIENT_COLUMNS
+from metaleaf.execute import Settings
 from metaleaf.recorded import config_of
 from metaleaf.records import Head, Label, Part, Record, Stored, environments_in, read_record
+from metaleaf.submission.files import LIMITS
 from metaleaf.submission.problem import Problem
 
 COUNTS = ("n_support", "n", "correct", "correct_after", "majority", "step", "draw", "rounds")
@@ -76,6 +80,17 @@ def read(folder: Path, paths: Iterable[Path]) -> tuple[list[Entry], list[Problem
     return entries, problems
 
 
+def read_one(path: Path) -> Entry:
+    """The single record at `path`, its files looked at before any is read. Errors as of `entry`."""
+    for suffix in (".json", ".clients.csv", ".rounds.csv"):
+        file = path.with_suffix(suffix)
+        if path.suffix != ".json" or not file.is_file():
+            raise DataError(f"there is no {file.name} in {file.parent}: give a record, .../seed-<n>.json.")
+        if file.stat().st_size > LIMITS[file.suffix]:
+            raise DataError(f"{file} has more than {LIMITS[file.suffix]:,} bytes.")
+    return entry(path, str(path))
+
+
 def entry(path: Path, where: str) -> Entry:
     """The record whose JSON is at `path`; DataError if it is none, ConfigError if its configuration is none here."""
     kind = EnvironmentRecord if _of_new_environments(path) else Record
@@ -96,6 +111,13 @@ def entry(path: Path, where: str) -> Entry:
     except ValidationError as error:
         raise DataError(explain(error, "the record")) from None
     return Entry(where, record, config, made, clients, record.rounds)
+
+
+def as_recorded(settings: Settings, made: Engine) -> Settings:
+    """With the record's engine and threads where the settings leave them open and this machine has as many."""
+    threads = made.threads if made.threads and made.threads <= (os.cpu_count() or 1) else None
+    mode = made.mode if settings.mode == "auto" else settings.mode
+    return replace(settings, mode=mode, threads=settings.threads or threads)
 
 
 def _counts(column: "pd.Series[Any]") -> bool:

@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 from metaleaf.submission.problem import Problem
 
-LIMITS = {".json": 4 << 20, ".csv": 256 << 20}
-"""Largest size of a file in bytes. The largest table so far has 0.4 MiB; one of 3,550 test writers would have 50."""
+LIMITS = {".json": 4 << 20, ".csv": 256 << 20, ".safetensors": 1 << 30}
+"""Largest size of a file in bytes. The largest table so far has 0.4 MiB; one of 3,550 test writers would have 50. Two
+models of LEAF's CNN with one's Adam moments would have 100.
+"""
 
 MOST = 100_000
 """Files at most."""
 
 _LABEL = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-_RECORD = re.compile(rf"{_LABEL}/{_LABEL}/[0-9a-f]{{12}}/seed--?\d+(\.json|\.clients\.csv|\.rounds\.csv)")
+_RECORD = re.compile(rf"{_LABEL}/{_LABEL}/[0-9a-f]{{12}}/seed--?\d+(\.json|\.clients\.csv|\.rounds\.csv|\.safetensors)")
 _TRIAL = re.compile(rf"tuning/{_LABEL}/{_LABEL}/[0-9a-f]{{12}}-seed--?\d+\.json")
 _REPORT = "report"
 """Is made anew from the records by whoever takes a submission, and not looked at."""

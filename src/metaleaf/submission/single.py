@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from metaleaf.config import digest
 from metaleaf.run import COSTS
+from metaleaf.saved import is_named, state_path
 from metaleaf.submission.entry import Entry
 
 Rule = Callable[[Entry], Iterator[str]]
@@ -78,4 +79,21 @@ def selected(entry: Entry) -> Iterator[str]:
         yield f"selected_round is {content.selected_round}, but round {best:.0f} has the best validation_after"
 
 
-RULES: dict[str, Rule] = {"place": place, "hash": config_hash, "rounds": rounds, "selected": selected}
+def saved(entry: Entry) -> Iterator[str]:
+    """A saved model beside the record is the one that it names; it need not be there."""
+    path, about = state_path(entry.record.path), entry.content.saved
+    if not path.exists():
+        return
+    if about is None:
+        yield f"{path.name} lies beside it, but the record keeps no model"
+    elif not is_named(path, about):
+        yield f"{path.name} is not the file that the record names, by its size and SHA-256"
+
+
+RULES: dict[str, Rule] = {
+    "place": place,
+    "hash": config_hash,
+    "rounds": rounds,
+    "selected": selected,
+    "saved": saved,
+}
