@@ -7,6 +7,8 @@ Deviations: v starts at the global model of the round in which the client is fir
 open), and takes as many local steps as w, at the same rate. The strength is one for all clients (the paper can also
 choose each client's by its validation set). New clients, which the paper does not have, start v at the global model
 and train it on their support set in the same way.
+
+A participant uses v as its last round left it (before: w); one that was never sampled has none but w.
 """
 
 from collections.abc import Iterator
@@ -53,6 +55,11 @@ class Ditto(FedAvg):
             gradient=proximal(task, params, self.strength),
         )
         return Reply(super().client(task, params, episode), own)
+
+    def personal(self, task: Task, params: Params, episode: Episode) -> Iterator[Params]:
+        """The global model, then the own one."""
+        yield params
+        yield episode.memory
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
         """Training of an own model on the support set, an epoch a step."""

@@ -4,8 +4,9 @@ Li, Jiang, Zhang, Kamp, Dou (2021), arXiv 2102.07623. Here the layers normalise 
 (`metaleaf.models.BatchNorm`), so what stays with a client are scale and bias; the paper's clients also keep running
 statistics, which these layers do not have. On a model without normalisation layers it is FedAvg.
 
-A client keeps the parameters it ended its last round with. A new client starts from the common initial ones, which
-follow from the seed, and learns them by gradient descent on its support set with everything else held still.
+A client keeps the parameters it ended its last round with, and as a participant uses the global model with them
+(before: with the common initial ones, which follow from the seed). A new client starts from the common initial ones,
+and learns them by gradient descent on its support set with everything else held still.
 """
 
 from collections.abc import Iterator
@@ -42,6 +43,11 @@ class FedBN(FedAvgMeta):
         update = super().client(task, {**shared, **episode.memory}, episode)
         sent, own = task.split(update, "norm")
         return Reply(sent, subtract(episode.memory, own))
+
+    def personal(self, task: Task, shared: Params, episode: Episode) -> Iterator[Params]:
+        """The shared parameters with the common initial normalisation, then with the client's own."""
+        yield {**shared, **self.memory(task, shared)}
+        yield {**shared, **episode.memory}
 
     def adapt(self, task: Task, shared: Params, support: Shots) -> Iterator[Params]:
         """Gradient descent on the support set by the normalisation parameters, if there are any."""

@@ -7,6 +7,9 @@ All heads start from the same random one, which costs nothing to send as it foll
 that head on its support set and leaves the body as it is, as the paper does with new clients. On a model that is only a
 head (logistic regression) nothing is shared, and FedRep is local training. The server averages by FedAvg's optimizer;
 the paper's local momentum is ``client_optimizer``'s.
+
+A participant uses the body under the head that its last round left it (before: under the common first one, which one
+that was never sampled still has).
 """
 
 from collections.abc import Iterator
@@ -57,6 +60,11 @@ class FedRep(FedAvg):
             rate=self.decay**episode.round,
         )
         return Reply(super().client(task.holding(head), body, episode), head)
+
+    def personal(self, task: Task, body: Params, episode: Episode) -> Iterator[Params]:
+        """The body under the common first head, then under the client's own."""
+        yield {**body, **self.memory(task, body)}
+        yield {**body, **episode.memory}
 
     def adapt(self, task: Task, body: Params, support: Shots) -> Iterator[Params]:
         """Training of a head on the support set, an epoch a step."""

@@ -5,7 +5,8 @@ HypCluster of Mansour, Mohri, Ro, Suresh (2020), arXiv 2002.10619. All models tr
 up; the server averages what was made of each model, and a model that nobody picked stays as it is.
 
 A new client picks by the loss on its support set. The model "before adaptation" is already the picked one, for none
-of the models is anybody's before; `adapt_steps` steps of fine-tuning may follow (none in the papers).
+of the models is anybody's before; `adapt_steps` steps of fine-tuning may follow (none in the papers). A participant
+picks by the loss on its data, as it does in every round.
 
 Deviations: the models start from independent random initialisations, once (Ghosh et al. restart several times);
 weights within a cluster are in proportion to the protocol's.

@@ -4,7 +4,7 @@ Marfoq, Neglia, Vidal, Kameni (2022), arXiv 2111.09360. Training is FedAvg. A ne
 model's head reads) and labels of its support set; the `k` nearest to a new example vote with weights exp(-d^2 /
 (width * scale)), d the Euclidean distance between features and width their number, as the authors' experiments
 normalise it. The prediction is share * vote + (1 - share) * softmax of the model; share 0 gives the global model's,
-which is what "before adaptation" means here.
+which is what "before adaptation" means here. A participant remembers its data, as the paper's clients do.
 
 Deviation: one `share` for all clients, tuned like any hyper-parameter (the paper's lambda is tuned at each client).
 """

@@ -7,7 +7,8 @@ gradient travel down, and v, the difference and the embedding network's gradient
 here the client computes theta and v's gradient itself, so its FLOPs contain h.
 
 A new client gets h of its support set's embedding, without training. So there is no model "before adaptation": the
-first one is the written one. `adapt_steps` steps of fine-tuning may follow (none in the paper).
+first one is the written one. `adapt_steps` steps of fine-tuning may follow (none in the paper). A participant's is
+written for its data, as in every round.
 
 The embedding network is the model's own body (another random draw; it is trained), then a perceptron over the features
 and the label, one-hot: so it reads whatever the model reads. The paper's has the client model's architecture, too, with

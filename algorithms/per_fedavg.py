@@ -4,7 +4,8 @@ Fallah, Mokhtari, Ozdaglar (2020), arXiv 2002.07948, Algorithm 1. A local step d
 client's data: from D an inner step w' = w - inner_lr * grad f(w; D), from D' the gradient g at w', and from D'' the
 product of the Hessian at w with g, so that w moves by -client_lr * (g - inner_lr * H g). ``hf``, the default and the
 better one in the paper, takes that product as a central difference of gradients, [grad f(w + delta g; D'') - grad
-f(w - delta g; D'')] / 2 delta; ``fo`` leaves it out. A new client takes one step of the inner kind.
+f(w - delta g; D'')] / 2 delta; ``fo`` leaves it out. A new client takes one step of the inner kind, and so does a
+participant on its data, as the paper evaluates.
 
 Batches always have `batch_size` rows: the first ones of a random order, which starts over where the client has fewer.
 

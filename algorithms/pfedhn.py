@@ -9,6 +9,8 @@ A new client fits an embedding to its support set, phi held fixed, from the mean
 (which is "before adaptation"). Either it was sent h once, many times the size of a model, or every step sends it a
 model and takes a gradient: no algorithm's traffic of adaptation is counted, but this one has some.
 
+A participant uses the model that is written from its own embedding (before: from the mean embedding).
+
 Deviations: a round has a cohort: phi follows the weighted mean of the clients' products, each embedding its own
 client's. Local training is by epochs instead of 50 batches; a new embedding follows the support loss itself instead of
 local training's difference. h starts as `metaleaf.hypernetwork` says, with a code of 8 numbers (`code`) in front of its
@@ -97,6 +99,11 @@ class PFedHN:
     def traffic(self, learned: Tree, update: Tree) -> Traffic:
         """A model down, a difference up; the server knows who it is."""
         return Traffic(update["difference"], update["difference"])
+
+    def personal(self, task: Task, learned: Tree, episode: Episode) -> Iterator[Params]:
+        """The mean embedding's model, then that of the client's own."""
+        for v in (learned["table"].mean(0), take(learned["table"], episode.client)):
+            yield hypernetwork.write(learned["network"], v)
 
     def adapt(self, task: Task, learned: Tree, support: Shots) -> Iterator[Params]:
         """The mean embedding's model, then gradient descent on the embedding."""

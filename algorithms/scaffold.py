@@ -5,7 +5,8 @@ variates, which start at zero. A client keeps its control variate c_i, so it has
 
 Deviations: means over the cohort are weighted as the protocol says (the paper's are uniform: ``weighting = "uniform"``;
 with samples as weights c follows the c_i by the clients' examples). ``decay`` is FedAvg's. New clients, which the paper
-does not have, fine-tune the global model on their support set, without a correction, as in FedAvg(Meta).
+does not have, fine-tune the global model on their support set, without a correction, as in FedAvg(Meta). So do
+participants on their data: a control variate corrects a client towards the federation's model, not towards its own.
 """
 
 from collections.abc import Iterator

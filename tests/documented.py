@@ -22,12 +22,16 @@ WEIGHTS = [0.1, 0.2, 0.3, 0.4]
 
 
 class Outcome(NamedTuple):
-    """What two rounds of a cohort come to; scores are of the state after them, bytes of the last round."""
+    """What two rounds of a cohort come to; scores are of the state after them, bytes of the last round.
+
+    participants: the cohort's scores on their queries, as if these had been held out.
+    """
 
     state: State
     updates: list[Tree]
     memories: list[list[Tree]]
     scores: list[torch.Tensor]
+    participants: list[torch.Tensor]
     bytes_down: int
     bytes_up: int
 
@@ -97,7 +101,10 @@ def two_rounds(algorithm: Algorithm, work: Task, model: str, mode: Mode) -> Outc
         memories.append(kept)
     clients = [(e.support, e.query) for e in episodes]
     scores = runner.score(state.broadcast, clients, every_step=True)
-    return Outcome(state, updates, memories, scores, trees.nbytes(traffic.down), trees.nbytes(traffic.up))
+    if memories[-1]:
+        episodes = [e._replace(memory=kept) for e, kept in zip(episodes, memories[-1], strict=True)]
+    participants = runner.score(state.broadcast, [(e, e.query) for e in episodes], every_step=True)
+    return Outcome(state, updates, memories, scores, participants, trees.nbytes(traffic.down), trees.nbytes(traffic.up))
 
 
 def both_ways(algorithm: Any, model: str = "logistic") -> Outcome:

@@ -6,6 +6,7 @@ there. The reference numbers come from `softmax_by_hand`.
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -65,6 +66,7 @@ from metaleaf.config import build, override, resolve
 from metaleaf.engine import Mode, engine
 from metaleaf.optimizers import SGD, Adam
 from metaleaf.sequential import Sequential
+from metaleaf.shots import Scored
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 from metaleaf.vectorised import Vectorised
@@ -97,6 +99,20 @@ def copied(tree: Tree) -> Tree:
 
 def shape_of(leaf: Tensor) -> tuple[torch.Size, torch.dtype]:
     return leaf.shape, leaf.dtype
+
+
+def own(algorithm: Algorithm, work: Task, state: State, one: Any) -> Iterator[Any]:
+    """A participant's models, where the algorithm says so itself."""
+    return algorithm.personal(work, state.broadcast, one) if hasattr(algorithm, "personal") else iter(())
+
+
+def participants(algorithm: Algorithm, work: Task, broadcast: Tree, model: str) -> list[Scored]:
+    """The cohort after a round of its own, every client with what it kept; scored on its query, for want of others."""
+    episodes = remembering(algorithm, work, broadcast, cohort(model))
+    if hasattr(algorithm, "memory"):
+        kept = [algorithm.client(work, broadcast, one).memory for one in episodes]
+        episodes = [one._replace(memory=memory) for one, memory in zip(episodes, kept, strict=True)]
+    return [(one, one.query) for one in episodes]
 
 
 def assert_same(a: Tree, b: Tree) -> None:
@@ -135,21 +151,31 @@ def test_vectorised_is_one_client_at_a_time(algorithm: Algorithm, model: str) ->
     work = task(model)
     state = started(algorithm, work)
     weights = [0.1, 0.2, 0.3, 0.4]
-    clients = [(e.support, e.query) for e in cohort(model)]
+    clients: list[Scored] = [(e.support, e.query) for e in cohort(model)]
     one, all_at_once = Sequential(work, algorithm, CPU), Vectorised(work, algorithm, CPU)
     if getattr(algorithm, "federated", True):
         episodes = remembering(algorithm, work, state.broadcast, cohort(model))
         found = all_at_once.gather(state.broadcast, episodes, weights)
         assert_near(tuple(found), tuple(one.gather(state.broadcast, episodes, weights)))
         assert len(found.memories) == (4 if hasattr(algorithm, "memory") else 0)
-    for every_step in (True, False):
-        expected = one.score(state.broadcast, clients, every_step)
-        scores = all_at_once.score(state.broadcast, clients, every_step)
+    for kind, every_step in product((clients, participants(algorithm, work, state.broadcast, model)), (True, False)):
+        expected = one.score(state.broadcast, kind, every_step)
+        scores = all_at_once.score(state.broadcast, kind, every_step)
         assert_close(scores, expected, rtol=1e-9, atol=1e-12)
         for (_, query), rows in zip(RAGGED, scores, strict=True):
             assert rows.dtype == torch.float64
             assert rows.shape == (len(scores[0]), 3)
             assert rows[:, 0].tolist() == [query] * len(rows)
+
+
+@pytest.mark.parametrize(("algorithm", "model"), [case for case in CASES if case.values[1] in MODELS[:2]])
+def test_participants_in_float32_are_nearly_so(algorithm: Algorithm, model: str) -> None:
+    """Right answers the same, as no score here is near a tie; losses to the precision."""
+    work = task(model, torch.float32)
+    broadcast = started(algorithm, work).broadcast
+    clients = participants(algorithm, work, broadcast, model)
+    one, all_at_once = Sequential(work, algorithm, CPU), Vectorised(work, algorithm, CPU)
+    assert_close(all_at_once.score(broadcast, clients, True), one.score(broadcast, clients, True), rtol=1e-4, atol=1e-4)
 
 
 LOW_RANK = [case for case in CASES if case.values[1] in ("logistic", "cnn")] + [
@@ -171,9 +197,10 @@ def test_factored_weights_change_nothing(algorithm: Algorithm, model: str, monke
         found = low_rank.gather(state.broadcast, episodes, weights)
         assert not any(isinstance(leaf, factored.Factored) for leaf in trees.leaves(tuple(found)))
         assert_near(tuple(found), tuple(plain.gather(state.broadcast, episodes, weights)))
-    clients = [(e.support, e.query) for e in cohort(model)]
-    scores = low_rank.score(state.broadcast, clients, True)
-    assert_close(scores, plain.score(state.broadcast, clients, True), rtol=1e-9, atol=1e-12)
+    clients: list[Scored] = [(e.support, e.query) for e in cohort(model)]
+    for kind in (clients, participants(algorithm, work, state.broadcast, model)):
+        scores = low_rank.score(state.broadcast, kind, True)
+        assert_close(scores, plain.score(state.broadcast, kind, True), rtol=1e-9, atol=1e-12)
 
 
 def test_in_chunks_is_all_at_once() -> None:
@@ -238,7 +265,8 @@ def test_keeps_dtypes_and_shapes(name: str, dtype: torch.dtype) -> None:
         if hasattr(algorithm, "memory"):
             fresh = algorithm.memory(work, state.broadcast)
             assert trees.tree_map(shape_of, memory) == trees.tree_map(shape_of, fresh)
-        for model in algorithm.adapt(work, state.broadcast, e.support):
+        (participant, _), *_ = participants(algorithm, work, state.broadcast, "logistic")
+        for model in (*algorithm.adapt(work, state.broadcast, e.support), *own(algorithm, work, state, participant)):
             if hasattr(algorithm, "predict"):
                 assert algorithm.predict(work, model, e.query.x, None).shape == (len(e.query.y), 3)
                 continue
@@ -255,6 +283,7 @@ def test_stays_on_its_device(name: str) -> None:
     update, memory = one_round(algorithm, work, state, whole)
     found = [tuple(state), update, memory, tuple(algorithm.server(state, update))]
     found += algorithm.adapt(work, state.broadcast, whole.support)
+    found += own(algorithm, work, state, whole._replace(memory=memory))
     assert {leaf.device for leaf in trees.leaves(found)} == {place}
 
 
@@ -272,6 +301,7 @@ def test_methods_are_pure(name: str) -> None:
     kept, given, sent = copied(tuple(state)), copied(first), copied(update)
     algorithm.client(work, state.broadcast, first)
     list(algorithm.adapt(work, state.broadcast, first.support))
+    list(own(algorithm, work, state, first))
     algorithm.server(state, update)
     assert_same(tuple(state), kept)
     assert_same(trees.leaves(first), trees.leaves(given))
@@ -298,6 +328,14 @@ def test_adapts_in_the_same_number_of_steps(name: str) -> None:
     broadcast = started(algorithm, work).broadcast
     models = [list(algorithm.adapt(work, broadcast, shots("logistic", n, n))) for n in (1, 2, 13)]
     assert len({len(steps) for steps in models}) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(default(name), "personal")])
+def test_participants_have_the_same_number_of_models(name: str) -> None:
+    work, algorithm = task("cnn"), default(name)
+    state = started(algorithm, work)
+    clients = participants(algorithm, work, state.broadcast, "cnn")
+    assert len({len(list(own(algorithm, work, state, one))) for one, _ in clients}) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

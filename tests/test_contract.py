@@ -36,7 +36,7 @@ def gradients(params: Params, number: int) -> list[Params]:
 
 
 def test_every_fragment_is_tested_here() -> None:
-    assert set(FRAGMENTS) == {"", "memory", "each", "predict", "traffic"}
+    assert set(FRAGMENTS) == {"", "memory", "personal", "each", "predict", "traffic"}
 
 
 def test_the_toy_is_complete() -> None:
@@ -60,6 +60,20 @@ def test_visits_are_counted() -> None:
     assert found.memories[1][0]["visits"].dtype == torch.int64
     assert_close(found.state, both_ways(toy()()).state)
     assert found.bytes_up == NUMBERS * 8, "what is kept does not travel"
+
+
+def test_participants_use_what_they_kept() -> None:
+    found, plain, work = outcome("personal"), both_ways(toy()()), task("logistic")
+    assert_close(found.state, plain.state)
+    assert_close(found.scores, plain.scores), "new clients keep nothing"
+    for i, sizes in enumerate(RAGGED):
+        one = episode("logistic", *sizes, seed=i, round_number=2)
+        start = work.params()
+        own = last(descend(work, last(descend(work, start, one.data, 0.1, 5)), one.data, 0.1, 5))
+        assert_close(found.memories[-1][i], own, rtol=1e-9, atol=1e-12)
+        expected = [work.score(model, one.query) for model in (found.state.broadcast, own)]
+        assert_close(found.participants[i], torch.stack(expected), rtol=1e-9, atol=1e-12)
+        assert_close(plain.participants[i], plain.scores[i]), "without the method, what a new client does"
 
 
 def test_the_server_takes_the_median_of_each() -> None:

@@ -20,7 +20,7 @@ from metaleaf.starter import checkout, render
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
-CODE, MEMORY, PARTS, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
+CODE, MEMORY, PERSONAL, PARTS, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
 SUITE, *_ = fenced(PAGE, "toml")
 SMALL = (
     "--options",
@@ -67,6 +67,15 @@ def test_a_client_keeps_where_it_has_moved() -> None:
     assert_close(sum(w * b for w, b in zip([0.1, 0.2, 0.3, 0.4], first, strict=True)), found.updates[0]["out.bias"])
     moved = [b - a for a, b in zip(first, second, strict=True)]
     assert_close(sum(w * b for w, b in zip([0.1, 0.2, 0.3, 0.4], moved, strict=True)), found.updates[1]["out.bias"])
+
+
+def test_a_participant_uses_its_own() -> None:
+    found = both_ways(mixed(tether(), PERSONAL)())
+    for i, sizes in enumerate(RAGGED):
+        query = episode("logistic", *sizes, seed=i, round_number=2).query
+        expected = [task("logistic").score(model, query) for model in (found.state.broadcast, found.memories[1][i])]
+        assert_close(found.participants[i], torch.stack(expected), rtol=1e-9, atol=1e-12)
+    assert [len(rows) for rows in found.scores] == [6] * 4
 
 
 def test_only_the_head_adapts() -> None:

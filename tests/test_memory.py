@@ -257,10 +257,10 @@ def test_a_run_killed_before_it_tidied_resumes_to_the_bit(
     """The checkpoint of round 4 is written, older files are still there."""
     tidy = ClientMemory.tidy
 
-    def dying(self: ClientMemory, current: Any) -> None:
-        if max(current.values()) == 4:
+    def dying(self: ClientMemory, *current: Any) -> None:
+        if max(current[0].values()) == 4:
             raise Killed
-        tidy(self, current)
+        tidy(self, *current)
 
     run, cell = started(tmp_path, *whole.kind)
     monkeypatch.setattr(ClientMemory, "tidy", dying)

@@ -68,7 +68,7 @@ def test_replayed_is_vectorised_is_one_client_at_a_time(
             if number == 3:
                 assert_near(tuple(found), tuple(one.gather(state.broadcast, episodes, WEIGHTS)))
             state, memories = algorithm.server(state, found.update), found.memories
-    for function in [replayed.scores[True], replayed.client] if getattr(algorithm, "federated", True) else []:
+    for function in [replayed.scores["adapt", True], replayed.client] if getattr(algorithm, "federated", True) else []:
         assert isinstance(function, Traced)
         assert function.trusted
         assert function.replays

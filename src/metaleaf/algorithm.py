@@ -44,13 +44,32 @@ Optional parts of the contract, each declared by being there; the fragments go i
 ``memory(task, broadcast) -> Tree``
     Clients keep something between the rounds they are sampled in: this is what one holds that never was. ``client``
     finds it in ``episode.memory`` and returns a `Reply`, what it sends and what it keeps. Memories live on disk and
-    exist only for clients that were sampled. Test clients have none, so ``adapt`` decides what a new client does::
+    exist only for clients that were sampled. Test clients have none, so ``adapt`` decides what a new client does, and
+    ``personal`` what becomes of a memory in the end::
 
         def memory(self, task, params):
             return {"visits": torch.zeros((), dtype=torch.int64, device=task.device)}
 
         def client(self, task, params, episode):
             return Reply(grad(task.loss)(params, episode.data), {"visits": episode.memory["visits"] + 1})
+
+``personal(task, broadcast, episode) -> Iterator[Params]``
+    The models that a participant, a client that trains, would use after the last round: first the one without anything
+    of its own, then one after each step, as ``adapt`` yields them; the rules for ``adapt`` hold here, too.
+    ``episode.data`` is all it trains on, ``episode.memory`` what it kept, ``episode.client`` its number. Without this
+    method a participant does with its data what a new client does with its support,
+    ``adapt(task, broadcast, episode.data)``. Own models that are trained beside the global one::
+
+        def memory(self, task, params):
+            return params
+
+        def client(self, task, params, episode):
+            own = last(descend(task, episode.memory, episode.data, 0.1, 5))
+            return Reply(grad(task.loss)(params, episode.data), own)
+
+        def personal(self, task, params, episode):
+            yield params
+            yield episode.memory
 
 ``each: ClassVar[bool] = True``
     ``server(state, replies)`` reads the cohort's updates one by one, not their mean: `Replies`, with every leaf stacked

@@ -89,6 +89,11 @@ class Protocol(Strict):
     environments: NewEnvironments | None = None
     """Given: the track of new environments. Then `rounds` and `test_supports` are not used."""
 
+    @property
+    def kept(self) -> float:
+        """Fraction of a training client's examples that it learns from."""
+        return round(1 - self.held_out, 12)
+
     @model_validator(mode="after")
     def _fractions(self) -> "Protocol":
         if not self.test_supports or not all(0 < p < 1 for p in self.test_supports):

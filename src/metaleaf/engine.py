@@ -17,7 +17,7 @@ from metaleaf.allocator import keep_freed_memory
 from metaleaf.factored import big_layers
 from metaleaf.replies import Gathered
 from metaleaf.sequential import Sequential
-from metaleaf.shots import AnyEpisode, Shots
+from metaleaf.shots import AnyEpisode, Scored
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 from metaleaf.vectorised import Vectorised
@@ -31,7 +31,7 @@ of the parameters per client fall out of the cache (measured roughly)."""
 
 
 class Engine(Protocol):
-    """Runs a plugin's `client` and `adapt` for many clients."""
+    """Runs a plugin's `client`, `adapt` and `personal` for many clients."""
 
     @property
     def mode(self) -> str:
@@ -42,10 +42,11 @@ class Engine(Protocol):
         """Run `Algorithm.client` over the cohort; the mean is by these weights, which sum to 1."""
         ...
 
-    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
-        """For each (support, query): query examples, correct, summed loss, as rows of 3 numbers.
+    def score(self, broadcast: Tree, clients: Sequence[Scored], every_step: bool) -> list[Tensor]:
+        """For each client: examples that it is scored on, correct, summed loss, as rows of 3 numbers.
 
-        Row 0 is before adapting; then a row for each adaptation step, or only for the last.
+        Row 0 is before adapting; then a row for each adaptation step, or only for the last. All clients are of one
+        kind: new ones with a support, or participants with an episode.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Score clients before and after they adapt, client by client."""
+"""Score clients before and after they adapt, client by client: new ones, and participants on what they held out."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ import torch
 from metaleaf.engine import Engine
 from metaleaf.errors import DataError
 from metaleaf.federation import Federation
-from metaleaf.shots import Shots
+from metaleaf.shots import Episode, Scored, Shots, examples
 from metaleaf.statistics import Columns, summarise
 from metaleaf.trees import Tree
 
@@ -29,25 +29,46 @@ def score_clients(
     *,
     every_step: bool = True,
 ) -> Columns:
-    """One row per client and adaptation step, with the columns of a record's clients.csv except `model`.
+    """New clients' rows, one per client and step, with the columns of a record's clients.csv except `model`.
 
     Without `every_step` there are two rows per client at most: before adaptation, and (as step 1) after all of it.
     """
-    shots = federation.support_queries(clients, support)
-    scores = torch.stack(engine.score(broadcast, shots, every_step)).numpy()
+    pairs = federation.support_queries(clients, support)
+    return _table(engine, federation, broadcast, clients, support, pairs, every_step)
+
+
+def score_participants(
+    engine: Engine, federation: Federation, broadcast: Tree, clients: Sequence[int], episodes: Sequence[Episode]
+) -> Columns:
+    """The same of training clients with these episodes, scored on what they held out; support is what they kept."""
+    pairs = list(zip(episodes, federation.held_out(clients), strict=True))
+    return _table(engine, federation, broadcast, clients, federation.protocol.kept, pairs, every_step=True)
+
+
+def _table(
+    engine: Engine,
+    federation: Federation,
+    broadcast: Tree,
+    clients: Sequence[int],
+    support: float,
+    pairs: Sequence[Scored],
+    every_step: bool,
+) -> Columns:
+    scores = torch.stack(engine.score(broadcast, pairs, every_step)).numpy()
     n, correct, loss = scores.reshape(-1, 3).T
     steps, store = scores.shape[1], federation.store
+    known = [(examples(own), query) for own, query in pairs]
     by_client = {
         "client": store.ids[np.asarray(clients)].tolist(),
         "environment": store.environments[np.asarray(clients)].tolist(),
-        "n_support": [len(held.y) for held, _ in shots],
-        "majority": [_majority(held, query) for held, query in shots],
+        "n_support": [len(own.y) for own, _ in known],
+        "majority": [_majority(own, query) for own, query in known],
     }
     by_row = {
         "support": np.full(len(n), support),
         **{name: [value for value in values for _ in range(steps)] for name, values in by_client.items()},
         "n": n.astype(np.int64),
-        "step": np.tile(np.arange(steps), len(shots)),
+        "step": np.tile(np.arange(steps), len(known)),
         "correct": correct.astype(np.int64),
         "loss": loss / np.maximum(n, 1),
     }

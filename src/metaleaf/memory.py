@@ -47,9 +47,9 @@ class ClientMemory:
         whole = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in trees.named_leaves(memory).items()}
         save_file(whole, self._path(client, number))
 
-    def tidy(self, current: Mapping[int, int]) -> None:
+    def tidy(self, *current: Mapping[int, int]) -> None:
         """Delete the files that are no longer, or not yet, a client's memory."""
-        kept = {self._path(client, number) for client, number in current.items()}
+        kept = {self._path(client, number) for rounds in current for client, number in rounds.items()}
         for path in self.folder.glob("*.safetensors"):
             if path not in kept:
                 path.unlink()

@@ -1,8 +1,8 @@
-"""One run: train an algorithm on a federation round by round, validate, then score the test clients."""
+"""One run: train an algorithm on a federation round by round, validate, score the test clients and participants."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from metaleaf.config import RunConfig
 from metaleaf.cost import ClientFlops, exchanged
 from metaleaf.engine import Mode, engine
 from metaleaf.errors import ConfigError
-from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, summaries
+from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, score_participants, summaries
 from metaleaf.federation import PARTS, Federation
 from metaleaf.memory import ClientMemory
 from metaleaf.provenance import device_facts, git_facts, versions
@@ -31,6 +31,10 @@ from metaleaf.trees import Tree
 
 COSTS = ("bytes_down", "bytes_up", "flops")
 """Columns of rounds.csv that add up over the rounds."""
+GROUP = 256
+"""Participants scored at once, at most."""
+GROUP_BYTES = 1 << 30
+"""Bytes that the memories of participants scored at once may take."""
 
 OnRound = Callable[[int, int, dict[str, float]], None]
 """Called after every round with (round, rounds, the round's row)."""
@@ -49,6 +53,8 @@ class Progress:
     diverged: str | None = None
     memories: dict[int, int] = field(default_factory=dict)
     """The round after which each client's memory was written, by client."""
+    best_memories: dict[int, int] = field(default_factory=dict)
+    """The same at the best round; empty where participants are not scored."""
 
     @property
     def round(self) -> int:
@@ -116,6 +122,9 @@ class Run:
         begun = time.monotonic()
         clients, scores = self._test(progress)
         record = self._record(progress, scores)
+        participants = None
+        if self.config.protocol.held_out:
+            participants, record["participants"] = self._participants(progress)
         record["timing"] = {
             "started": started,
             "seconds_train": progress.rows[-1]["seconds"],
@@ -124,7 +133,7 @@ class Run:
         if save and not progress.diverged:
             selected = None if progress.best_round == progress.round else progress.best
             record["saved"] = save_state(cell.state_path, progress.state, selected)
-        cell.save(record, clients, progress.rows)
+        cell.save(record, clients, progress.rows, participants)
         return record
 
     def _is_milestone(self, number: int) -> bool:
@@ -148,7 +157,7 @@ class Run:
     def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
         cohort = self.federation.cohort(number)
-        episodes = self._episodes(cohort, progress)
+        episodes = self._episodes(cohort, number, state.broadcast, progress.memories)
         update, memories = self.engine.gather(state.broadcast, episodes, self.federation.weights(cohort))
         traffic = exchanged(self.algorithm, state.broadcast, update)
         row = {
@@ -174,12 +183,15 @@ class Run:
         state = self.algorithm.server(progress.state, update)
         return self._evaluated(replace(progress, state=state), row, begun)
 
-    def _episodes(self, cohort: list[int], progress: Progress) -> list[Episode]:
-        episodes = self.federation.episodes(cohort, progress.round + 1)
+    def _episodes(
+        self, clients: Sequence[int], number: int, broadcast: Tree, written: Mapping[int, int]
+    ) -> list[Episode]:
+        """What these clients work with in round `number`, their memories of the rounds in `written`."""
+        episodes = self.federation.episodes(clients, number)
         if not hasattr(self.algorithm, "memory"):
             return episodes
-        fresh, written = self.algorithm.memory(self.task, progress.state.broadcast), progress.memories
-        found = [self.memories.get(i, written[i], fresh) if i in written else fresh for i in cohort]
+        fresh = self.algorithm.memory(self.task, broadcast)
+        found = [self.memories.get(i, written[i], fresh) if i in written else fresh for i in clients]
         return [episode._replace(memory=memory) for episode, memory in zip(episodes, found, strict=True)]
 
     def _evaluated(self, progress: Progress, row: dict[str, float], begun: float) -> Progress:
@@ -195,6 +207,7 @@ class Run:
                     best=broadcast,
                     best_round=number,
                     best_accuracy=row["validation_after"],
+                    best_memories=progress.memories if self.config.protocol.held_out else {},
                 )
         row["seconds"] = time.monotonic() - begun if number else 0.0
         return replace(progress, rows=[*progress.rows, row])
@@ -223,8 +236,32 @@ class Run:
             selected = final if same else score_clients(self.engine, self.federation, progress.best, clients, support)
             for model, table in (("final", final), ("selected", selected)):
                 scores[model][str(support)] = summaries(table)
-                tables.append({"model": np.full(len(table["n"]), model), **table})
-        return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}, scores
+                tables.append(_named(model, table))
+        return _below(tables), scores
+
+    def _participants(self, progress: Progress) -> tuple[Columns, dict[str, Any]]:
+        """Scores of all training clients on what they held out, with the memories of the model's round."""
+        if progress.diverged:
+            return dict.fromkeys(("model", *CLIENT_COLUMNS), ()), {}
+        final = self._score_participants(progress.state.broadcast, progress.round, progress.memories)
+        selected = final
+        if progress.best_round != progress.round:
+            selected = self._score_participants(progress.best, progress.best_round, progress.best_memories)
+        tables = {"final": final, "selected": selected}
+        scores = {model: summaries(table) for model, table in tables.items()}
+        return _below([_named(model, table) for model, table in tables.items()]), scores
+
+    def _score_participants(self, broadcast: Tree, number: int, written: Mapping[int, int]) -> Columns:
+        """After round `number`. In groups: all memories at once may be too much."""
+        clients = [int(i) for i in self.federation.clients["train"]]
+        fresh = self.algorithm.memory(self.task, broadcast) if hasattr(self.algorithm, "memory") else ()
+        size = max(1, min(GROUP, GROUP_BYTES // max(1, trees.nbytes(fresh))))
+        tables = []
+        for start in range(0, len(clients), size):
+            group = clients[start : start + size]
+            episodes = self._episodes(group, number + 1, broadcast, written)
+            tables.append(score_participants(self.engine, self.federation, broadcast, group, episodes))
+        return _below(tables)
 
     def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
         config, federation, last = self.config, self.federation, progress.rows[-1]
@@ -279,10 +316,11 @@ class Run:
             "best_accuracy": progress.best_accuracy,
             "diverged": progress.diverged,
             "memories": progress.memories,
+            "best_memories": progress.best_memories,
             "made_by": self._made_by(),
         }
         cell.save_checkpoint(tensors, note)
-        self.memories.tidy(progress.memories)
+        self.memories.tidy(progress.memories, progress.best_memories)
 
     def _resume(self, cell: Cell | None) -> Progress | None:
         saved = cell.load_checkpoint() if cell else None
@@ -299,5 +337,14 @@ class Run:
             note["best_round"],
             note["best_accuracy"],
             note["diverged"],
-            {int(client): number for client, number in note["memories"].items()},
+            *({int(client): number for client, number in note[key].items()} for key in ("memories", "best_memories")),
         )
+
+
+def _named(model: str, table: Columns) -> Columns:
+    return {"model": np.full(len(table["n"]), model), **table}
+
+
+def _below(tables: Sequence[Columns]) -> Columns:
+    """The tables one below the other."""
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}

@@ -14,7 +14,7 @@ from metaleaf.deferred import made
 from metaleaf.factored import Unsupported, lift, shared_matrices
 from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
-from metaleaf.shots import AnyEpisode, Episode, Shots, rows
+from metaleaf.shots import AnyEpisode, Episode, Scored, rows
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
@@ -44,7 +44,7 @@ class Sequential:
             lambda shapes: self._gather(broadcast, episodes, weights, shapes), isinstance(episodes[0], Episode)
         )
 
-    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
+    def score(self, broadcast: Tree, clients: Sequence[Scored], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
         return self._thin_or_not(lambda shapes: self._score(broadcast, clients, every_step, shapes))
 
@@ -66,9 +66,7 @@ class Sequential:
         sent, lifted = Sent(self.algorithm, weights), lift(broadcast, shapes)
 
         def work(task: Task, i: int) -> Any:
-            episode = trees.to(made(episodes[i]), self.device)
-            if shapes:
-                episode = episode._replace(memory=lift(episode.memory, shapes))
+            episode = _with_lifted_memory(trees.to(made(episodes[i]), self.device), shapes)
             with torch.no_grad():
                 return self.algorithm.client(task, lifted, episode)
 
@@ -77,21 +75,19 @@ class Sequential:
                 sent.add(part)
             return sent.gathered(self.device)
 
-    def _score(
-        self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool, shapes: Shapes
-    ) -> list[Tensor]:
+    def _score(self, broadcast: Tree, clients: Sequence[Scored], every_step: bool, shapes: Shapes) -> list[Tensor]:
         lifted = lift(broadcast, shapes)
 
         def work(task: Task, i: int) -> Tensor:
             with torch.no_grad():
-                client = trees.to(clients[i], self.device)
-                return score(task, self.algorithm, lifted, client, every_step).cpu()
+                own, query = trees.to(made(clients[i]), self.device)
+                return score(task, self.algorithm, lifted, (_with_lifted_memory(own, shapes), query), every_step).cpu()
 
         def by_client(team: Sequence[int], scores: list[Tensor]) -> dict[int, Tensor]:
             return dict(zip(team, scores, strict=True))
 
         found: dict[int, Tensor] = {}
-        sizes = [len(support.y) + len(query.y) for support, query in clients]
+        sizes = [rows(own) + rows(query) for own, query in clients]
         for scores in self._mapped(work, sizes, lifted, by_client):
             found |= scores
         return [found[i] for i in range(len(clients))]
@@ -112,3 +108,10 @@ class Sequential:
         if not shared:
             return self.crew.map(lambda task, i: after([i], [work(task, i)]), clients)
         return self.crew.map_teams(work, dealt(clients, sizes), shared, after)
+
+
+def _with_lifted_memory(client: Any, shapes: Shapes) -> Any:
+    """The client, an episode's memory with factored weights."""
+    if not shapes or not isinstance(client, Episode):
+        return client
+    return client._replace(memory=lift(client.memory, shapes))

@@ -74,10 +74,20 @@ class EnvironmentEpisode(NamedTuple):
 
 AnyEpisode = Episode | EnvironmentEpisode
 
+Scored = tuple[Shots | Episode, Shots]
+"""Whose model is scored, on which examples: a new client's, from its support, or a participant's, from its episode."""
 
-def rows(episode: AnyEpisode) -> int:
+
+def rows(client: AnyEpisode | Shots) -> int:
     """A client's size, by which a cohort is ordered; environments are of one size."""
-    return int(episode.data.y.shape[0]) if isinstance(episode, Episode) else 0
+    if isinstance(client, EnvironmentEpisode):
+        return 0
+    return int(examples(client).y.shape[0])
+
+
+def examples(client: Episode | Shots) -> Shots:
+    """What a client that is scored makes its model from: a new client its support, a participant its data."""
+    return client.data if isinstance(client, Episode) else client
 
 
 def _taken(values: Tensor, rows: Tensor) -> Tensor:

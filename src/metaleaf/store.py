@@ -86,7 +86,13 @@ class Cell:
             except FileNotFoundError:
                 continue  # a process that has just finished the cell removed the folder in between
 
-    def save(self, record: Mapping[str, Any], clients: Columns, rounds: Sequence[Mapping[str, float]]) -> None:
+    def save(
+        self,
+        record: Mapping[str, Any],
+        clients: Columns,
+        rounds: Sequence[Mapping[str, float]],
+        participants: Columns | None = None,
+    ) -> None:
         """Write the finished run, the record last, and drop its checkpoint; a saved state lies there already."""
         if "saved" not in record:
             self.state_path.unlink(missing_ok=True)  # of an earlier run of this cell
@@ -94,6 +100,8 @@ class Cell:
         by_name = {name: [row.get(name, math.nan) for row in rounds] for name in names}
         write_csv(self.folder / f"{self.stem}.clients.csv", clients)
         write_csv(self.folder / f"{self.stem}.rounds.csv", by_name)
+        if participants is not None:
+            write_csv(self.folder / f"{self.stem}.participants.csv", participants)
         write_json(self.record_path, record)
         shutil.rmtree(self.partial, ignore_errors=True)
 

@@ -16,7 +16,7 @@ from metaleaf.gradient import over
 from metaleaf.padding import batch
 from metaleaf.replies import Gathered, Sent
 from metaleaf.scoring import score
-from metaleaf.shots import AnyEpisode, Episode, Shots, rows
+from metaleaf.shots import AnyEpisode, Episode, Scored, rows
 from metaleaf.task import Task
 from metaleaf.threads import alone, side_by_side
 from metaleaf.traced import Traced
@@ -49,7 +49,8 @@ class Vectorised:
         name = type(algorithm).__name__
         self.client = Traced(_side_by_side(self._client), f"{name}.client", replay=replay)
         self.scores = {
-            every: Traced(_side_by_side(partial(self._score, every)), f"{name}.adapt", replay=replay)
+            (method, every): Traced(_side_by_side(partial(self._score, every)), f"{name}.{method}", replay=replay)
+            for method in ("adapt", "personal")
             for every in (False, True)
         }
 
@@ -61,18 +62,19 @@ class Vectorised:
             sent.add(part)
         return sent.gathered(self.device)
 
-    def score(self, broadcast: Tree, clients: Sequence[tuple[Shots, Shots]], every_step: bool) -> list[Tensor]:
+    def score(self, broadcast: Tree, clients: Sequence[Scored], every_step: bool) -> list[Tensor]:
         """See `Engine`."""
         found: dict[int, Tensor] = {}
-        groups = list(self._groups([support.y.shape[0] + query.y.shape[0] for support, query in clients]))
-        for scores in self._each(self.scores[every_step], broadcast, clients, groups, _by_client):
+        groups = list(self._groups([rows(own) + rows(query) for own, query in clients]))
+        method = "personal" if isinstance(clients[0][0], Episode) else "adapt"
+        for scores in self._each(self.scores[method, every_step], broadcast, clients, groups, _by_client):
             found.update(scores)
         return [found[i] for i in range(len(clients))]
 
     def _client(self, broadcast: Tree, episode: AnyEpisode) -> Tree:
         return self.algorithm.client(self.task, broadcast, cast(Episode, episode))
 
-    def _score(self, every_step: bool, broadcast: Tree, client: tuple[Shots, Shots]) -> Tensor:
+    def _score(self, every_step: bool, broadcast: Tree, client: Scored) -> Tensor:
         return score(self.task, self.algorithm, broadcast, client, every_step)
 
     def _each(
