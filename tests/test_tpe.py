@@ -11,6 +11,7 @@ import pytest
 from metaleaf import tpe, tune
 from metaleaf.cli import main
 from metaleaf.errors import ConfigError
+from metaleaf.execute import Outcome
 from metaleaf.suite import load_suite
 
 needs_optuna = pytest.mark.skipif(
@@ -112,7 +113,7 @@ def test_an_interrupted_tuning_is_resumed_to_the_same_trials(
     assert sorted(name.split("/")[0] for name in whole) == ["fedavg"] * 5 + ["maml"] * 5
     done, attempt = [0], tune.attempt
 
-    def killed(*words: Any) -> str:
+    def killed(*words: Any) -> Outcome:
         if done[0] == 5:
             raise KeyboardInterrupt
         done[0] += 1

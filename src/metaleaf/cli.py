@@ -21,6 +21,7 @@ from metaleaf.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from metaleaf.config import RunConfig
     from metaleaf.execute import Settings
+    from metaleaf.sources import Choice
     from metaleaf.suite import Suite
 
 
@@ -40,6 +41,10 @@ class Compute:
     """``cpu`` or ``cuda``."""
     raw: Path | None = None
     """Folder with the publisher's raw files, if data has to be prepared; then no other is looked into."""
+    again: bool = False
+    """Make again what other code has made, or what was made from other data (docs/records.md)."""
+    keep: bool = False
+    """Take it as it is."""
 
     def settings(self) -> "Settings":
         """The same, checked."""
@@ -53,7 +58,8 @@ class Compute:
             raise ConfigError(f"--device {self.device}: this machine has no CUDA device; use cpu.")
         if self.workers < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError(f"workers and threads must be at least 1, got {self.workers} and {self.threads}.")
-        return Settings(self.results, self.engine, self.device, self.workers, self.threads, self.raw)
+        how = (self.results, self.engine, self.device, self.workers, self.threads, self.raw)
+        return Settings(*how, stale=_choice(self.again, self.keep))
 
 
 @dataclass(frozen=True)
@@ -291,6 +297,8 @@ class DataCommand:
     """The only folder to look into for raw files (default: $METALEAF_RAW/<dataset>, else the publisher's URL)."""
     again: bool = False
     """Prepare anew what is there already."""
+    keep: bool = False
+    """Take what is there, though other code or other files made it."""
 
     def main(self) -> None:
         """Do it."""
@@ -305,10 +313,11 @@ class DataCommand:
         if not self.dataset:
             raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
         dataset = build("datasets", self.dataset, _assignments(self.options))
+        stale = _choice(self.again, self.keep)
         if self.action == "prepare":
-            print(prepare.prepare(self.dataset, dataset, raw=self.raw, again=self.again))
+            print(prepare.prepare(self.dataset, dataset, raw=self.raw, again=self.again, stale=stale))
         elif self.action == "stats":
-            print(prepare.stats_table(prepare.load(self.dataset, dataset, raw=self.raw)))
+            print(prepare.stats_table(prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)))
         else:
             directory = prepare.prepared_directory(self.dataset, dataset)
             prepare.verify(directory)
@@ -578,6 +587,12 @@ def _report(
         print(table.read_text(encoding="utf-8"))
     page = next((path for path in written if path.suffix == ".html"), output)
     print(f"{len(written)} files in {output}; open {page}")
+
+
+def _choice(again: bool, keep: bool) -> "Choice":
+    if again and keep:
+        raise ConfigError("--again and --keep: choose one of them.")
+    return "again" if again else "keep" if keep else "refuse"
 
 
 def _order(folder: Path) -> tuple[str, ...]:

@@ -163,6 +163,14 @@ class RunConfig(Strict):
         """12 hexadecimal digits that name the configuration."""
         return digest(self.resolved())[:12]
 
+    def algorithms(self) -> list[str]:
+        """The plugins that take part: the algorithm, and those that make what it starts from."""
+        found, start = [self.algorithm], self.start
+        while start:
+            found.append(start.name)
+            start = start.start
+        return found
+
     def build_dataset(self) -> Dataset:
         """The dataset plugin with these options."""
         return cast(Dataset, build("datasets", self.dataset, self.dataset_options))

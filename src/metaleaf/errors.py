@@ -18,6 +18,10 @@ class ConfigError(UserError):
     """A suite, an option or a name is wrong."""
 
 
+class StaleError(UserError):
+    """What is there was made by other code, or from other data, than what is there now."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist, with the nearest names that do."""
     options = sorted(known)

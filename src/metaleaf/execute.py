@@ -5,23 +5,25 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from metaleaf.config import RunConfig
 from metaleaf.display import Display
 from metaleaf.engine import Mode
-from metaleaf.errors import UserError
+from metaleaf.errors import StaleError, UserError
 from metaleaf.prepare import load
 from metaleaf.run import OnRound, Run
-from metaleaf.store import Cell
+from metaleaf.sources import REMEDY, Choice, Making, differing, of_run
+from metaleaf.store import Cell, write_json
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,26 @@ class Settings:
     raw: Path | None = None
     save: bool = False
     """Keep the trained models beside the records (`metaleaf.saved`)."""
+    stale: Choice = "refuse"
+    """What becomes of what other code has made."""
 
     def threads_per_worker(self) -> int:
         """Threads of each process: as given, or the machine's shared out."""
         return self.threads or max(1, torch.get_num_threads() // self.workers)
 
 
-Job = Callable[[Settings, RunConfig, OnRound], str]
+class Outcome(NamedTuple):
+    """How a job ended, in a few words; `note`: what it has in common with others, to be counted at the end."""
+
+    text: str
+    note: str | None = None
+
+
+UNKNOWN = "that do not say what code made them"
+SEARCHED = "whose search was made by other code"
+KEPT = "kept though made by other code or from other data"
+
+Job = Callable[[Settings, RunConfig, OnRound], Outcome]
 """Does one cell's work and says in a few words how it ended; importable by name, so that workers can run it."""
 
 
@@ -56,22 +71,60 @@ def runner(config: RunConfig) -> type[Run]:
     return EnvironmentRun
 
 
-def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
+def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome:
     """The job of a suite: one run, unless its record exists or another process is at it."""
-    cell = Cell(settings.root, config)
-    store = load(config.dataset, config.build_dataset(), raw=settings.raw)
-    if cell.done():
-        cell.check_data(store.about["data_hash"])
-        if settings.save:
-            cell.check_saved()
-        return "already finished"
+    cell, kind = Cell(settings.root, config), runner(config)
+    store = load(config.dataset, config.build_dataset(), raw=settings.raw, stale=settings.stale)
+    now = Making(store.about["data_hash"], of_run(config, kind.__module__, store.about))
+    if finished := _finished(cell, config, now, settings):
+        return finished
     with cell.claimed() as mine:
         if not mine:
-            return "left to the process that is computing it"
-        if cell.done():
-            return "already finished"
-        run = runner(config)(config, store, mode=settings.mode, device=settings.device)
+            return Outcome("left to the process that is computing it")
+        if finished := _finished(cell, config, now, settings):
+            return finished
+        note = _of_its_search(config, now, settings.stale)
+        cell.record_path.unlink(missing_ok=True)  # made by other code: from here on this cell is one under way
+        run = kind(config, store, mode=settings.mode, device=settings.device, stale=settings.stale)
         record = run.execute(cell, on_round, save=settings.save)
+    return Outcome(_in_words(record, config), note)
+
+
+def _finished(cell: Cell, config: RunConfig, now: Making, settings: Settings) -> Outcome | None:
+    """What is said of a record that is taken for finished, under the title that its suite has by now.
+
+    None if there is none, or it is to be made again; StaleError if it is of another making and nobody has chosen.
+    """
+    if not cell.done():
+        return None
+    record = cell.record()
+    differs = now.unlike(record["data"]["data_hash"], record.get("sources"))
+    if differs and settings.stale == "refuse":
+        raise StaleError(f"the record {cell.record_path} was made {differs}: {REMEDY}")
+    if differs and settings.stale == "again":
+        return None
+    if settings.save:
+        cell.check_saved()
+    if record["title"] != config.title:
+        write_json(cell.record_path, {**record, "title": config.title})
+    if differs:
+        return Outcome(f"kept, though made {differs}", KEPT)
+    return Outcome("already finished", None if record.get("sources") else UNKNOWN)
+
+
+def _of_its_search(config: RunConfig, now: Making, stale: Choice) -> str | None:
+    """What is to be said of the trials that chose a run's hyper-parameters; StaleError as for a record."""
+    if not (parts := differing((config.tuning or {}).get("sources") or {}, now.sources)):
+        return None
+    if stale == "refuse":
+        raise StaleError(
+            f"its hyper-parameters were searched by other code than what is here ({', '.join(parts)}): search again "
+            f"with `metaleaf tune {config.suite} --again`, or add --keep to take them as they are."
+        )
+    return SEARCHED
+
+
+def _in_words(record: Mapping[str, Any], config: RunConfig) -> str:
     if record["status"] == "diverged":
         return f"diverged ({record['reason']})"
     scores = record["scores"]["selected"]
@@ -85,19 +138,25 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
 def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> None:
     """Do every named job and show how each ended. One that fails does not stop the others; then UserError is raised."""
     failures: list[str] = []
+    notes: Counter[str] = Counter()
     run = _in_processes if settings.workers > 1 else _here
     for name, outcome in run(jobs, job, settings, display):
         if isinstance(outcome, Exception):
             if not isinstance(outcome, UserError):
                 display.say("".join(traceback.format_exception(outcome)).rstrip())
             failures.append(f"{name} failed: {outcome or type(outcome).__name__}")
-        display.done(name, f"failed: {outcome}" if isinstance(outcome, Exception) else outcome)
+            display.done(name, f"failed: {outcome}")
+            continue
+        display.done(name, outcome.text)
+        notes.update([outcome.note] if outcome.note else [])
+    for note, count in notes.items():
+        display.say(f"{display.what} {note}: {count}")
     if failures:
         others = f" ({len(failures) - 1} more failed; the others are kept)" if len(failures) > 1 else ""
         raise UserError(f"{failures[0]}{others}")
 
 
-Outcomes = Iterator[tuple[str, str | Exception]]
+Outcomes = Iterator[tuple[str, Outcome | Exception]]
 
 
 def _here(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> Outcomes:
@@ -108,7 +167,7 @@ def _here(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, d
             display.round(name, number, rounds, row)
 
         try:
-            outcome: str | Exception = job(settings, config, report)
+            outcome: Outcome | Exception = job(settings, config, report)
         except Exception as error:  # a plugin may fail in any way; the other jobs go on
             outcome = error
         yield name, outcome
@@ -120,12 +179,12 @@ def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Set
     pool = ProcessPoolExecutor(settings.workers, context, _start_worker, (settings, queue))
     with _listening(queue, display):
         try:
-            futures: dict[Future[str], str] = {
+            futures: dict[Future[Outcome], str] = {
                 pool.submit(_in_worker, job, settings, name, config): name for name, config in jobs
             }
             for future in as_completed(futures):
                 try:
-                    outcome: str | Exception = future.result()
+                    outcome: Outcome | Exception = future.result()
                 except BrokenProcessPool:
                     raise UserError(
                         "a worker process was killed (out of memory?); finished runs are kept: "
@@ -180,7 +239,7 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _in_worker(job: Job, settings: Settings, name: str, config: RunConfig) -> str:
+def _in_worker(job: Job, settings: Settings, name: str, config: RunConfig) -> Outcome:
     if _Worker.stopping:
         raise KeyboardInterrupt
     _Worker.busy = True

@@ -32,9 +32,10 @@ import numpy as np
 
 from metaleaf.client_store import FORMAT, ClientStore
 from metaleaf.dataset import Client, Dataset
-from metaleaf.errors import DataError
+from metaleaf.errors import DataError, StaleError
 from metaleaf.progress import Advance, progress_of
 from metaleaf.raw import RawFiles, data_home, sha256_of
+from metaleaf.sources import REMEDY, Choice, of_dataset
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds  # type: ignore[import-untyped]
@@ -65,12 +66,11 @@ def prepared_directory(name: str, dataset: Dataset) -> Path:
     return data_home() / name / f"{dataset.spec.version}-{short}"
 
 
-def load(name: str, dataset: Dataset, *, raw: Path | None = None, progress: bool = True) -> ClientStore:
+def load(
+    name: str, dataset: Dataset, *, raw: Path | None = None, progress: bool = True, stale: Choice = "refuse"
+) -> ClientStore:
     """Open a dataset; prepare it first if that has not been done. Parameters and errors as in `prepare`."""
-    directory = prepared_directory(name, dataset)
-    if not is_prepared(directory):
-        prepare(name, dataset, raw=raw, progress=progress)
-    return ClientStore.open(directory)
+    return ClientStore.open(prepare(name, dataset, raw=raw, progress=progress, stale=stale))
 
 
 def is_prepared(directory: Path) -> bool:
@@ -85,21 +85,29 @@ def prepare(
     raw: Path | None = None,
     download: bool = True,
     again: bool = False,
+    stale: Choice = "refuse",
     progress: bool = True,
 ) -> Path:
     """Prepare a dataset and return its folder; if it is there already, only return it.
 
     raw: a folder with the publisher's files, searched instead of ``$METALEAF_RAW``. download: whether the
     publisher's URL may be used. again: prepare anew even if it is there (when better raw files have come).
-    progress: report on stderr. DataError if raw files are missing, damaged or unsafe, if a client is
-    malformed, or if the disk is full; nothing half-written stays. A client without examples is left out and
+    stale: what to do with prepared data that the plugin's present code did not make. progress: report on stderr.
+    StaleError if such data is there and is to be refused. DataError if raw files are missing, damaged or unsafe, if a
+    client is malformed, or if the disk is full; nothing half-written stays. A client without examples is left out and
     named in the manifest.
 
     Safe to run twice at once: the second waits for the first and uses what it made.
     """
     target = prepared_directory(name, dataset)
+
+    def will_do() -> bool:
+        return not again and is_prepared(target) and _accepted(target, dataset, stale)
+
+    if will_do():
+        return target
     with _only_one(target, progress):
-        if is_prepared(target) and not again:
+        if will_do():  # by now: another process has prepared it
             return target
         # Under the lock, a folder of this name is what a killed process has left.
         staging = target.with_name(f"{target.name}.partial")
@@ -115,6 +123,24 @@ def prepare(
         finally:
             _remove(staging)
     return target
+
+
+def _accepted(directory: Path, dataset: Dataset, stale: Choice) -> bool:
+    """Whether to take what is prepared; StaleError if it is outdated and nobody has chosen."""
+    before, now = _manifest(directory).get("source_hash"), of_dataset(dataset)
+    if before is None or now is None or before == now:
+        return True
+    outdated = f"{directory} was prepared by other code than the dataset's plugin has now"
+    if stale == "refuse":
+        raise StaleError(f"{outdated}: {REMEDY}")
+    if stale == "keep" and directory not in _kept:
+        _kept.add(directory)
+        print(f"metaleaf: {outdated}; it is kept.", file=sys.stderr)
+    return stale == "keep"
+
+
+_kept: set[Path] = set()
+"""What has been said to be kept."""
 
 
 def tfds_builder(
@@ -387,6 +413,7 @@ def _about(folder: Path, name: str, dataset: Dataset, seen: _Seen, raw: RawFiles
         "samples": sum(seen.counts),
         "empty_clients": seen.empty,
         "data_hash": _data_hash(hashes),
+        "source_hash": of_dataset(dataset),
         "hashes": hashes,
         "records": {path.relative_to(folder).as_posix(): sha256_of(path) for path in records},
         "raw": [used._asdict() for used in raw.used()],

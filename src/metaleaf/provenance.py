@@ -10,11 +10,21 @@ from typing import Any
 import torch
 
 import metaleaf
+from metaleaf import registry
+from metaleaf.config import RunConfig
+
+
+def versions(config: RunConfig | None = None) -> dict[str, str]:
+    """Versions of Python, metaleaf and the packages that the numbers pass through, a run's plugins' included."""
+    if config is None:
+        return _versions()
+    plugins = [("datasets", config.dataset), *(("algorithms", name) for name in config.algorithms())]
+    found = (registry.distribution(kind, name) for kind, name in plugins)
+    return _versions() | {distribution.name: distribution.version for distribution in found if distribution}
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Versions of Python, metaleaf and the packages that the numbers pass through."""
+def _versions() -> dict[str, str]:
     found = {
         "python": platform.python_version(),
         "metaleaf": metaleaf.__version__,

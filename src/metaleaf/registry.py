@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +38,12 @@ def plugin(kind: str, name: str) -> type[Any]:
         found: type[Any] = _third_party(kind)[name].load()
         return found
     raise unknown(kind[:-1], name, names(kind))
+
+
+def distribution(kind: str, name: str) -> Distribution | None:
+    """The installed package that a plugin came with; None if it is metaleaf's own."""
+    point = None if name in _builtin(kind) else _third_party(kind).get(name)
+    return point.dist if point else None
 
 
 def _plugin_class(module: ModuleType, method: str) -> type[Any]:

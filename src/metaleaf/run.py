@@ -16,7 +16,7 @@ from metaleaf.client_store import ClientStore
 from metaleaf.config import RunConfig
 from metaleaf.cost import ClientFlops, exchanged
 from metaleaf.engine import Mode, engine
-from metaleaf.errors import ConfigError
+from metaleaf.errors import ConfigError, StaleError
 from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, score_participants, summaries
 from metaleaf.federation import PARTS, Federation
 from metaleaf.memory import ClientMemory
@@ -24,6 +24,7 @@ from metaleaf.provenance import device_facts, git_facts, versions
 from metaleaf.saved import save_state
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode
+from metaleaf.sources import REMEDY, Choice, Sources, differing, of_run
 from metaleaf.statistics import Columns
 from metaleaf.store import SCHEMA, Cell
 from metaleaf.task import Task
@@ -63,10 +64,22 @@ class Progress:
 
 
 class Run:
-    """A configured run on a prepared dataset. Same configuration, machine and threads: the same bits."""
+    """A configured run on a prepared dataset. Same configuration, machine and threads: the same bits.
 
-    def __init__(self, config: RunConfig, store: ClientStore, *, mode: Mode = "auto", device: str = "cpu") -> None:
-        self.config, self.store = config, store
+    stale: what becomes of a checkpoint that other code has made; StaleError if that is to refuse it.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        store: ClientStore,
+        *,
+        mode: Mode = "auto",
+        device: str = "cpu",
+        stale: Choice = "refuse",
+    ) -> None:
+        self.config, self.store, self.stale = config, store, stale
+        self.sources: Sources = of_run(config, type(self).__module__, store.about)
         self.spec = store.about["spec"]
         self.federation = self._federation()
         self.algorithm = config.build_algorithm()
@@ -291,7 +304,8 @@ class Run:
             "selected_round": progress.best_round,
             "cost": {key: int(last[key]) for key in COSTS},
             "scores": scores,
-            "versions": versions(),
+            "sources": self.sources,
+            "versions": versions(config),
             "git": git_facts(),
             "device": device_facts(self.device),
             "engine": {"mode": self.engine.mode, "threads": torch.get_num_threads()},
@@ -305,7 +319,8 @@ class Run:
             "split": self.federation.split_hash(),
             "engine": self.engine.mode,
             "device": device_facts(self.device),
-            "versions": versions(),
+            "sources": self.sources,
+            "versions": versions(self.config),
         }
 
     def _checkpoint(self, cell: Cell, progress: Progress) -> None:
@@ -322,9 +337,25 @@ class Run:
         cell.save_checkpoint(tensors, note)
         self.memories.tidy(progress.memories, progress.best_memories)
 
+    def _goes_on_from(self, made_by: dict[str, Any]) -> bool:
+        """Whether to go on from a checkpoint made by that; StaleError if only the code differs and nobody has chosen.
+
+        Afterwards the run's sources are those which both have.
+        """
+        if {**made_by, "sources": None} != {**self._made_by(), "sources": None}:
+            return False
+        before = made_by.get("sources") or {}
+        differs = differing(before, self.sources)
+        if differs and self.stale == "refuse":
+            raise StaleError(f"its checkpoint was made by other code ({', '.join(differs)}): {REMEDY}")
+        if differs and self.stale == "again":
+            return False
+        self.sources = {part: now if before.get(part) == now else None for part, now in self.sources.items()}
+        return True
+
     def _resume(self, cell: Cell | None) -> Progress | None:
         saved = cell.load_checkpoint() if cell else None
-        if saved is None or saved[1].get("made_by") != self._made_by():
+        if saved is None or not self._goes_on_from(saved[1].get("made_by") or {}):
             return None
         tensors, note = saved
         shape = self._initial_state()

@@ -14,6 +14,7 @@ from metaleaf.config import RunConfig, Start, digest
 from metaleaf.errors import ConfigError
 from metaleaf.provenance import device_facts, versions
 from metaleaf.raw import data_home
+from metaleaf.sources import of_run
 from metaleaf.store import write_atomically
 from metaleaf.task import Params
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def start_params(run: "EnvironmentRun") -> Params:
     """The parameters that the run's configured start reaches."""
     config = _config(run.config)
-    made_by = [run.store.about["data_hash"], versions(), device_facts(run.device)]
+    sources = of_run(config, type(run).__module__, run.store.about)
+    made_by = [run.store.about["data_hash"], sources, versions(config), device_facts(run.device)]
     key = digest([config.resolved(), config.seed, *made_by])
     path = data_home() / "starts" / f"{key[:24]}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,19 +40,16 @@ class Cell:
         """Whether the record exists; it is written last, so then everything does."""
         return self.record_path.exists()
 
-    def check_data(self, data_hash: str) -> None:
-        """DataError if the finished record was made from other data than what is prepared now."""
+    def record(self) -> dict[str, Any]:
+        """The finished record; DataError if it lacks what says how it was made."""
         try:
-            recorded = json.loads(self.record_path.read_text())["data"]["data_hash"]
+            found: dict[str, Any] = json.loads(self.record_path.read_text())
+            found["data"]["data_hash"], dict(found.get("sources") or {}), found["title"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"the record {self.record_path} is damaged ({error}): delete it to run it again."
             ) from error
-        if recorded != data_hash:
-            raise DataError(
-                f"the record {self.record_path} was made from other data than what is prepared now "
-                f"(hash {recorded[:12]}, now {data_hash[:12]}): delete it, or use another results folder."
-            )
+        return found
 
     def check_saved(self) -> None:
         """DataError if the finished record's run did not keep its model, which was asked for now."""

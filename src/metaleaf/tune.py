@@ -11,7 +11,7 @@ accuracy in the validation environments after each of `validation_rounds`. Test 
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ import numpy as np
 from metaleaf import registry, tpe
 from metaleaf.algorithm import Space
 from metaleaf.config import RunConfig
-from metaleaf.errors import ConfigError, DataError
-from metaleaf.execute import Settings, runner
+from metaleaf.errors import ConfigError, DataError, StaleError
+from metaleaf.execute import KEPT, UNKNOWN, Outcome, Settings, runner
 from metaleaf.prepare import load
 from metaleaf.run import OnRound
 from metaleaf.seeds import derive
+from metaleaf.sources import REMEDY, Making, common, of_run
 from metaleaf.store import write_json
 from metaleaf.suite import Suite, Tuning
 
@@ -139,25 +140,35 @@ def _named(suite: Suite, dataset: str, algorithm: str, changes: dict[str, Any]) 
     return f"{dataset} {algorithm} ({values})", trial_config(suite, dataset, algorithm, changes)
 
 
-def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
+def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome:
     """The job of a tuning: train and validate one trial, unless its outcome exists."""
-    path = trial_path(settings.root, config)
-    if not path.exists():
-        store = load(config.dataset, config.build_dataset(), raw=settings.raw)
-        progress = runner(config)(config, store, mode=settings.mode, device=settings.device).train(on_round=on_round)
-        last = progress.rows[-1]
-        outcome = {
-            "changes": (config.tuning or {})["changes"],
-            "config": config.resolved(),
-            "seed": config.seed,
-            "data_hash": store.about["data_hash"],
-            "score": None if progress.diverged else last["validation_after"],
-            "diverged": progress.diverged,
-            "seconds": last["seconds"],
-        }
-        write_json(path, outcome)
-    score = _read(path)["score"]
-    return "diverged" if score is None else f"validation {score:.1%}"
+    path, kind = trial_path(settings.root, config), runner(config)
+    store = load(config.dataset, config.build_dataset(), raw=settings.raw, stale=settings.stale)
+    now = Making(store.about["data_hash"], of_run(config, kind.__module__, store.about))
+    if path.exists():
+        found = _read(path)
+        differs = now.unlike(found.get("data_hash"), found.get("sources"))
+        if differs and settings.stale == "refuse":
+            raise StaleError(f"the trial {path} was made {differs}: {REMEDY}")
+        if not differs or settings.stale == "keep":
+            return Outcome(_in_words(found), KEPT if differs else None if found.get("sources") else UNKNOWN)
+    progress = kind(config, store, mode=settings.mode, device=settings.device).train(on_round=on_round)
+    last = progress.rows[-1]
+    outcome = {
+        "changes": (config.tuning or {})["changes"],
+        "config": config.resolved(),
+        "seed": config.seed,
+        **now._asdict(),
+        "score": None if progress.diverged else last["validation_after"],
+        "diverged": progress.diverged,
+        "seconds": last["seconds"],
+    }
+    write_json(path, outcome)
+    return Outcome(_in_words(outcome))
+
+
+def _in_words(outcome: Mapping[str, Any]) -> str:
+    return "diverged" if outcome["score"] is None else f"validation {outcome['score']:.1%}"
 
 
 def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, Any]:
@@ -178,12 +189,14 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
     if not finished:
         raise ConfigError(f"all {len(outcomes)} trials of {algorithm} on {dataset} diverged: give it another `space`.")
     best = max(finished, key=lambda outcome: float(outcome["score"]))
-    return {
+    found = {
         **budget(suite, dataset),
         "score": best["score"],
         "chosen": best["changes"],
         "history": [{"changes": o["changes"], "score": o["score"]} for o in outcomes],
     }
+    sources = common(outcome.get("sources") or {} for outcome in outcomes)
+    return {**found, "sources": sources} if any(sources.values()) else found
 
 
 def _tuning(suite: Suite) -> Tuning:
@@ -195,7 +208,9 @@ def _tuning(suite: Suite) -> Tuning:
 def _read(path: Path) -> dict[str, Any]:
     try:
         outcome: dict[str, Any] = json.loads(path.read_text())
-        outcome["score"], outcome["changes"]
+        dict(outcome["changes"]), dict(outcome.get("sources") or {})
+        if outcome["score"] is not None:
+            outcome["score"] = float(outcome["score"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the trial {path} is damaged ({error}): delete it and tune again.") from error
     return outcome

@@ -17,6 +17,7 @@ from metaleaf.errors import ConfigError, UserError
 from metaleaf.execute import Settings, compute, run_all
 from metaleaf.prepare import load
 from metaleaf.side_by_side import SCORES, Line, compare, heading
+from metaleaf.sources import differing
 from metaleaf.store import Cell
 from metaleaf.submission import scores, single
 from metaleaf.submission.entry import Entry, as_recorded, entry, read_one
@@ -46,7 +47,7 @@ def verify(path: Path, settings: Settings, tolerance: float) -> str:
     given = _given(path)
     _consistent(given)
     try:
-        store = load(given.config.dataset, given.config.build_dataset(), raw=settings.raw)
+        store = load(given.config.dataset, given.config.build_dataset(), raw=settings.raw, stale=settings.stale)
     except UserError as error:
         raise NotMeasured(f"cannot verify {path}: {error}") from None
     hashes = given.content.data.data_hash, str(store.about["data_hash"])
@@ -58,23 +59,33 @@ def verify(path: Path, settings: Settings, tolerance: float) -> str:
         here = _again(given, as_recorded(settings, given.made.engine), Path(folder) / "here")
         lines = [data, *compare(given, here, tolerance)]
         print(heading(), *lines, sep="\n")
+        if code := _other_code(given, here):
+            print(code)
         different = [line.what for line in lines if line.outcome == "different"]
         if different:
             only_scores = set(different) <= set(SCORES)
             shaken = _shaken(here, settings, Path(folder) / "other", tolerance) if only_scores else []
-            _refuse(path, different, shaken, tolerance)
+            _refuse(path, different, shaken, tolerance, code)
     close = any(line.outcome == "close" for line in lines)
     return f"{path} is verified, " + (f"with accuracies within {tolerance}." if close else "bit for bit.")
 
 
-def _refuse(path: Path, different: list[str], shaken: list[str], tolerance: float) -> NoReturn:
+def _other_code(given: Entry, here: Entry) -> str:
+    """Whether the record was made by the code that is here, where that is known or in doubt; a sentence, or nothing."""
+    if given.made.sources is None:
+        return "the record does not say what code made it"
+    parts = differing(given.made.sources, here.made.sources or {})
+    return f"the record was made by other code than what is here: {', '.join(parts)}" if parts else ""
+
+
+def _refuse(path: Path, different: list[str], shaken: list[str], tolerance: float, code: str) -> NoReturn:
     what = f"{path} is not what this run gives ({', '.join(different)}; tolerance {tolerance})"
     if set(different) <= set(shaken):
         raise NotMeasured(
             f"{what}, but neither is another engine here: rounding decides so much of this run that it can only be "
             "verified with the versions, machine and threads that the record names, or a wider --tolerance."
         )
-    raise Different(f"{what}.")
+    raise Different(f"{what}; {code}." if code else f"{what}.")
 
 
 def _given(path: Path) -> Entry:
@@ -98,7 +109,9 @@ def _again(given: Entry, settings: Settings, folder: Path) -> Entry:
     """The record of the run done here."""
     try:
         with Display(1) as display:
-            run_all([(given.cell, given.config)], compute, replace(settings, root=folder, workers=1), display)
+            # The data was looked at before, and how the hyper-parameters were found is not what is verified.
+            alone = replace(settings, root=folder, workers=1, stale="keep")
+            run_all([(given.cell, given.config)], compute, alone, display)
     except UserError as error:
         raise NotMeasured(f"cannot verify {given.where}: {error}") from None
     path = Cell(folder, given.config).record_path

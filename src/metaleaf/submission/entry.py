@@ -40,6 +40,7 @@ class Made(Part):
     git: dict[str, Label | bool | None]
     device: dict[str, Label | bool | NonNegativeInt]
     engine: Engine
+    sources: dict[Label, Label | None] | None = None  # our oldest records do not say
 
 
 class Entry(NamedTuple):

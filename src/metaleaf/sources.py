@@ -1,0 +1,256 @@
+"""What code a number rests on: a hash of the syntax trees of the files that decide it, in four named parts.
+
+`algorithm`, `dataset`, `model`: the plugin's module, and what it imports of its own package and of metaleaf, and what
+these import. `harness`: metaleaf's own files that a run imports, but for those that only show, store or describe
+(UNDECIDING). What `harness` has is not in `algorithm` and `model`, too.
+
+Comments, docstrings, imports for type checkers and formatting are not in a tree, so they may change; nor do positions,
+names of folders and the version of Python count. Nothing is imported for this. A file is read once for as long as its
+module stays imported: the hash is that of the code which runs, not of what was written over it since.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from metaleaf import registry
+from metaleaf.config import RunConfig
+from metaleaf.dataset import Dataset
+
+PARTS = ("algorithm", "dataset", "model", "harness")
+
+Sources = dict[str, str | None]
+"""A SHA-256 for each of PARTS, hexadecimal; None where it is not known."""
+
+Choice = Literal["refuse", "again", "keep"]
+"""What to do with what other code has made: refuse it with a sentence, make it again, or take it as it is."""
+
+MIXED = "mixed"
+"""In place of a hash: several things were made by different code."""
+
+REMEDY = "add --again to make it again, or --keep to take it as it is."
+
+MODELS = "metaleaf.models"
+
+UNDECIDING = frozenset(
+    {
+        "metaleaf",  # only its version
+        "metaleaf.allocator",
+        "metaleaf.config",  # makes configurations, which a record has
+        "metaleaf.dataset",  # only types
+        "metaleaf.errors",
+        "metaleaf.progress",
+        "metaleaf.provenance",
+        "metaleaf.raw",
+        "metaleaf.registry",
+        "metaleaf.saved",
+        "metaleaf.sources",
+        "metaleaf.store",
+    }
+)
+"""Modules of metaleaf that decide no number, though what decides imports them."""
+
+
+class _Module(NamedTuple):
+    """What counts of a module: its file, SHA-256 of that's tree, and the names of all that it may import."""
+
+    path: Path
+    digest: str
+    imports: frozenset[str]
+
+
+class Making(NamedTuple):
+    """What a run's numbers are made from: the hash of the data, and the sources."""
+
+    data_hash: str
+    sources: Sources
+
+    def unlike(self, data_hash: str | None, sources: Mapping[str, str | None] | None) -> str:
+        """How something that was made from those is known to be made otherwise; empty if it is not."""
+        data = ["from other data than what is prepared now"] if data_hash not in (None, self.data_hash) else []
+        parts = differing(sources or {}, self.sources)
+        code = [f"by other code than what is here ({', '.join(parts)})"] if parts else []
+        return " and ".join([*data, *code])
+
+
+def of_run(config: RunConfig, root: str, about: Mapping[str, Any]) -> Sources:
+    """The sources of a run whose class is in the module `root`, on prepared data with that manifest."""
+    harness = _closure([root], beyond={*UNDECIDING, MODELS})
+    beyond = {*UNDECIDING, *harness}
+    algorithms = [registry.plugin("algorithms", name).__module__ for name in config.algorithms()]
+    return {
+        "algorithm": _part(algorithms, beyond),
+        "dataset": about.get("source_hash"),
+        "model": _part([_model(config.model), MODELS], beyond),
+        "harness": _digest(harness),
+    }
+
+
+def of_dataset(dataset: Dataset) -> str | None:
+    """The source of a dataset plugin: a manifest's `source_hash`."""
+    return _part([type(dataset).__module__], beyond=UNDECIDING)
+
+
+def differing(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
+    """The parts in which two sources are known to differ."""
+    both = ((part, before.get(part), now.get(part)) for part in PARTS)
+    return [part for part, one, other in both if one and other and one != other]
+
+
+def common(several: Iterable[Mapping[str, str | None]]) -> Sources:
+    """For each part what all of these have; MIXED if they are known to differ, None if one does not say."""
+    found: Sources = {}
+    several = list(several)
+    for part in PARTS:
+        values = {sources.get(part) for sources in several}
+        found[part] = None if None in values else MIXED if len(values) > 1 else values.pop()
+    return found
+
+
+def _model(name: str) -> str:
+    from metaleaf import models  # only here: it imports torch
+
+    module: str = models.MODELS[name].__module__
+    return module
+
+
+def _part(roots: Sequence[str], beyond: Container[str]) -> str | None:
+    found = _closure(roots, beyond)
+    return _digest(found) if all(root in found for root in roots) else None  # a class typed into a shell has no file
+
+
+def _closure(roots: Iterable[str], beyond: Container[str]) -> dict[str, str]:
+    """The digests of all modules that these import and that count, these included, by name."""
+    todo, found = list(roots), {}
+    own = {name.partition(".")[0] for name in todo}
+    while todo:
+        name = todo.pop()
+        if name in found or name in beyond or not (module := _module(name)):
+            continue
+        top = name.partition(".")[0]
+        if top not in own and top != "metaleaf" and _installed(module.path):
+            continue
+        found[name] = module.digest
+        todo += [*module.imports, *_parents(name)]
+    return found
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _digest(modules: Mapping[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name} {modules[name]}\n" for name in sorted(modules)).encode()).hexdigest()
+
+
+@cache
+def _folders() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple(Path(sysconfig.get_path(name)).resolve() for name in names)
+
+
+def _installed(path: Path) -> bool:
+    """Whether a file belongs to a package that was installed (and has a version), or to Python."""
+    return any(path.resolve().is_relative_to(folder) for folder in _folders())
+
+
+# ------------------------------------------------------------------------------------------------------ modules
+
+_known: dict[str, tuple[ModuleSpec | None, _Module | None]] = {}
+
+
+def _module(name: str) -> _Module | None:
+    """The module of that name; None for one without a file, or a name that is none of a module."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return None
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    known = _known.get(name)
+    if known is None or known[0] is not spec:  # a module that is loaded anew gets another spec
+        path = _file(name)
+        known = _known[name] = spec, _read(name, path) if path else None
+    return known[1]
+
+
+def _file(name: str) -> Path | None:
+    """The file of a module, found without importing it."""
+    top, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # `__main__`, or a module made by hand
+        return None
+    if spec is None or not rest:
+        return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+    places = [Path(place, *rest) for place in spec.submodule_search_locations or ()]
+    suffixes = (".py", "/__init__.py", *EXTENSION_SUFFIXES)
+    files = (Path(f"{place}{suffix}") for place in places for suffix in suffixes)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _read(name: str, path: Path) -> _Module:
+    data = path.read_bytes()
+    if path.suffix != ".py":
+        return _Module(path, hashlib.sha256(data).hexdigest(), frozenset())
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    tree = _Tree(package)
+    tree.visit(ast.parse(data))
+    return _Module(path, hashlib.sha256("".join(tree.text).encode()).hexdigest(), frozenset(tree.imports))
+
+
+class _Tree:
+    """Writes a syntax tree as text, the same in every version of Python, and notes what is imported."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.text: list[str] = []
+        self.imports: set[str] = set()
+
+    def visit(self, node: Any) -> None:
+        """A node, a list of nodes, or a constant."""
+        if isinstance(node, ast.AST):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self._note(node)
+            self.text.append(type(node).__name__)
+            for field in node._fields:
+                value = getattr(node, field, None)
+                if value is not None and value != [] and field != "kind":  # versions differ in what is empty
+                    self.text.append(f"({field} ")
+                    self.visit(value)
+                    self.text.append(")")
+        elif isinstance(node, list):
+            for item in node:
+                if _is_for_checkers(item):
+                    self.visit(item.orelse)
+                elif not _is_only_text(item):
+                    self.visit(item)
+                    self.text.append(",")
+        else:
+            self.text.append(repr(node))
+
+    def _note(self, node: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(node, ast.Import):
+            self.imports.update(alias.name for alias in node.names)
+            return
+        module = node.module or ""
+        if node.level:
+            parts = self.package.split(".")
+            module = ".".join([*parts[: len(parts) - node.level + 1], *([module] if module else [])])
+        self.imports.update([module, *(f"{module}.{alias.name}" for alias in node.names)])
+
+
+def _is_only_text(node: Any) -> bool:
+    """A docstring or another bare string; also `pass`, which may stand for one."""
+    return isinstance(node, ast.Pass) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    )
+
+
+def _is_for_checkers(node: Any) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
