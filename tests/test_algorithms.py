@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from small_tasks import (
     LEARN_FROM_CLIENTS,
     RAGGED,
+    SPECS,
     cohort,
     episode,
     one_round,
@@ -66,7 +67,7 @@ from metaleaf.config import build, override, resolve
 from metaleaf.engine import Mode, engine
 from metaleaf.optimizers import SGD, Adam
 from metaleaf.sequential import Sequential
-from metaleaf.shots import Scored
+from metaleaf.shots import Episode, Scored, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 from metaleaf.vectorised import Vectorised
@@ -201,6 +202,47 @@ def test_factored_weights_change_nothing(algorithm: Algorithm, model: str, monke
     for kind in (clients, participants(algorithm, work, state.broadcast, model)):
         scores = low_rank.score(state.broadcast, kind, True)
         assert_close(scores, plain.score(state.broadcast, kind, True), rtol=1e-9, atol=1e-12)
+
+
+def cancelling(model: str, seed: int) -> Episode:
+    """Each example once with every label: what the head, whose weights are zero, learns from them cancels."""
+    classes = SPECS[model]["classes"]
+    examples, labels = shots(model, 2, seed), torch.arange(classes)
+    data = Shots(examples.x.repeat_interleave(classes, 0), labels.repeat(2), examples.seed)
+    rows = torch.arange(2 * classes)
+    parts = data.take(rows[:classes]), data.take(rows[classes:])
+    return Episode(*parts, data, torch.tensor(0.0), torch.tensor(seed))
+
+
+ADAM = {"name": "adam", "lr": 0.01}
+ADAM_ON_CLIENTS = [
+    pytest.param(
+        build("algorithms", name, {"client_optimizer": ADAM} if hasattr(default(name), "client_optimizer") else {}),
+        id=name,
+    )
+    for name in NAMES
+]
+
+
+@pytest.mark.parametrize("model", ["logistic", "cnn"])
+@pytest.mark.parametrize("algorithm", ADAM_ON_CLIENTS)
+def test_rows_that_cancel_leave_factored_weights_finite(
+    algorithm: Algorithm, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32: rounding alone decides what is left, and must not make an impossible number of it."""
+    monkeypatch.setattr(factored, "LEAST_ROWS", 1)
+    work = task(model, torch.float32)
+    params = {name: torch.zeros_like(p) if name.startswith("out.") else p for name, p in work.params().items()}
+    broadcast = algorithm.init(work, params).broadcast
+    episodes = remembering(algorithm, work, broadcast, [cancelling(model, seed) for seed in range(8)])
+    runner = engine(work, algorithm, "lowrank")
+    if getattr(algorithm, "federated", True):
+        found = runner.gather(broadcast, episodes, [1 / 8] * 8)
+        assert all(leaf.isfinite().all() for leaf in trees.leaves(tuple(found)))
+    clients: list[Scored] = [(e.support, e.query) for e in episodes]
+    scores = runner.score(broadcast, clients, True)
+    assert torch.stack(scores).isfinite().all()
+    assert runner.mode == "lowrank"
 
 
 def test_in_chunks_is_all_at_once() -> None:

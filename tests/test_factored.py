@@ -1,6 +1,10 @@
-"""Factored weights against ordinary ones, in float64: sums, layers, and derivatives up to the third."""
+"""Factored weights against ordinary ones: sums, layers, and derivatives up to the third, in float64.
+
+And in float32, bit for bit, what rules make of them that read their matrices (`reading`).
+"""
 
 import gc
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +20,7 @@ from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.engine import engine
 from metaleaf.factored import Factored, Term, Thin, Unsupported, big_layers, break_even, dense, lift
 from metaleaf.gradient import grad
+from metaleaf.optimizers import SGD, Adam, Adaptive, Optimizer
 from metaleaf.task import Task
 
 OUT, IN = 40, 60
@@ -158,6 +163,145 @@ def test_a_layer(bias: bool) -> None:
     w, plain = corrected(matrix())
     assert_close(F.linear(x, w, b), F.linear(x, plain, b))
     assert_close(F.linear(x, w - w, b), F.linear(x, torch.zeros_like(plain), b))
+
+
+# ---- reading
+
+
+def cancelling(seed: int, rows: int = 3) -> Any:
+    """A gradient in float32 whose second half is minus the first, up to rounding: of what sign its entries are."""
+    rng = torch.Generator().manual_seed(seed)
+    g, x = torch.randn(rows, OUT, generator=rng), torch.randn(rows, IN, generator=rng).relu()
+    almost = g * (1 + 1e-7 * torch.randn(rows, OUT, generator=rng))
+    return Factored(torch.empty(OUT, IN), thin=(Term(1.0, Thin(torch.cat([g, -almost]), torch.cat([x, x]))),))
+
+
+Leaves = tuple[Any, ...]
+
+
+def start32(seed: int, ordinary: bool) -> Leaves:
+    """Shared weights and three gradients: factored, or as the matrices that these are."""
+    shared = matrix(seed).float()
+    found = (lift(shared, [(OUT, IN)]), *(cancelling(3 * seed + i) for i in range(3)))
+    return tuple(leaf.matrix() for leaf in found) if ordinary else found
+
+
+RULES: list[Callable[..., Any]] = [
+    lambda a, b, c: a + c * b,
+    lambda a, b, c: a - b,
+    lambda a, b, c: torch.add(a, b, alpha=c),
+    lambda a, b, c: torch.addcmul(a, b, torch.tensor(c)),
+    lambda a, b, c: torch.tensor(c, dtype=torch.float64) * a,
+    lambda a, b, c: c * a,
+    lambda a, b, c: -a,
+    lambda a, b, c: a / c,
+    lambda a, b, c: c - a,
+    lambda a, b, c: a / torch.tensor(c, dtype=torch.float64),
+    lambda a, b, c: c * a * b,
+    lambda a, b, c: a / (b.abs() + c),
+    lambda a, b, c: (c * a * a).sqrt(),
+    lambda a, b, c: a.sign() * b,
+    lambda a, b, c: torch.where(a * b > 0, a, c * b),
+    lambda a, b, c: torch.maximum(a, b).clamp(max=c),
+    lambda a, b, c: a.detach() + a.norm() * b,
+]
+
+
+def computed(leaves: Leaves, seed: int, steps: int = 12) -> list[Any]:
+    """The leaves and what a random program makes of them and of its own results."""
+    rng, values = random.Random(seed), list(leaves)
+    for _ in range(steps):
+        values.append(rng.choice(RULES)(rng.choice(values), rng.choice(values), rng.uniform(0.01, 1)))
+    return values
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_all_that_is_read_is_what_ordinary_arithmetic_makes_of_the_matrices(seed: int) -> None:
+    """In whatever order it is read: also what was made of a gradient before anybody read that."""
+    expected = computed(start32(seed, ordinary=True), seed)
+    found = list(enumerate(computed(start32(seed, ordinary=False), seed)))
+    random.Random(-seed).shuffle(found)
+    for i, value in found:
+        own = value.matrix() if isinstance(value, Factored) else value
+        assert_close(own, expected[i], rtol=0, atol=0, equal_nan=True)
+        if isinstance(value, Factored):
+            own.zero_()
+            assert_close(value.matrix(), expected[i], rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_is_read_first_and_last_agree() -> None:
+    """A sum that is sent: in one product if nobody has read of it, and else the sum of what was read."""
+    weights, g = start32(0, ordinary=False)[:2]
+    scaled, moved = 0.001 * g, weights - 0.001 * g
+    assert torch.equal(dense(scaled * 1.0), (0.001 * g.thin[0].of.g).T @ g.thin[0].of.x)
+    read = g.abs()
+    assert torch.equal(dense(scaled).abs(), 0.001 * read)
+    assert torch.equal(dense(moved), weights.matrix() - dense(scaled))
+
+
+OPTIMIZERS: list[Optimizer] = [
+    SGD(0.1),
+    SGD(0.1, momentum=0.9, weight_decay=0.01),
+    Adam(5e-4),
+    *(Adaptive(0.1, rule) for rule in ("adam", "yogi", "adagrad")),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+def test_optimizers_do_to_gradients_whose_rows_cancel_what_they_do_to_matrices(optimizer: Optimizer) -> None:
+    for seed in range(20):
+        runs = []
+        for ordinary in (True, False):
+            weights, *gradients = start32(seed, ordinary)
+            params, state = {"w": weights}, optimizer.init({"w": weights})
+            for gradient in gradients:
+                params, state = optimizer.step(params, {"w": gradient}, state)
+            runs.append(factored._read({"params": params, "state": state}))
+        expected, found = runs
+        assert all(leaf.isfinite().all() for leaf in trees.leaves(found))
+        assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_long_chains_are_read() -> None:
+    """Longer than Python's stack is deep; and nothing is kept of what they were made of."""
+    total, step = start32(0, ordinary=False)[:2]
+    plain, gradient = start32(0, ordinary=True)[:2]
+    for _ in range(3000):
+        total, plain = total - 0.01 * step, plain - 0.01 * gradient
+    assert_close(total.matrix(), plain, rtol=0, atol=0)
+    assert total.origin is None
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_derivatives_of_what_is_read_more_than_once(order: int) -> None:
+    """By the weights, through a matrix that several uses share, and under no_grad before."""
+
+    def loss(params: Any) -> Tensor:
+        w, twice = params["w"], 2 * params["w"]
+        with torch.no_grad():
+            size = twice.abs().mean()
+        several = (w * twice).sum() + (w * w * twice.tanh()).mean() / size + twice.square().mean()
+        return torch.add(network(params), several)
+
+    assert_same_gradient(loss if order == 1 else descended(loss, 1, rate=0.1), thin=True)
+
+
+def test_adam_within_a_gradient() -> None:
+    """Its moments are read, and differentiated: what is read under no_grad first keeps its graph for later."""
+
+    def after(params: Any) -> Tensor:
+        optimizer = Adam(0.01, eps=0.1)
+        state = optimizer.init(params)
+        for _ in range(2):
+            slope = grad(network)(params)
+            with torch.no_grad():
+                trees.tree_map(torch.abs, slope)
+            params, state = optimizer.step(params, slope, state)
+        return network(params)
+
+    params = start()
+    expected, found = grad(after)(params), grad(after)(lift(params, [(OUT, IN)]))
+    assert_close(dense(found), expected, rtol=1e-9, atol=1e-13)
 
 
 # ---- derivatives

@@ -7,9 +7,15 @@ loss's gradient by its outputs. So what gradient descent makes of shared weights
 
 and a client never has to own (out x in) numbers, nor read and write them in every step: the layer is one product with
 the shared B and two thin ones, y = x B' + a (x X') G. `Factored` is a tensor of that form. It knows addition,
-subtraction and scaling by a number, so plain tree arithmetic keeps it thin; whatever else is done with it sees the
-matrix, which is then made. (Added to an ordinary matrix, it becomes a single B.) It pays while the rows of all factors
-are fewer than `break_even`, after which they are summed into a B of their own.
+subtraction and scaling by a number, so plain tree arithmetic keeps it thin; whatever else is done with it reads the
+matrix, which is then made, and which it is from then on. (Added to an ordinary matrix, it becomes a single B.) It pays
+while the rows of all factors are fewer than `break_even`, after which they are summed into a B of their own.
+
+What is read is what ordinary arithmetic would make of the gradients' matrices, bit for bit: each gradient has one, and
+a sum or multiple is made of the matrices of what it is a sum or multiple of (`Origin`), not of its thin factors. For
+these round differently: where rows cancel, g and 0.1 g, each summed from its own factors, may differ in sign, and a
+rule that reads both (Adam's second moment has 0.001 g g) be negative where it cannot be. Only what nobody has read is
+summed from all factors in one product: what a client sends, and what has come to `break_even`.
 
 Gradients (`metaleaf.gradient`) come back in the same form. A variable notes what went in and came out wherever it was
 multiplied with; autograd's gradients by what came out are the G. Backward passes multiply with the weights, too (the
@@ -18,7 +24,8 @@ weights were made into a matrix, that is noted, and autograd's gradient by it co
 the order of float sums.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -105,19 +112,34 @@ class Term(NamedTuple):
 Terms = tuple[Term, ...]
 
 
+class Origin(NamedTuple):
+    """How weights were made: the rule makes their matrix of those of the parts."""
+
+    rule: Callable[..., Tensor]
+    parts: tuple["Factored", ...]
+
+
 class Factored(torch.Tensor):
-    """A matrix [out, in] as a sum of shared matrices, thin products and, while a gradient is taken, variables."""
+    """A matrix [out, in] as a sum of shared matrices, thin products and, while a gradient is taken, variables.
+
+    origin: None if it was not made of others, or has been read.
+    """
 
     matrices: Terms
     thin: Terms
     variables: Terms
+    origin: Origin | None
+    was_read: bool
 
     @staticmethod
-    def __new__(cls, like: Tensor, matrices: Terms = (), thin: Terms = (), variables: Terms = ()) -> "Factored":
+    def __new__(
+        cls, like: Tensor, matrices: Terms = (), thin: Terms = (), variables: Terms = (), origin: Origin | None = None
+    ) -> "Factored":
         """A tensor of the shape, type and device of `like`, whose values it does not have."""
         with DisableTorchFunctionSubclass():
             made: Factored = torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
-        made.matrices, made.thin, made.variables = matrices, thin, variables
+        made.matrices, made.thin, made.variables, made.origin = matrices, thin, variables, origin
+        made.was_read = False
         return made
 
     @classmethod
@@ -135,7 +157,7 @@ class Factored(torch.Tensor):
                 return func(*args, **kwargs)
         if (_writes(func) and args and isinstance(args[0], Factored)) or isinstance(kwargs.get("out"), Factored):
             raise Unsupported(f"{func.__name__} would change factored weights in place: change a clone() of them.")
-        return func(*dense(tuple(args)), **dense(kwargs))
+        return func(*_read(tuple(args)), **_read(kwargs))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -151,27 +173,64 @@ class Factored(torch.Tensor):
         return sum(len(term.of.x) for term in self.thin)
 
     def matrix(self, own: bool = True) -> Tensor:
-        """The weights as an ordinary tensor [out, in]; a gradient through it is found, too.
+        """The weights as an ordinary tensor [out, in], which they are from now on; a gradient through it is found, too.
 
-        own: nobody else's; otherwise it is only to be read, and may lie in a shared matrix's memory.
+        own: nobody else's; otherwise it is only to be read.
         """
-        whole = self._sum()
-        if any(whole is term.of for term in self.matrices):
-            whole = whole.clone() if own else whole.view_as(whole)
+        whole = self.whole()
         variables = [term for term in self.variables if term.of.open] if torch.is_grad_enabled() else []
-        if not variables:
-            return whole
-        whole = whole if whole.requires_grad else whole.requires_grad_()
-        for scale, variable in variables:
-            variable.note(Whole(scale, whole))
-        return whole.view_as(whole)
+        if variables:
+            # Gradients are taken by this use alone: what else the matrix is used for has uses of its own.
+            whole = whole.view_as(whole) if whole.requires_grad else whole.detach().requires_grad_()
+            for scale, variable in variables:
+                variable.note(Whole(scale, whole))
+        return whole.clone() if own else whole.view_as(whole)
 
-    def summed(self) -> "Factored":
-        """The same with one matrix and nothing thin."""
-        return Factored(self, (Term(1.0, self._sum()),), (), self.variables)
+    def whole(self) -> Tensor:
+        """The matrix of all but the variables, made when it is first asked for; never to be changed."""
+        waiting = [self]  # a stack of our own: long training makes longer chains than Python's would hold
+        while waiting:
+            missing = [part for part in reversed(waiting[-1].parts) if not part._is_whole]
+            waiting += missing
+            if not missing:
+                waiting.pop()._make_whole()
+        return self.matrices[0].of  # type: ignore[no-any-return]
+
+    @property
+    def parts(self) -> tuple["Factored", ...]:
+        """What they were made of."""
+        return self.origin.parts if self.origin else ()
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.origin is None and not self.thin and len(self.matrices) == 1 and _is_one(self.matrices[0].scale)
+
+    def _make_whole(self) -> None:
+        """Become a single matrix, what it was made of being so already."""
+        if self._is_whole:
+            return
+        with torch.enable_grad():  # or a later reader's gradients would end here
+            matrices = [part.matrices[0].of for part in self.parts]
+            whole = self.origin.rule(*matrices) if self.origin else self._sum()
+        self.matrices, self.thin, self.origin, self.was_read = (Term(1.0, whole),), (), None, True
+
+    def total(self, own: bool = True) -> Tensor:
+        """The same where only sums are made: in one product, unless a matrix has been made of anything in it."""
+        whole = self.whole() if any(weights.was_read for weights in self._ancestors()) else self._sum()
+        return whole.clone() if own and any(whole is term.of for term in self.matrices) else whole
+
+    def _ancestors(self) -> Iterator["Factored"]:
+        """All that it was made of, and itself."""
+        seen, waiting = {id(self)}, [self]
+        while waiting:
+            weights = waiting.pop()
+            yield weights
+            new = [part for part in weights.parts if id(part) not in seen]
+            seen |= {id(part) for part in new}
+            waiting += new
 
     def _sum(self) -> Tensor:
-        """Of all but the variables; if there is only one matrix in it, that one itself."""
+        """Of all terms but the variables; if there is only one matrix in it, that one itself."""
         whole: Tensor | None = None
         for scale, matrix in self.matrices:
             whole = _plus(whole, matrix, scale)
@@ -188,7 +247,8 @@ class Factored(torch.Tensor):
 
     def as_variable(self) -> "Factored":
         """The same with a new variable in it, which is its last."""
-        return Factored(self, self.matrices, self.thin, (*self.variables, Term(1.0, Variable())))
+        variables = (*self.variables, Term(1.0, Variable()))
+        return Factored(self, self.matrices, self.thin, variables, Origin(lambda matrix: matrix, (self,)))
 
 
 def lift(tree: Tree, shapes: Iterable[tuple[int, int]]) -> Tree:
@@ -208,7 +268,11 @@ def shared_matrices(tree: Tree) -> list[Tensor]:
 
 
 def dense(tree: Tree) -> Tree:
-    """The tree with ordinary tensors only."""
+    """The tree with ordinary tensors only, when a client has done its work."""
+    return tree_map(lambda leaf: leaf.total() if isinstance(leaf, Factored) else leaf, tree)
+
+
+def _read(tree: Tree) -> Tree:
     return tree_map(lambda leaf: leaf.matrix() if isinstance(leaf, Factored) else leaf, tree)
 
 
@@ -315,18 +379,27 @@ def _plus(whole: Tensor | None, matrix: Tensor, scale: Number) -> Tensor:
     return torch.add(whole, matrix, alpha=scale)
 
 
-def _sum(a: Any, b: Any, a_scale: Number, b_scale: Number) -> Any:
-    """a_scale * a + b_scale * b of factored weights and such or an ordinary matrix."""
+def _sum(a: Any, b: Any, scale: Number) -> Any:
+    """A + scale * b of factored weights and such or an ordinary matrix."""
     like = a if isinstance(a, Factored) else b
     known = {id(term.of) for term in like.matrices}
     foreign = any(not isinstance(value, Factored) and id(value) not in known for value in (a, b))
     a, b = _as_factored(a, like), _as_factored(b, like)
     if a is None or b is None:
         return NotImplemented
-    matrices = _added(a.matrices, a_scale, b.matrices, b_scale)
-    thin = _added(a.thin, a_scale, b.thin, b_scale)
-    found = Factored(like, matrices, thin, _added(a.variables, a_scale, b.variables, b_scale))
-    return found.summed() if foreign else _of_few(found)
+    if not foreign and (_is_zero(a) or _is_zero(b)):
+        return a if _is_zero(b) else _scaled(b, scale)
+    terms = (
+        _added(a.matrices, b.matrices, scale),
+        _added(a.thin, b.thin, scale),
+        _added(a.variables, b.variables, scale),
+    )
+    found = Factored(like, *terms, Origin(partial(_plus, scale=scale), (a, b)))
+    return _as_matrix(found, found.whole()) if foreign else _of_few(found)
+
+
+def _is_zero(weights: Factored) -> bool:
+    return not (weights.matrices or weights.thin or weights.variables or weights.origin)
 
 
 def _as_factored(value: Any, like: Factored) -> Factored | None:
@@ -338,12 +411,17 @@ def _as_factored(value: Any, like: Factored) -> Factored | None:
 def _of_few(weights: Factored) -> Factored:
     """The same; summed up if it has become so many terms that it is no longer worth it."""
     few = weights.rows() <= break_even(*weights.shape) and len(weights.matrices) <= MOST_MATRICES
-    return weights if few else weights.summed()
+    return weights if few else _as_matrix(weights, weights.total(own=False))
 
 
-def _added(a: Terms, a_scale: Number, b: Terms, b_scale: Number) -> Terms:
-    """The terms of a sum: of what is in both, one term; what cancels is gone."""
-    found = {id(term.of): Term(_times(a_scale, term.scale), term.of) for term in a}
+def _as_matrix(weights: Factored, whole: Tensor) -> Factored:
+    """The same with this one matrix and nothing thin, made of nothing else."""
+    return Factored(weights, (Term(1.0, whole),), (), weights.variables)
+
+
+def _added(a: Terms, b: Terms, b_scale: Number) -> Terms:
+    """The terms of a + b_scale * b: of what is in both, one term; what cancels is gone."""
+    found = {id(term.of): term for term in a}
     for scale, of in b:
         before = found[id(of)].scale if id(of) in found else 0.0
         found[id(of)] = Term(before + _times(b_scale, scale), of)
@@ -359,39 +437,42 @@ def _is_one(scale: Number) -> bool:
 
 
 def _add(a: Any, b: Any, *, alpha: Number = 1.0) -> Any:
-    return _sum(a, b, 1.0, alpha)
+    return _sum(a, b, alpha)
 
 
 def _subtract(a: Any, b: Any, *, alpha: Number = 1.0) -> Any:
-    return _sum(a, b, 1.0, -alpha)
+    return _sum(a, b, -alpha)
 
 
 def _subtract_from(a: Any, b: Any) -> Any:
-    return _sum(b, a, 1.0, -1.0)
+    return _sum(b, a, -1.0)
 
 
 def _multiply(a: Any, b: Any) -> Any:
     factored, number = (a, b) if isinstance(a, Factored) else (b, a)
-    return _scaled(factored, number) if _is_number(number) else _element_by_element(a, b)
-
-
-def _element_by_element(a: Any, b: Any) -> Any:
-    """a * b, an ordinary tensor."""
-    first, second = (value.matrix(own=False) if isinstance(value, Factored) else value for value in (a, b))
-    return first * second
+    return _scaled(factored, number) if _is_number(number) else _as_read(a) * _as_read(b)
 
 
 def _divide(a: Any, b: Any) -> Any:
     if not isinstance(a, Factored) or not _is_number(b) or (not isinstance(b, Tensor) and b == 0):
-        return NotImplemented
-    return _scaled(a, 1.0 / (b.to(a.dtype) if isinstance(b, Tensor) else b))
+        return _as_read(a) / _as_read(b)
+    return _scaled(a, 1.0 / (b.to(a.dtype) if isinstance(b, Tensor) else b), partial(torch.div, other=b))
 
 
-def _scaled(factored: Factored, number: Any) -> Any:
-    if not _is_number(number):
-        return NotImplemented
-    parts = (_added((), 1.0, terms, number) for terms in (factored.matrices, factored.thin, factored.variables))
-    return Factored(factored, *parts)
+def _as_read(value: Any) -> Any:
+    """For operators that give a tensor of their own."""
+    return value.matrix(own=False) if isinstance(value, Factored) else value
+
+
+def _scaled(weights: Factored, number: Number, rule: Callable[..., Tensor] | None = None) -> Factored:
+    """The weights times a number; rule: the operator that says so, if it is another than torch.mul."""
+    if _is_zero(weights) or _is_one(number):
+        return weights
+    matrices, thin, variables = (
+        _added((), terms, number) for terms in (weights.matrices, weights.thin, weights.variables)
+    )
+    origin = Origin(rule or partial(torch.mul, other=number), (weights,))
+    return Factored(weights, matrices, thin, variables, origin)
 
 
 def _is_number(value: Any) -> bool:
@@ -403,7 +484,7 @@ def _is_number(value: Any) -> bool:
 def _add_product(a: Any, b: Any, c: Any, *, value: Number = 1.0) -> Any:
     """torch.addcmul: a + value * b * c, where c (or b) is a number."""
     factor, number = (b, c) if _is_number(c) else (c, b)
-    return _sum(a, factor, 1.0, _times(value, number)) if _is_number(number) else NotImplemented
+    return _sum(a, factor, _times(value, number)) if _is_number(number) else NotImplemented
 
 
 def _zeros_like(a: Factored) -> Factored:
@@ -414,12 +495,14 @@ def _detached(a: Factored) -> Factored:
     """Without variables, and constant; what is so already stays the same, by its identity."""
     if not _depends(a):
         return a
+    if a.origin and _tracked(a):
+        a.whole()  # the origin would bring the graph along
     matrices = tuple(Term(_constant(scale), _constant(of)) for scale, of in a.matrices)
     thin = tuple(
         Term(_constant(scale), Thin(of.g.detach(), of.x.detach()) if _differentiable(of) else of)
         for scale, of in a.thin
     )
-    return Factored(a, matrices, thin)
+    return Factored(a, matrices, thin, (), a.origin)
 
 
 def _constant(value: Any) -> Any:
@@ -428,9 +511,14 @@ def _constant(value: Any) -> Any:
 
 def _depends(a: Factored) -> bool:
     """Whether a gradient may have to pass through it."""
-    if a.variables or any(_differentiable(term) for term in a.matrices):
-        return True
-    return any(_differentiable((term.scale, *term.of)) for term in a.thin)
+    return bool(a.variables) or _tracked(a)
+
+
+def _tracked(a: Factored) -> bool:
+    """Whether it is part of autograd's graph."""
+    return any(_differentiable(term) for term in a.matrices) or any(
+        _differentiable((term.scale, *term.of)) for term in a.thin
+    )
 
 
 def _writes(func: Callable[..., Any]) -> bool:
