@@ -16,6 +16,7 @@ from small_tasks import LEARN_FROM_CLIENTS
 from metaleaf import trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.engine import Mode
 from metaleaf.records import read_records
 from metaleaf.run import Run
 from metaleaf.store import Cell, write_csv
@@ -102,9 +103,10 @@ def test_flops_of_logistic_regression_by_hand(tmp_path: Path) -> None:
     assert record["cost"]["flops"] == 2 * (2 * 4 * 3) * examples, "forward, and the gradient of the weights"
 
 
+@pytest.mark.parametrize("mode", ["vectorised", "sequential"])
 @pytest.mark.parametrize("algorithm", ["fedavg", "maml", "meta_sgd"])
-def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, algorithm: str) -> None:
-    execute(tmp_path / "whole", algorithm)
+def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, algorithm: str, mode: Mode) -> None:
+    Run(coins.config(algorithm), STORE, mode=mode).execute(Cell(tmp_path / "whole", coins.config(algorithm)))
     config = coins.config(algorithm)
     cell = Cell(tmp_path / "broken", config)
 
@@ -116,10 +118,10 @@ def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, algorithm: str) -
     stops = [1, 4]  # before the first evaluation, and after a checkpoint
     while stops:
         with pytest.raises(KeyboardInterrupt):
-            Run(config, STORE).execute(cell, interrupt)
+            Run(config, STORE, mode=mode).execute(cell, interrupt)
         assert not cell.done()
     seen: list[int] = []
-    Run(config, STORE).execute(cell, lambda number, rounds, row: seen.append(number))
+    Run(config, STORE, mode=mode).execute(cell, lambda number, rounds, row: seen.append(number))
     assert seen == [5, 6], "goes on after the last finished round"
     assert without_times(tmp_path / "broken") == without_times(tmp_path / "whole")
     assert not cell.partial.exists()
@@ -145,13 +147,66 @@ def test_a_killed_run_resumes_from_its_checkpoint_to_the_bit(tmp_path: Path) -> 
     assert without_times(tmp_path / "broken") == without_times(tmp_path / "whole")
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_said_and_the_run_starts_again(tmp_path: Path) -> None:
+    execute(tmp_path / "whole", "maml")
     config = coins.config("maml")
-    cell = Cell(tmp_path, config)
-    cell.partial.mkdir(parents=True)
-    (cell.partial / "checkpoint.safetensors").write_bytes(b"half")
-    with pytest.raises(Exception, match=r"the checkpoint .* is damaged .*: delete it"):
-        Run(config, STORE).execute(cell)
+    cell = Cell(tmp_path / "broken", config)
+    for damage in (b"half", None):
+        with pytest.raises(KeyboardInterrupt):
+            Run(config, STORE).execute(cell, interrupted_after(4))
+        whole = bytearray(cell.checkpoint.read_bytes())
+        whole[-1] ^= 1  # of the tensors: nothing but a checksum can know
+        cell.checkpoint.write_bytes(damage or bytes(whole))
+        with pytest.warns(UserWarning, match=r"/checkpoint.safetensors is damaged .*: the run starts again"):
+            seen = rounds_of(cell)
+        assert seen == [1, 2, 3, 4, 5, 6]
+        assert without_times(tmp_path / "broken") == without_times(tmp_path / "whole")
+        cell.record_path.unlink()
+
+
+def interrupted_after(last: int) -> Any:
+    """Ctrl-C after that round."""
+
+    def on_round(number: int, rounds: int, row: dict[str, float]) -> None:
+        if number == last:
+            raise KeyboardInterrupt
+
+    return on_round
+
+
+def rounds_of(cell: Cell) -> list[int]:
+    """The rounds that it takes to finish the run of MAML."""
+    seen: list[int] = []
+    Run(coins.config("maml"), STORE).execute(cell, lambda number, rounds, row: seen.append(number))
+    return seen
+
+
+def test_a_state_lies_in_memory_as_a_checkpoint_brings_it_back(tmp_path: Path) -> None:
+    """Else a product of an unbroken run takes another kernel than that of a resumed one, and rounds otherwise."""
+
+    class Views(FedAvg):
+        def server(self, state: State, update: Any) -> State:
+            state = super().server(state, update)
+            vector = torch.cat([torch.zeros(1), trees.flatten(state.broadcast)])
+            return State(trees.unflatten(vector[1:], state.broadcast), state.kept)
+
+    cell = Cell(tmp_path, coins.config("fedavg"))
+    run = Run(coins.config("fedavg"), STORE, mode="sequential")
+    run.algorithm = Views()
+    seen: list[Any] = []
+    gather = run.engine.gather
+
+    def spied(broadcast: Any, episodes: Any, weights: Any) -> Any:
+        data = [episode.data.x.untyped_storage().data_ptr() for episode in episodes]
+        seen.append([*(leaf.data_ptr() for leaf in trees.leaves(broadcast)), *data])
+        return gather(broadcast, episodes, weights)
+
+    run.engine.gather = spied  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.train(cell, interrupted_after(3))
+    assert run.train(cell).round == 6
+    assert len(seen) == 6
+    assert not any(address % trees.ALIGNMENT for addresses in seen for address in addresses)
 
 
 def test_the_same_run_twice_is_the_same(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import coins
 import pytest
 import small_environments
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from small_tasks import LEARN_FROM_CLIENTS
 
-from metaleaf import store, trees
+from metaleaf import store, tensor_files, trees
 from metaleaf.cli import main
 from metaleaf.config import RunConfig
 from metaleaf.environment_records import EnvironmentRecord
@@ -112,7 +112,7 @@ def rewritten(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Pat
     def damage(path: Path) -> None:
         tensors = load_file(path)
         change(tensors)
-        save_file(tensors, path)
+        tensor_files.write(path, tensors)
         named(path)
 
     return damage

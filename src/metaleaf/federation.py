@@ -215,7 +215,8 @@ class Federation:
         starts, parts = self.store.offsets[np.asarray(clients)], len(rows[0])
         sizes = [len(part) for each in rows for part in each]
         flat = np.concatenate([part for each in rows for part in each]) + np.repeat(starts, parts).repeat(sizes)
-        x = torch.split(torch.from_numpy(np.take(self.store.x, flat, axis=0)), sizes)
+        # Cloned into torch's memory: numpy's is aligned by chance, and kernels round by how their operands lie.
+        x = torch.split(torch.from_numpy(np.take(self.store.x, flat, axis=0)).clone(), sizes)
         y = torch.split(torch.from_numpy(self.store.y[flat].astype(np.int64)), sizes)
         ids = self.store.ids[np.asarray(clients)].tolist()
         seeds = torch.tensor([derive(self.seed, "batches", round_number, name) for name in ids]).unbind()

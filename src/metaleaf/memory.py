@@ -9,10 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
-from metaleaf import trees
+from metaleaf import tensor_files, trees
 from metaleaf.errors import DataError
 from metaleaf.trees import Tree
 
@@ -33,19 +30,18 @@ class ClientMemory:
         """The memory that the client had after round `number`; in the shape and on the device of `like`."""
         path = self._path(client, number)
         try:
-            memory = trees.with_named_leaves(like, load_file(path))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            memory = trees.with_named_leaves(like, tensor_files.read(path)[0])
+        except (tensor_files.Damaged, KeyError) as error:
             raise DataError(
-                f"a client's memory {path} is missing or damaged ({error}): delete {self.folder.parent} to start the "
-                "run again."
+                f"a client's memory {path} is missing or damaged ({error}): delete {self.folder.parent} to start "
+                "the run again."
             ) from error
         return trees.tree_map(lambda leaf, other: leaf.to(other.device), memory, like)
 
     def put(self, client: int, number: int, memory: Tree) -> None:
         """Keep the client's memory as of round `number`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        whole = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in trees.named_leaves(memory).items()}
-        save_file(whole, self._path(client, number))
+        tensor_files.write(self._path(client, number), trees.named_leaves(memory))
 
     def tidy(self, *current: Mapping[int, int]) -> None:
         """Delete the files that are no longer, or not yet, a client's memory."""

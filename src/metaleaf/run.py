@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metaleaf import models, trees
+from metaleaf import models, tensor_files, trees
 from metaleaf.algorithm import State
 from metaleaf.client_store import ClientStore
 from metaleaf.config import RunConfig
@@ -211,6 +212,8 @@ class Run:
         """The progress with this round's row, validated if it is the round's turn."""
         number = int(row["round"])
         row = {**dict.fromkeys(COSTS, 0), "update_norm": 0.0, **row}
+        # As a resumed run would find it: how a tensor lies in memory decides how products with it are rounded.
+        progress = replace(progress, state=trees.owned(progress.state), best=trees.owned(progress.best))
         if self._is_milestone(number):
             broadcast = progress.state.broadcast
             row |= self._validate(broadcast)
@@ -354,7 +357,14 @@ class Run:
         return True
 
     def _resume(self, cell: Cell | None) -> Progress | None:
-        saved = cell.load_checkpoint() if cell else None
+        """The progress of the cell's checkpoint; None if there is none, it is of another run, or damaged."""
+        if cell is None:
+            return None
+        try:
+            saved = cell.load_checkpoint()
+        except tensor_files.Damaged as error:
+            warnings.warn(f"the checkpoint {cell.checkpoint} is damaged ({error}): the run starts again.", stacklevel=3)
+            return None
         if saved is None or not self._goes_on_from(saved[1].get("made_by") or {}):
             return None
         tensors, note = saved

@@ -12,16 +12,14 @@ record's configuration makes, before one of them is used. Nothing is unpickled.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from metaleaf import trees
+from metaleaf import tensor_files, trees
 from metaleaf.algorithm import State
 from metaleaf.errors import DataError
 from metaleaf.raw import sha256_of
-from metaleaf.store import write_atomically
 from metaleaf.trees import Tree
+from metaleaf.whole_files import write_atomically
 
 if TYPE_CHECKING:  # what only runs need not import: pandas takes half a second
     from metaleaf.records import Head, Model, SavedState
@@ -41,9 +39,8 @@ class Saved(NamedTuple):
 def save_state(path: Path, final: State, selected: Tree | None) -> dict[str, Any]:
     """Write the file and return what the record says of it; selected is None where the last round is the selected."""
     named = trees.named_leaves(_tree(final, selected))
-    whole = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in named.items()}
-    write_atomically(path, lambda temporary: save_file(whole, temporary))
-    return {"sha256": sha256_of(path), "bytes": path.stat().st_size, "tensors": sorted(whole)}
+    write_atomically(path, lambda temporary: tensor_files.write(temporary, named))
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size, "tensors": sorted(named)}
 
 
 def load_state(record: Path, content: "Head", like: State) -> Saved:
@@ -87,24 +84,18 @@ def _check(path: Path, content: "Head") -> None:
 def _tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the file, which must have these names, shapes and dtypes."""
     try:
-        with safe_open(path, framework="pt") as file:
-            if different := set(file.keys()).symmetric_difference(expected):
-                name = min(different)
-                raise DataError(
-                    f"{path} {'lacks' if name in expected else 'has'} a tensor {name!r}: "
-                    "the configuration here makes a state of other parts."
-                )
-            return {name: _tensor(path, file, name, like) for name, like in expected.items()}
-    except (SafetensorError, ValueError) as error:
+        found, _ = tensor_files.read(path)
+    except tensor_files.Damaged as error:
         raise DataError(f"{path} is damaged ({error}): run the cell again.") from error
-
-
-def _tensor(path: Path, file: Any, name: str, like: Tensor) -> Tensor:
-    fits = tuple(file.get_slice(name).get_shape()) == tuple(like.shape)  # before anything of it is read
-    # A copy, because a file's tensors may lie at any address, and torch's kernels differ by alignment.
-    found: Tensor | None = file.get_tensor(name).clone() if fits else None
-    if found is None or found.dtype != like.dtype:
+    if different := found.keys() ^ expected.keys():
+        name = min(different)
         raise DataError(
-            f"{path}: {name!r} is not {like.dtype} of shape {tuple(like.shape)}, as the configuration has it."
+            f"{path} {'lacks' if name in expected else 'has'} a tensor {name!r}: "
+            "the configuration here makes a state of other parts."
         )
+    for name, like in expected.items():
+        if found[name].dtype != like.dtype or found[name].shape != like.shape:
+            raise DataError(
+                f"{path}: {name!r} is not {like.dtype} of shape {tuple(like.shape)}, as the configuration has it."
+            )
     return found

@@ -8,15 +8,14 @@ import fcntl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file, save_file
-
+from metaleaf import tensor_files
 from metaleaf.config import RunConfig, Start, digest
 from metaleaf.errors import ConfigError
 from metaleaf.provenance import device_facts, versions
 from metaleaf.raw import data_home
 from metaleaf.sources import of_run
-from metaleaf.store import write_atomically
 from metaleaf.task import Params
+from metaleaf.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from metaleaf.environment_run import EnvironmentRun
@@ -32,10 +31,17 @@ def start_params(run: "EnvironmentRun") -> Params:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # runs that start alike wait for the first of them
-        if not path.exists():
+        if (found := _kept(path)) is None:
             _compute(run, config, path)
-    found = load_file(path)
+            found, _ = tensor_files.read(path)
     return {name: found[name].to(run.task.device) for name in run.task.params()}
+
+
+def _kept(path: Path) -> Params | None:
+    try:
+        return tensor_files.read(path)[0]
+    except tensor_files.Damaged:  # or not there: it costs time only
+        return None
 
 
 def _config(config: RunConfig) -> RunConfig:
@@ -64,5 +70,4 @@ def _compute(run: "EnvironmentRun", config: RunConfig, path: Path) -> None:
     if progress.diverged:
         raise ConfigError(f"{config.algorithm_label}: its start {config.algorithm} diverged ({progress.diverged}).")
     params = other.algorithm_params(progress.state.broadcast)
-    whole = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in params.items()}
-    write_atomically(path, lambda target: save_file(whole, target))
+    write_atomically(path, lambda target: tensor_files.write(target, params))

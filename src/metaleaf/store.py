@@ -4,22 +4,20 @@ import csv
 import fcntl
 import json
 import math
-import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from metaleaf import tensor_files
 from metaleaf.config import RunConfig
 from metaleaf.errors import DataError
 from metaleaf.statistics import Columns
+from metaleaf.whole_files import write_atomically
 
 SCHEMA = 1
 
@@ -102,23 +100,18 @@ class Cell:
         write_json(self.record_path, record)
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def save_checkpoint(self, tensors: dict[str, Tensor], note: Mapping[str, Any]) -> None:
-        """Write tensors and a JSON note as one file, so that they cannot disagree."""
-        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        target = self.partial / "checkpoint.safetensors"
-        write_atomically(target, lambda p: save_file(whole, p, metadata={"note": json.dumps(note)}))
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run under way is saved."""
+        return self.partial / "checkpoint.safetensors"
+
+    def save_checkpoint(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+        """Write tensors and a JSON note as one file."""
+        write_atomically(self.checkpoint, lambda path: tensor_files.write(path, tensors, note))
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint, or None."""
-        path = self.partial / "checkpoint.safetensors"
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()["note"])
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"the checkpoint {path} is damaged ({error}): delete it to start the run again.") from error
+        """The last checkpoint, or None; `tensor_files.Damaged` if it is not as it was written."""
+        return tensor_files.read(self.checkpoint) if self.checkpoint.exists() else None
 
 
 def write_csv(path: Path, columns: Columns) -> None:
@@ -137,19 +130,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON that any reader accepts: numbers that are not finite become null."""
     text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda p: p.write_text(text))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; nothing half-written is left behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _cells(column: Any) -> list[Any]:

@@ -15,6 +15,10 @@ Tree = Any
 """A tensor, or a dict / list / tuple / NamedTuple of trees. ``()`` is the empty tree."""
 
 
+ALIGNMENT = 64
+"""Bytes to which torch aligns the memory that it allocates: kernels round by how their operands lie."""
+
+
 def tree_map(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """Apply f leaf by leaf to trees of the same shape."""
     return _pytree.tree_map(f, tree, *others)
@@ -97,6 +101,16 @@ def norm(tree: Tree) -> float:
 def to(tree: Tree, device: torch.device) -> Tree:
     """The tree on a device; it may have None for leaves."""
     return tree_map(lambda leaf: leaf if leaf is None else leaf.to(device), tree)
+
+
+def owned(tree: Tree) -> Tree:
+    """The tree with every leaf in contiguous, aligned memory, as it comes out of a file; leaves that are so stay."""
+    return tree_map(_owned, tree)
+
+
+def _owned(leaf: Tensor) -> Tensor:
+    aligned = leaf.is_contiguous() and leaf.data_ptr() % ALIGNMENT == 0
+    return leaf if aligned else leaf.clone(memory_format=torch.contiguous_format)
 
 
 def flatten(tree: Tree) -> Tensor:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from metaleaf.bench.rows import Row
-from metaleaf.store import write_atomically, write_json
+from metaleaf.store import write_json
+from metaleaf.whole_files import write_atomically
 
 HEADINGS = ("work", "metaleaf", "against", "baseline", "ratio", "min..max", "wanted", "", "% of limit")
 """Numbers without a unit are samples a second."""

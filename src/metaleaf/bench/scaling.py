@@ -19,7 +19,7 @@ from metaleaf.bench.rates import workloads
 from metaleaf.bench.rows import Settings
 from metaleaf.bench.workloads import Workload
 from metaleaf.figures.style import DOUBLE, as_files, looks
-from metaleaf.store import write_atomically
+from metaleaf.whole_files import write_atomically
 
 CLIENTS = {"cnn": (1, 2, 5, 10, 20, 50), "logistic": (1, 3, 10, 30, 100, 300, 1000)}
 SAMPLES = {"cnn": (20, 50, 100, 200, 500), "logistic": (20, 50, 100, 200, 500, 1000)}

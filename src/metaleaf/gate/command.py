@@ -13,8 +13,8 @@ from metaleaf.gate.baseline import Baseline
 from metaleaf.gate.compare import Comparison, compare, number_of_measures
 from metaleaf.gate.measures import text
 from metaleaf.gate.steps import steps
-from metaleaf.store import write_atomically
 from metaleaf.suite import SUITES, Suite, load_suite
+from metaleaf.whole_files import write_atomically
 
 FALSE_ALARM = 0.01
 """The rate, unless another is given."""
