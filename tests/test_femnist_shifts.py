@@ -238,7 +238,7 @@ def test_same_seed_same_data_and_other_seed_other_data(raw: RawFiles) -> None:
 def test_prepared_data_names_femnists_file(raw: RawFiles) -> None:
     store = load("femnist_shifts", FemnistShifts(**SMALL), raw=raw.folders[1], progress=False)
     assert len(store) == 20
-    assert [used["name"] for used in store.about["raw"]] == [f"femnist/{WRITERS}"]
+    assert [(used["dataset"], used["name"]) for used in store.about["raw"]] == [("femnist", WRITERS)]
 
 
 def test_files_are_found_where_femnists_are(raw: RawFiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from metaleaf import manifest
 from metaleaf import prepare as prepare_module
 from metaleaf.client_store import ClientStore
 from metaleaf.dataset import Client, Published, Spec
@@ -157,7 +158,7 @@ assert heavy & set(sys.modules) == {"tensorflow_datasets"}, heavy & set(sys.modu
 
 
 def run_python(script: str, **options: Any) -> str:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     command = [sys.executable, "-c", script]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, **options)
     assert result.returncode == 0, result.stderr
@@ -171,7 +172,10 @@ def test_opening_takes_milliseconds_for_a_million_clients(tmp_path: Path) -> Non
     arrays |= {"offsets": np.arange(clients + 1), "environments": np.full(clients, "everywhere")}
     for name, array in arrays.items():
         np.save(tmp_path / f"{name}.npy", array)
-    (tmp_path / "about.json").write_text('{"format": 1}')
+    about = load("toys", Toys(), progress=False).about
+    hashes = {f"{name}.npy": sha256_of(tmp_path / f"{name}.npy") for name in manifest.ARRAYS}
+    shape = {"spec": {**about["spec"], "x_shape": [1]}, "clients": clients, "samples": clients}
+    manifest.write(tmp_path, {**about, **shape, "hashes": hashes, "data_hash": manifest.data_hash(hashes)})
     best = np.inf
     for _ in range(3):
         begun = time.perf_counter()
@@ -289,7 +293,7 @@ test_prepare.prepare("toys", test_prepare.Toys(), progress=False)
 
 
 def start(pause: float) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     command = [sys.executable, "-c", SLOW.format(pause=pause)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -388,8 +392,9 @@ def test_verify_checks_what_the_arrays_say(name: str, array: np.ndarray) -> None
     np.save(directory / f"{name}.npy", array)
     about = json.loads((directory / "about.json").read_text())
     about["hashes"][f"{name}.npy"] = sha256_of(directory / f"{name}.npy")
-    about["data_hash"] = prepare_module._data_hash(about["hashes"])
-    (directory / "about.json").write_text(json.dumps(about))
+    about["data_hash"] = manifest.data_hash(about["hashes"])
+    del about["about_hash"]
+    manifest.write(directory, about)
     with pytest.raises(DataError, match=rf"{name}\.npy is damaged"):
         verify(directory, progress=False)
 

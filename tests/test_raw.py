@@ -104,7 +104,7 @@ def test_packed_files_are_found_opened_and_recorded(tmp_path: Path) -> None:
             assert file.read() == expected
     packed = (tmp_path / "deep/a.txt.xz").read_bytes()
     assert [used.name for used in raw.used()] == ["b.txt.gz", "c.txt", "deep/a.txt.xz"]
-    assert raw.used()[2] == UsedFile("deep/a.txt.xz", len(packed), hashlib.sha256(packed).hexdigest())
+    assert raw.used()[2] == UsedFile("deep/a.txt.xz", len(packed), hashlib.sha256(packed).hexdigest(), "toy")
 
 
 def test_what_is_missing_is_named_with_where_and_what_to_do(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_it_is_prepared_from_the_folder_of_shakespeare(tmp_path: Path) -> None:
     store = load("shakespeare_plays", ShakespearePlays(window=3, examples=4), raw=tmp_path, progress=False)
     assert store.about["spec"]["x_shape"] == [3]
     assert store.x.shape == (40, 3)
-    assert [used["name"] for used in store.about["raw"]] == ["shakespeare/raw_data.txt"]
+    assert [(used["dataset"], used["name"]) for used in store.about["raw"]] == [("shakespeare", "raw_data.txt")]
 
 
 def test_what_is_missing_or_too_little_is_named(tmp_path: Path) -> None:

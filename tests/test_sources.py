@@ -279,6 +279,26 @@ def test_a_changed_plugin_makes_its_records_a_question(package: Package, capsys:
     assert suite("--again", "--keep") == 2
 
 
+def test_a_changed_table_or_its_plugin_makes_data_and_records_a_question(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert suite() == 0
+    hashes = [record("mine")[1]["data"]["data_hash"]]
+    for said in ("by other code than its plugin", "from another table.csv than"):
+        if "code" in said:
+            package.write("data.py", DATASET.replace("SHIFT = 0.0", "SHIFT = 1.0"))
+        else:
+            write_table(tmp_path, label=1)
+        assert suite() == 2
+        assert f"was prepared {said}" in capsys.readouterr().err
+        assert suite("--keep") == 0
+        assert record("mine")[1]["data"]["data_hash"] == hashes[-1]
+        assert suite("--again") == 0
+        hashes.append(record("mine")[1]["data"]["data_hash"])
+        assert suite() == 0
+    assert len(set(hashes)) == 3
+
+
 def test_a_record_that_names_no_code_is_taken_and_counted(package: Package, capsys: pytest.CaptureFixture[str]) -> None:
     assert suite() == 0
     path, mine = record("mine")

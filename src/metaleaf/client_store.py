@@ -1,6 +1,5 @@
 """A prepared dataset on disk: flat arrays that are memory-mapped, so opening costs the same at any size."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from metaleaf import manifest
 from metaleaf.errors import DataError
-
-FORMAT = 1
-"""Version of the on-disk layout; a store of another version has to be prepared again."""
+from metaleaf.verified import Verified
 
 
 @dataclass(frozen=True)
@@ -31,20 +29,37 @@ class ClientStore:
 
     @classmethod
     def open(cls, directory: Path) -> "ClientStore":
-        """Open a prepared folder (x.npy, y.npy, offsets.npy, ids.npy, environments.npy, about.json)."""
+        """Open a prepared folder (x.npy, y.npy, offsets.npy, ids.npy, environments.npy, about.json).
+
+        DataError if it is not whole: what its manifest says is compared with the files once, and again whenever one of
+        them may have changed.
+        """
+        about = manifest.read(directory)
+        paths = [directory / f"{name}.npy" for name in manifest.ARRAYS]
+        verified = Verified(directory)
+        for path in paths:
+            manifest.check_file(path, about["hashes"][path.name], verified)
+        verified.save()
         try:
-            about = json.loads((directory / "about.json").read_text())
-            if about["format"] != FORMAT:
-                found = about["format"]
-                raise DataError(f"{directory} has format {found}, not {FORMAT}: prepare it again.")
             # All of them mapped, also the ids: those of a million users take a second to read.
-            names = ("x", "y", "offsets", "ids", "environments")
-            arrays = (np.load(directory / f"{name}.npy", mmap_mode="r") for name in names)
-            x, y, offsets, ids, environments = arrays
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            remedy = "delete it and prepare it again."
-            raise DataError(f"{directory} is not a whole prepared dataset ({error}): {remedy}") from error
-        return cls(x, y, offsets, ids, environments, about)
+            x, y, offsets, ids, environments = (np.load(path, mmap_mode="r") for path in paths)
+            store = cls(x, y, offsets, ids, environments, about)
+            store._check_shapes()
+            changed = [path.name for path in paths if not verified.known(path)]
+        except Exception as error:  # numpy raises anything on a header that makes no sense
+            raise DataError(f"{directory} is not a whole prepared dataset ({error}): {manifest.REMEDY}") from error
+        if changed:
+            raise DataError(f"{directory / changed[0]} changed while it was opened: try again.")
+        return store
+
+    def _check_shapes(self) -> None:
+        spec, samples, clients = self.about["spec"], self.about["samples"], self.about["clients"]
+        arrays = (self.x, self.y, self.offsets, self.ids, self.environments)
+        shapes = ((samples, *spec["x_shape"]), (samples,), (clients + 1,), (clients,), (clients,))
+        kinds = (np.dtype(spec["x_dtype"]).kind, "iu", "i", "U", "U")
+        for name, array, shape, kind in zip(manifest.ARRAYS, arrays, shapes, kinds, strict=True):
+            if array.shape != shape or array.dtype.kind not in kind:
+                raise ValueError(f"{name}.npy is damaged: it holds {array.dtype}{array.shape}, not {shape}")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -4,14 +4,16 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from metaleaf import registry
-from metaleaf.algorithm import Algorithm
 from metaleaf.dataset import Dataset
 from metaleaf.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from metaleaf.algorithm import Algorithm  # imports torch, which opening prepared data does not need
 
 THE_RUNS = "the run's"
 """In a resolved configuration: the dataset's option `seed` is the run's."""
@@ -175,9 +177,9 @@ class RunConfig(Strict):
         """The dataset plugin with these options."""
         return cast(Dataset, build("datasets", self.dataset, self.dataset_options))
 
-    def build_algorithm(self) -> Algorithm:
+    def build_algorithm(self) -> "Algorithm":
         """The algorithm plugin with these hyper-parameters."""
-        return cast(Algorithm, build("algorithms", self.algorithm, self.hyperparameters))
+        return cast("Algorithm", build("algorithms", self.algorithm, self.hyperparameters))
 
 
 def digest(value: Any) -> str:

@@ -18,6 +18,9 @@ A complete toy dataset (one file in ``datasets/``; the file's name is the name o
 `metaleaf.prepare` turns a plugin into a tensorflow-datasets builder (one record per client) and flattens that
 into a `metaleaf.client_store.ClientStore`; training only ever sees the store. A plugin imports neither
 tensorflow-datasets nor torch, so that opening prepared data stays a matter of milliseconds.
+
+Files come from ``raw`` (`metaleaf.raw.RawFiles`), or are named by an option: where one of these changes, the prepared
+data is outdated. A file that a plugin finds in another way it has to name with ``raw.use(path)``.
 """
 
 from collections.abc import Iterator

@@ -22,7 +22,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
@@ -30,21 +30,21 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaleaf.client_store import FORMAT, ClientStore
+from metaleaf import manifest
+from metaleaf.client_store import ClientStore
 from metaleaf.dataset import Client, Dataset
 from metaleaf.errors import DataError, StaleError
+from metaleaf.manifest import ARRAYS, FORMAT
 from metaleaf.progress import Advance, progress_of
-from metaleaf.raw import RawFiles, data_home, sha256_of
+from metaleaf.raw import RawFiles, data_home, sha256_of, stamp_of
 from metaleaf.sources import REMEDY, Choice, of_dataset
+from metaleaf.verified import Verified
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds  # type: ignore[import-untyped]
 
 SPLIT = "clients"
 """The one split of the records."""
-
-ARRAYS = ("x", "y", "offsets", "ids", "environments")
-"""The arrays of a prepared folder, in the order in which ``data_hash`` covers them."""
 
 MAX_ID = 256
 """Longest client id or environment, in characters: these arrays are as wide as their longest entry."""
@@ -99,10 +99,10 @@ def prepare(
 
     Safe to run twice at once: the second waits for the first and uses what it made.
     """
-    target = prepared_directory(name, dataset)
+    target, files = prepared_directory(name, dataset), RawFiles(name, raw, download, shown=progress)
 
     def will_do() -> bool:
-        return not again and is_prepared(target) and _accepted(target, dataset, stale)
+        return not again and is_prepared(target) and _accepted(target, dataset, files, stale)
 
     if will_do():
         return target
@@ -113,7 +113,7 @@ def prepare(
         staging = target.with_name(f"{target.name}.partial")
         _remove(staging)
         try:
-            _write(staging, name, dataset, RawFiles(name, raw, download, shown=progress), progress)
+            _write(staging, name, dataset, files, progress)
             _commit(staging, target)
         except Exception as error:
             if _disk_is_full(error):
@@ -125,12 +125,12 @@ def prepare(
     return target
 
 
-def _accepted(directory: Path, dataset: Dataset, stale: Choice) -> bool:
+def _accepted(directory: Path, dataset: Dataset, raw: RawFiles, stale: Choice) -> bool:
     """Whether to take what is prepared; StaleError if it is outdated and nobody has chosen."""
-    before, now = _manifest(directory).get("source_hash"), of_dataset(dataset)
-    if before is None or now is None or before == now:
+    about = manifest.read(directory)
+    if not (made := [*_other_files(directory, about, raw), *_other_code(about, dataset)]):
         return True
-    outdated = f"{directory} was prepared by other code than the dataset's plugin has now"
+    outdated = f"{directory} was prepared {' and '.join(made)}"
     if stale == "refuse":
         raise StaleError(f"{outdated}: {REMEDY}")
     if stale == "keep" and directory not in _kept:
@@ -141,6 +141,27 @@ def _accepted(directory: Path, dataset: Dataset, stale: Choice) -> bool:
 
 _kept: set[Path] = set()
 """What has been said to be kept."""
+
+
+def _other_code(about: Mapping[str, Any], dataset: Dataset) -> list[str]:
+    before, now = about.get("source_hash"), of_dataset(dataset)
+    return ["by other code than its plugin has now"] if before and now and before != now else []
+
+
+def _other_files(directory: Path, about: Mapping[str, Any], raw: RawFiles) -> list[str]:
+    """How the raw files that are there now differ from those that were used; no longer to have them is no difference.
+
+    Unless a folder of raw files was named: then it is to be that of the data.
+    """
+    verified, found = Verified(directory), []
+    for used in about["raw"]:
+        path = raw.where(used["name"], used.get("dataset") or raw.dataset)
+        if path is None:
+            found += [f"from a {used['name']} that is not in {raw.looked_in()}"] if raw.only_here else []
+        elif not verified.same(path, used["sha256"]):
+            found.append(f"from another {used['name']} than {path}")
+    verified.save()
+    return found[:1]
 
 
 def tfds_builder(
@@ -167,16 +188,14 @@ def verify(directory: Path, *, progress: bool = True) -> ClientStore:
     DataError names the file that is missing or damaged: a hash differs, offsets do not grow from 0 to the
     number of samples, an id occurs twice, or a label is not one of the dataset's classes.
     """
-    about = _manifest(directory)
+    about, verified = manifest.read(directory), Verified(directory)
     recorded: dict[str, str] = about["hashes"] | about["records"]
     sizes = {name: _size(directory / name) for name in recorded}
     with progress_of(f"verify {directory.name}", sum(sizes.values()), shown=progress) as advance:
         for name, expected in recorded.items():
-            if sha256_of(directory / name) != expected:
-                raise DataError(f"{directory / name} is damaged (not the recorded sha256): prepare again.")
+            manifest.check_file(directory / name, expected, verified, anew=True)
             advance(sizes[name], name)
-    if _data_hash(about["hashes"]) != about["data_hash"]:
-        raise DataError(f"{directory / 'about.json'} is damaged (its data_hash is wrong): prepare again.")
+    verified.save()
     store = ClientStore.open(directory)
     _check_arrays(store, directory)
     return store
@@ -346,6 +365,7 @@ def _builder(
 
 def _write(staging: Path, name: str, dataset: Dataset, raw: RawFiles, progress: bool) -> None:
     staging.mkdir(parents=True)
+    raw.use(*_named_files(dataset))
     seen = _Seen()
     with progress_of(f"prepare {name}", shown=progress) as advance:
         clients = _counted(_checked(name, dataset, raw, seen), advance)
@@ -356,7 +376,15 @@ def _write(staging: Path, name: str, dataset: Dataset, raw: RawFiles, progress: 
     with progress_of(f"flatten {name}", _bytes(dataset, seen), shown=progress) as advance:
         _flatten(builder, dataset, seen, staging, advance)
     about = _about(staging, name, dataset, seen, raw)
-    (staging / "about.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    manifest.write(staging, about)
+    _note(staging, about, raw)
+
+
+def _named_files(dataset: Dataset) -> list[Path]:
+    """Files that options name."""
+    values = vars(dataset).values()
+    paths = [Path(value) for value in values if isinstance(value, str | os.PathLike)]
+    return [path for path in paths if path.suffix and os.path.isfile(path)]
 
 
 def _counted(clients: Iterator[Client], advance: Advance) -> Iterator[Client]:
@@ -412,7 +440,7 @@ def _about(folder: Path, name: str, dataset: Dataset, seen: _Seen, raw: RawFiles
         "clients": len(seen.ids),
         "samples": sum(seen.counts),
         "empty_clients": seen.empty,
-        "data_hash": _data_hash(hashes),
+        "data_hash": manifest.data_hash(hashes),
         "source_hash": of_dataset(dataset),
         "hashes": hashes,
         "records": {path.relative_to(folder).as_posix(): sha256_of(path) for path in records},
@@ -421,23 +449,15 @@ def _about(folder: Path, name: str, dataset: Dataset, seen: _Seen, raw: RawFiles
     }
 
 
-def _data_hash(hashes: dict[str, str]) -> str:
-    """One sha256 for the data: of the arrays' own, in the order of ARRAYS."""
-    return hashlib.sha256("".join(hashes[f"{array}.npy"] for array in ARRAYS).encode()).hexdigest()
-
-
-def _manifest(directory: Path) -> dict[str, Any]:
-    path = directory / "about.json"
-    try:
-        about = json.loads(path.read_text())
-        if about["format"] != FORMAT:
-            raise DataError(f"{path} has format {about['format']}, this version reads {FORMAT}: prepare again.")
-        if set(about["hashes"]) != {f"{array}.npy" for array in ARRAYS}:
-            raise DataError(f"{path} is damaged (it does not list the arrays): prepare again.")
-        about["records"], about["data_hash"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}): prepare again.") from error
-    return dict(about)
+def _note(folder: Path, about: Mapping[str, Any], raw: RawFiles) -> None:
+    """Remember the hashes that have just been made, so that nothing is read again to be verified."""
+    verified = Verified(folder)
+    for name, sha256 in about["hashes"].items():
+        verified.note(folder / name, stamp_of(folder / name), sha256)
+    for used in about["raw"]:
+        if path := raw.where(used["name"], used["dataset"]):
+            verified.note(path, stamp_of(path), used["sha256"])
+    verified.save()
 
 
 def _size(path: Path) -> int:

@@ -57,6 +57,11 @@ def data_home() -> Path:
     """Where downloads and prepared data live: ``$METALEAF_DATA``, or metaleaf/ in the user's cache folder."""
     if home := os.environ.get("METALEAF_DATA"):
         return Path(home)
+    return cache_home()
+
+
+def cache_home() -> Path:
+    """metaleaf/ in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaleaf"
 
 
@@ -70,11 +75,12 @@ class Published(NamedTuple):
 
 
 class UsedFile(NamedTuple):
-    """A raw file that was opened: name relative to its folder, size in bytes, sha256 in hex."""
+    """A raw file that was found: name relative to the dataset's folder, size in bytes, sha256 in hex."""
 
     name: str
     size: int
     sha256: str
+    dataset: str
 
 
 def published_files(dataset: str) -> list[Published]:
@@ -95,8 +101,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes with a file's content: size, times of the last change of content and of the inode, inode."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
 class RawFiles:
-    """The raw files of one dataset; remembers which were opened, so that prepared data can name its sources.
+    """The raw files of one dataset; remembers which it has handed out, so that prepared data can name its sources.
 
     dataset: the plugin's name. folder: look only here (in a folder named after the dataset in it, then in it
     itself). download: whether the publisher's URL may be used where no folder is given. shown: report progress on
@@ -106,10 +118,10 @@ class RawFiles:
     def __init__(self, dataset: str, folder: Path | None = None, download: bool = True, *, shown: bool = True) -> None:
         self.dataset = dataset
         self.folders = tuple(_folders(dataset, folder))
-        self._only_here = folder is not None
-        self._download = download and not self._only_here
+        self.only_here = folder is not None
+        self._download = download and not self.only_here
         self._shown = shown
-        self._used: dict[Path, None] = {}
+        self._used: dict[Path, tuple[str, tuple[int, ...]]] = {}
 
     def of(self, dataset: str) -> "RawFiles":
         """The same places for a dataset made from another's files; what is opened through it counts as used here."""
@@ -130,10 +142,22 @@ class RawFiles:
 
         Folders are searched in order, and in each the names in order; .xz and .gz forms are found as well.
         """
-        return next(iter(self.find_all(*names)), None)
+        found = self._matches(names)[:1]
+        self.use(*found)
+        return next(iter(found), None)
 
     def find_all(self, *names: str) -> list[Path]:
         """All files of the first folder, and there of the first name or pattern, that has any; sorted."""
+        found = self._matches(names)
+        self.use(*found)
+        return found
+
+    def use(self, *paths: Path) -> None:
+        """Remember that the data is made of these files, too: as they are now."""
+        for path in paths:
+            self._used.setdefault(path, (self.dataset, stamp_of(path)))
+
+    def _matches(self, names: Sequence[str]) -> list[Path]:
         for folder in self.folders:
             for name in names:
                 # A set: the pattern "*.json*" finds a packed file that "*.json" + ".xz" finds too.
@@ -142,6 +166,10 @@ class RawFiles:
                     return sorted(found)
         return []
 
+    def where(self, name: str, dataset: str) -> Path | None:
+        """Where a file that was used lies now: the `name` and `dataset` of a `UsedFile`; None if there is none."""
+        return next((folder / name for folder in self.of(dataset).folders if (folder / name).is_file()), None)
+
     def require(self, names: Sequence[str], remedy: str) -> Path:
         """Like `find`; a file that is not there is downloaded if its publisher is known, else DataError."""
         if found := self.find(*names):
@@ -149,12 +177,14 @@ class RawFiles:
         if self._download:
             for source in published_files(self.dataset):
                 if source.name in names and source.url != "-":
-                    return _download(source, data_home() / "downloads" / self.dataset, self._shown)
+                    path = _download(source, data_home() / "downloads" / self.dataset, self._shown)
+                    self.use(path)
+                    return path
         raise DataError(f"{self.dataset}: no {' or '.join(names)} in {self.looked_in()}: {remedy}")
 
     def looked_in(self) -> str:
         """The folders that are searched, in words, for error messages."""
-        unset = "" if self._only_here or os.environ.get("METALEAF_RAW") else " (METALEAF_RAW is not set)"
+        unset = "" if self.only_here or os.environ.get("METALEAF_RAW") else " (METALEAF_RAW is not set)"
         return " or ".join(map(str, self.folders)) + unset
 
     def open(self, path: Path, limit: int = MAX_BYTES) -> BinaryIO:
@@ -162,8 +192,8 @@ class RawFiles:
 
         DataError, on opening or reading, if it is damaged, cut off, or unpacks to more than ``limit`` bytes.
         """
-        self._used[path] = None
         with _named(path):
+            self.use(path)
             return io.BufferedReader(_Guarded(path, limit), _CHUNK)
 
     @contextmanager
@@ -173,18 +203,29 @@ class RawFiles:
         DataError if it is damaged, if a member is a link or lies outside the archive, if one is larger than
         ``member_limit`` bytes, or all together larger than ``limit``.
         """
-        self._used[path] = None
+        with _named(path):
+            self.use(path)
         with _named(path), zipfile.ZipFile(path) as archive:
             reader = ZipReader(path, archive, limit, member_limit)
             yield reader
 
     def used(self) -> list[UsedFile]:
-        """The files opened so far, by name, with size and sha256 (reads each of them once)."""
-        return sorted(UsedFile(self._name(path), path.stat().st_size, sha256_of(path)) for path in self._used)
+        """The files handed out or named so far, with size and sha256 (reads each of them once).
 
-    def _name(self, path: Path) -> str:
-        inside = [folder for folder in self.folders if path.is_relative_to(folder)]
-        return path.relative_to(inside[0]).as_posix() if inside else path.name
+        DataError if one of them has changed meanwhile.
+        """
+        found = []
+        for path, (dataset, stamp) in self._used.items():
+            with _named(path):
+                sha256, now = sha256_of(path), stamp_of(path)
+            if now != stamp:
+                raise DataError(f"{path} has changed while it was read: prepare again.")
+            found.append(UsedFile(self._name(path, dataset), now[0], sha256, dataset))
+        return sorted(found)
+
+    def _name(self, path: Path, dataset: str) -> str:
+        inside = [folder for folder in self.of(dataset).folders if path.is_relative_to(folder)]
+        return (path.relative_to(inside[0]) if inside else path.absolute()).as_posix()
 
 
 class ZipReader:

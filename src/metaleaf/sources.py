@@ -46,6 +46,7 @@ UNDECIDING = frozenset(
         "metaleaf.config",  # makes configurations, which a record has
         "metaleaf.dataset",  # only types
         "metaleaf.errors",
+        "metaleaf.manifest",  # takes or refuses prepared data, whose hash a record has
         "metaleaf.progress",
         "metaleaf.provenance",
         "metaleaf.raw",
@@ -53,6 +54,7 @@ UNDECIDING = frozenset(
         "metaleaf.saved",
         "metaleaf.sources",
         "metaleaf.store",
+        "metaleaf.verified",
     }
 )
 """Modules of metaleaf that decide no number, though what decides imports them."""
