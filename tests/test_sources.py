@@ -125,6 +125,32 @@ def test_sources_that_are_not_known_do_not_differ() -> None:
     )
 
 
+def test_packages_installed_together_count_and_others_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sources, "_folders", lambda: (tmp_path.resolve(),))
+    monkeypatch.setattr(sources, "_known", {})
+    (tmp_path / "one_plugin.py").write_text("import one_layers, one_other\n")
+    (tmp_path / "one_layers.py").write_text("")
+    (tmp_path / "one_other.py").write_text("")
+    assert set(sources._closure(["one_plugin"], ())) == {"one_plugin"}
+    assert set(sources._closure(["one_plugin"], (), {"one_layers"})) == {"one_plugin", "one_layers"}
+
+
+def test_a_file_written_over_counts_once_its_module_is_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suite that runs for days has the code of its start in memory."""
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "written_over.py"
+    path.write_text("A = 1\n")
+    module = importlib.import_module("written_over")
+    before = sources._closure(["written_over"], ())
+    path.write_text("A = 1.5\n")
+    assert sources._closure(["written_over"], ()) == before
+    importlib.reload(module)
+    assert sources._closure(["written_over"], ()) != before
+
+
 # ------------------------------------------------------------------------------- a plugin of another package changes
 
 ALGORITHM = """

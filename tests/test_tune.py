@@ -56,6 +56,35 @@ def test_trials_are_as_many_for_all_different_and_balanced(here: Path) -> None:
     assert set(uses.values()) == {2}, "every value equally often"
 
 
+def test_trials_of_other_code_are_a_question(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tune_it = ["tune", "tuned.toml", "--algorithms", "maml"]
+    suite = ["suite", "tuned.toml", "--algorithms", "maml", "--no-report"]
+    (here / "tuned.toml").write_text(
+        SUITE.split("[algorithms.fedavg]")[0] + "[algorithms.maml]" + SUITE.split("maml]")[1]
+    )
+    assert main(tune_it) == 0
+    trials = sorted(here.glob("results/tuned/tuning/*/maml/*.json"))
+    outcome = json.loads(trials[0].read_text())
+    other = {**outcome, "sources": {**outcome["sources"], "algorithm": "0" * 64}}
+    trials[0].write_text(json.dumps(other))
+    capsys.readouterr()
+    assert main(tune_it) == 2
+    said = capsys.readouterr().err
+    assert "was made by other code than what is here (algorithm): add --again" in said
+    assert said.count("validation") == 3, "the other trials are looked at all the same"
+    assert main(suite) == 2
+    assert "searched by other code than what is here (algorithm): search again" in capsys.readouterr().err
+    assert main([*tune_it, "--keep"]) == 0
+    assert json.loads(trials[0].read_text()) == other
+    assert main([*suite, "--keep"]) == 0
+    [path] = here.glob("results/tuned/synthetic/maml/*/seed-1.json")
+    assert json.loads(path.read_text())["tuning"]["sources"]["algorithm"] == "mixed"
+    assert main(suite) == 0, "what is finished is finished"
+    assert main([*tune_it, "--again"]) == 0
+    assert json.loads(trials[0].read_text())["score"] == outcome["score"]
+    assert main(tune_it) == 0
+
+
 def test_a_tuned_suite_uses_the_best_trial_and_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suite", "tuned.toml"]) == 2
     assert "run `metaleaf tune tuned` first" in capsys.readouterr().err

@@ -55,6 +55,20 @@ def test_the_same_run_is_verified_bit_for_bit(record: Path, capsys: pytest.Captu
     assert sorted(record.parent.iterdir()) == before, "nothing is written beside the record"
 
 
+def test_other_code_is_named_and_is_a_hint_where_scores_differ(
+    record: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(record, lambda content: content["sources"].update(algorithm="0" * 64))
+    assert main(["verify", str(record)]) == 0
+    assert "the record was made by other code than what is here: algorithm" in capsys.readouterr().out
+    all_right(record)
+    assert main(["verify", str(record)]) == 1
+    assert capsys.readouterr().err.strip().endswith("other code than what is here: algorithm.")
+    edit(record, lambda content: content.pop("sources"))
+    assert main(["verify", str(record)]) == 1
+    assert capsys.readouterr().err.strip().endswith("the record does not say what code made it.")
+
+
 def test_another_engine_differs_by_rounding_only(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The engine is none of the configuration; it decides roundings, which the losses show."""
     assert main(["verify", str(record), "--engine", "sequential"]) == 0

@@ -128,23 +128,30 @@ def prepare(
 def _accepted(directory: Path, dataset: Dataset, raw: RawFiles, stale: Choice) -> bool:
     """Whether to take what is prepared; StaleError if it is outdated and nobody has chosen."""
     about = manifest.read(directory)
-    if not (made := [*_other_files(directory, about, raw), *_other_code(about, dataset)]):
+    if not (made := [*_other_files(directory, about, raw), *_other_code(directory, about, raw.dataset, dataset)]):
         return True
     outdated = f"{directory} was prepared {' and '.join(made)}"
     if stale == "refuse":
         raise StaleError(f"{outdated}: {REMEDY}")
-    if stale == "keep" and directory not in _kept:
-        _kept.add(directory)
-        print(f"metaleaf: {outdated}; it is kept.", file=sys.stderr)
+    if stale == "keep":
+        _say(directory, f"{outdated}; it is kept")
     return stale == "keep"
 
 
-_kept: set[Path] = set()
-"""What has been said to be kept."""
+_said: set[Path] = set()
 
 
-def _other_code(about: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    before, now = about.get("source_hash"), of_dataset(dataset)
+def _say(directory: Path, sentence: str) -> None:
+    """Say something of a folder, once."""
+    if directory not in _said:
+        _said.add(directory)
+        print(f"metaleaf: {sentence} (`metaleaf data prepare` with --again prepares it anew).", file=sys.stderr)
+
+
+def _other_code(directory: Path, about: Mapping[str, Any], name: str, dataset: Dataset) -> list[str]:
+    before, now = about.get("source_hash"), of_dataset(name, dataset)
+    if before is None and now is not None:
+        _say(directory, f"{directory} does not say what code prepared it; it is taken as it is")
     return ["by other code than its plugin has now"] if before and now and before != now else []
 
 
@@ -441,7 +448,7 @@ def _about(folder: Path, name: str, dataset: Dataset, seen: _Seen, raw: RawFiles
         "samples": sum(seen.counts),
         "empty_clients": seen.empty,
         "data_hash": manifest.data_hash(hashes),
-        "source_hash": of_dataset(dataset),
+        "source_hash": of_dataset(name, dataset),
         "hashes": hashes,
         "records": {path.relative_to(folder).as_posix(): sha256_of(path) for path in records},
         "raw": [used._asdict() for used in raw.used()],

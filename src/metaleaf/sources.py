@@ -17,6 +17,7 @@ import sysconfig
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -55,6 +56,7 @@ UNDECIDING = frozenset(
         "metaleaf.sources",
         "metaleaf.store",
         "metaleaf.verified",
+        "metaleaf.whole_files",
     }
 )
 """Modules of metaleaf that decide no number, though what decides imports them."""
@@ -87,17 +89,18 @@ def of_run(config: RunConfig, root: str, about: Mapping[str, Any]) -> Sources:
     harness = _closure([root], beyond={*UNDECIDING, MODELS})
     beyond = {*UNDECIDING, *harness}
     algorithms = [registry.plugin("algorithms", name).__module__ for name in config.algorithms()]
+    packages = [registry.distribution("algorithms", name) for name in config.algorithms()]
     return {
-        "algorithm": _part(algorithms, beyond),
+        "algorithm": _part(algorithms, beyond, packages),
         "dataset": about.get("source_hash"),
         "model": _part([_model(config.model), MODELS], beyond),
         "harness": _digest(harness),
     }
 
 
-def of_dataset(dataset: Dataset) -> str | None:
+def of_dataset(name: str, dataset: Dataset) -> str | None:
     """The source of a dataset plugin: a manifest's `source_hash`."""
-    return _part([type(dataset).__module__], beyond=UNDECIDING)
+    return _part([type(dataset).__module__], UNDECIDING, [registry.distribution("datasets", name)])
 
 
 def differing(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
@@ -123,15 +126,19 @@ def _model(name: str) -> str:
     return module
 
 
-def _part(roots: Sequence[str], beyond: Container[str]) -> str | None:
-    found = _closure(roots, beyond)
+def _part(roots: Sequence[str], beyond: Container[str], packages: Sequence[Distribution | None] = ()) -> str | None:
+    files = [file for package in packages if package for file in package.files or ()]
+    found = _closure(roots, beyond, {file.parts[0].removesuffix(".py") for file in files})
     return _digest(found) if all(root in found for root in roots) else None  # a class typed into a shell has no file
 
 
-def _closure(roots: Iterable[str], beyond: Container[str]) -> dict[str, str]:
-    """The digests of all modules that these import and that count, these included, by name."""
+def _closure(roots: Iterable[str], beyond: Container[str], siblings: Iterable[str] = ()) -> dict[str, str]:
+    """The digests of all modules that these import and that count, these included, by name.
+
+    siblings: other packages and modules that were installed together with the roots, which count as these do.
+    """
     todo, found = list(roots), {}
-    own = {name.partition(".")[0] for name in todo}
+    own = {*siblings, *(name.partition(".")[0] for name in todo)}
     while todo:
         name = todo.pop()
         if name in found or name in beyond or not (module := _module(name)):

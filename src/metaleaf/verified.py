@@ -8,11 +8,11 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 from metaleaf.raw import cache_home, sha256_of, stamp_of
+from metaleaf.whole_files import write_atomically
 
 NAME = "verified.json"
 
@@ -57,13 +57,7 @@ class Verified:
         settled = {name: entry for name, entry in self._known.items() if now - max(entry[1:3]) > SETTLED}
         for place in self._places if self._new else ():
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
-                try:
-                    temporary.write_text(json.dumps(settled))
-                    temporary.replace(place)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                write_atomically(place, lambda path: path.write_text(json.dumps(settled)))
             except OSError:
                 continue
             self._new = False
