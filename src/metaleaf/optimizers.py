@@ -49,7 +49,8 @@ class Adam:
 
     def init(self, params: Tree) -> Tree:
         """First and second moments, and the number of steps taken."""
-        steps = torch.zeros((), dtype=torch.int64, device=leaves(params)[0].device)
+        device = next((leaf.device for leaf in leaves(params)), None)  # a part of a model may be empty
+        steps = torch.zeros((), dtype=torch.int64, device=device)
         return {"m": zeros_like(params), "v": zeros_like(params), "steps": steps}
 
     def step(self, params: Tree, gradient: Tree, state: Tree, rate: float | Tensor = 1.0) -> tuple[Tree, Tree]:
