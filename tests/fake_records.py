@@ -34,17 +34,27 @@ def write_suite(
     algorithms: Sequence[str] = tuple(ALGORITHMS),
     seeds: int = 3,
     clients: int = 100,
+    held_out: float = 0.0,
 ) -> Path:
     """Write one record per dataset, algorithm and seed below `folder`, a suite's folder, and return it."""
     for dataset in datasets:
         for algorithm in algorithms:
             for seed in range(seeds):
-                write_record(folder, dataset, algorithm, seed, clients=clients)
+                write_record(folder, dataset, algorithm, seed, clients=clients, held_out=held_out)
     return folder
 
 
-def write_record(folder: Path, dataset: str, algorithm: str, seed: int, *, clients: int = 100, **changes: Any) -> Path:
-    """Write one record with its two tables; `changes` overwrite keys of the JSON. Returns the JSON's path."""
+def write_record(
+    folder: Path,
+    dataset: str,
+    algorithm: str,
+    seed: int,
+    *,
+    clients: int = 100,
+    held_out: float = 0.0,
+    **changes: Any,
+) -> Path:
+    """Write one record with its tables; `changes` overwrite keys of the JSON. Returns the JSON's path."""
     title, low, high, speed, effort = ALGORITHMS[algorithm]
     classes, shift = DATASETS[dataset]
     # the same clients and splits for every algorithm; only the noise of training differs
@@ -53,7 +63,7 @@ def write_record(folder: Path, dataset: str, algorithm: str, seed: int, *, clien
     before, after = (float(np.clip(x + shift + noise.normal(0, 0.006), 0.01, 0.99)) for x in (low, high))
 
     rounds = _rounds(noise, before, after, speed, effort)
-    per_client = _clients(shared, noise, clients, before, after, classes)
+    per_client = _clients(shared, noise, clients, before, after, classes, SUPPORTS)
     evaluated = rounds.dropna(subset="validation_after")
     record: dict[str, Any] = {
         "schema": 1,
@@ -106,6 +116,12 @@ def write_record(folder: Path, dataset: str, algorithm: str, seed: int, *, clien
     }
     path: Path = folder / dataset / algorithm / record["config_hash"] / f"seed-{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if held_out:
+        kept = round(1 - held_out, 12)
+        participants = _clients(shared, noise, 8 * clients, before, after, classes, (kept,))
+        participants.to_csv(path.with_suffix(".participants.csv"), index=False)
+        record["config"]["protocol"]["held_out"] = held_out
+        record["participants"] = {model: sides[str(kept)] for model, sides in _scores(participants).items()}
     per_client.to_csv(path.with_suffix(".clients.csv"), index=False)
     rounds.to_csv(path.with_suffix(".rounds.csv"), index=False)
     path.write_text(json.dumps(record | changes, indent=1))
@@ -137,12 +153,13 @@ def _clients(
     before: float,
     after: float,
     classes: int,
+    supports: Sequence[float],
 ) -> pd.DataFrame:
     examples = shared.lognormal(4.5, 0.6, clients).astype(int) + 10
     skill = shared.normal(0, 0.09, clients)
     frames = []
     for model, bonus in (("final", 0.0), ("selected", 0.004)):
-        for support in SUPPORTS:
+        for support in supports:
             n_support = np.maximum(1, (examples * support).astype(int))
             n = examples - n_support
             majority = shared.binomial(n, min(0.9, 1.3 / classes + 0.03))

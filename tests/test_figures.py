@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgb
 from metaleaf.cli import main
 from metaleaf.client_store import ClientStore
 from metaleaf.errors import DataError
-from metaleaf.figures import adaptation, distribution, fairness, portrait
+from metaleaf.figures import adaptation, distribution, fairness, participants, portrait
 from metaleaf.figures.convergence import _apart, convergence, convergence_bytes
 from metaleaf.figures.cost import cost
 from metaleaf.figures.critical_difference import critical_difference
@@ -39,7 +39,7 @@ NAMES = (
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested here does not depend on how fine the bootstrap is."""
-    for module in (adaptation, distribution, fairness):
+    for module in (adaptation, distribution, fairness, participants):
         monkeypatch.setattr(module, "DRAWS", 20)
 
 
@@ -114,17 +114,17 @@ def _lab(colour: str, kind: str) -> npt.NDArray[np.float64]:
 
 @pytest.fixture(scope="module")
 def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Record]]:
-    """Few and many algorithms, one and several datasets."""
+    """Few and many algorithms, one and several datasets; participants are scored."""
     folder = tmp_path_factory.mktemp("suites")
-    several = write_suite(folder / "several", ["femnist", "shakespeare", "sent140"], seeds=1, clients=12)
+    several = write_suite(folder / "several", ["femnist", "shakespeare", "sent140"], seeds=1, clients=12, held_out=0.2)
     with pytest.MonkeyPatch.context() as patch:
         algorithms = {
             f"a{i:02}": (name, 0.3 + 0.02 * i, 0.55 + 0.02 * (7 * i % 15), 10.0 + i, 1 + i / 10)
             for i, name in enumerate(NAMES)
         }
         patch.setattr(fake_records, "ALGORITHMS", algorithms)
-        many = write_suite(folder / "many", ["femnist"], tuple(algorithms), seeds=2, clients=12)
-    single = write_suite(folder / "one", ["femnist"], ["maml", "fedavg"], seeds=5, clients=12)
+        many = write_suite(folder / "many", ["femnist"], tuple(algorithms), seeds=2, clients=12, held_out=0.2)
+    single = write_suite(folder / "one", ["femnist"], ["maml", "fedavg"], seeds=5, clients=12, held_out=0.2)
     return {path.name: read_records(path) for path in (several, many, single)}
 
 
@@ -151,8 +151,8 @@ class TestLegibility:
 
 
 class TestFiles:
-    def test_determinism_and_formats(self, records: list[Record]) -> None:
-        first, second = (dict(drawings(Runs(records), MAKERS, ["svg"])) for _ in range(2))
+    def test_determinism_and_formats(self, suites: dict[str, list[Record]]) -> None:
+        first, second = (dict(drawings(Runs(suites["one"]), MAKERS, ["svg"])) for _ in range(2))
         assert first == second
         for made in first.values():
             assert isinstance(made, Drawing)
@@ -177,7 +177,7 @@ class TestFiles:
         made = dict(drawings(Runs(records), WITH_DATA, ["svg"]))
         reasons = {name: str(made) for name, made in made.items() if isinstance(made, NotDrawnError)}
         assert set(reasons) == {
-            *("cost_to_target", "adaptation_steps", "support", "critical_difference", "portrait"),
+            *("cost_to_target", "adaptation_steps", "support", "participants", "critical_difference", "portrait"),
         }
         assert reasons["adaptation_steps"] == "no algorithm adapts"
         assert reasons["cost_to_target"] == "no target is declared for femnist"

@@ -107,7 +107,7 @@ class TestRows:
 
     def test_a_run_that_diverged_has_a_row_without_numbers(self, tmp_path: Path) -> None:
         write_record(tmp_path / "s", "femnist", "maml", 0, clients=12)
-        gone = {"status": "diverged", "reason": "loss is nan", "scores": {}}
+        gone: dict[str, Any] = {"status": "diverged", "reason": "loss is nan", "scores": {}}
         write_record(tmp_path / "s", "femnist", "fedavg", 0, clients=12, **gone)
         rows = new_clients.rows(read_records(tmp_path / "s"))
         diverged = next(row for row in rows if row.cells[0].text == "FedAvg")

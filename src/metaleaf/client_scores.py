@@ -10,17 +10,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from metaleaf.errors import DataError
-from metaleaf.records import Model, Record, tidy
+from metaleaf.records import Model, Record, Who, tidy
 
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 
 class Setting(NamedTuple):
-    """Where numbers may be compared."""
+    """Where numbers may be compared; the support of participants is what they did not hold out."""
 
     dataset: str
     support: float
+    who: Who = "new"
+
+    def of(self, frame: pd.DataFrame) -> "pd.Series[bool]":
+        """Which rows of a table with the columns `dataset`, `support` and `who` are here."""
+        return (frame[list(self._fields)] == list(self)).all(axis=1)
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,19 @@ def client_scores(records: Sequence[Record], model: Model = "selected") -> dict[
     frame = tidy(records)
     frame = frame[(frame["status"] == "finished") & (frame["model"] == model)]
     found: dict[Setting, dict[str, ClientScores]] = {}
-    keys = frame[["dataset", "support", "name"]]
-    for dataset, support, name in keys.drop_duplicates().values.tolist():
-        setting = Setting(dataset, support)
-        same = (keys == [dataset, support, name]).all(axis=1)
-        runs = {records[i].content.seed: _by_client(records[i], model, support) for i in frame["record"][same]}
+    keys = frame[["dataset", "support", "who", "name"]]
+    for dataset, support, who, name in keys.drop_duplicates().values.tolist():
+        setting = Setting(dataset, support, who)
+        same = setting.of(keys) & (keys["name"] == name)
+        runs = {records[i].content.seed: _by_client(records[i], model, setting) for i in frame["record"][same]}
         found.setdefault(setting, {})[name] = _side_by_side(name, runs, setting)
-    return dict(sorted(found.items(), key=lambda item: item[0].support))
+    return dict(sorted(found.items(), key=lambda item: (item[0].who, item[0].support)))
 
 
-def _by_client(record: Record, model: Model, support: float) -> pd.DataFrame:
+def _by_client(record: Record, model: Model, setting: Setting) -> pd.DataFrame:
     """A row per client with a query example: n, before, after, majority."""
-    rows = record.clients
-    rows = rows[(rows["model"] == model) & (rows["support"] == support) & (rows["n"] > 0)]
+    rows = record.scores_of(setting.who)
+    rows = rows[(rows["model"] == model) & (rows["support"] == setting.support) & (rows["n"] > 0)]
     before, after = (rows[rows["step"] == step].set_index("client") for step in (0, rows["step"].max()))
     for side in (before, after):
         if repeated := [client for client, times in Counter(side.index).items() if times > 1]:

@@ -1,7 +1,7 @@
-"""Tables of the track of new clients: one per dataset and support fraction, and pairs on the same clients."""
+"""Tables of new clients and of participants: one per setting, pairs on the same clients, and both side by side."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,7 +48,8 @@ MARKS = (
 def tables(
     records: Sequence[Record], scores: Scores, numbers: pd.DataFrame, paired: pd.DataFrame, baseline: str | None = None
 ) -> list[Table]:
-    """For each dataset and support fraction the comparison, with the protocol in its caption, and the pairs.
+    """For each setting the comparison, with the protocol in its caption, and the pairs; where participants are scored,
+    they follow beside the new clients.
 
     `scores`, `numbers` (of `metaleaf.comparison.comparison`) and `paired` (of `pairs`) are those of one model.
     `baseline` is the label that the others are paired with, `majority` among them (default: the best algorithm).
@@ -63,13 +64,15 @@ def tables(
         asked = configuration_of(baseline, runs[runs["dataset"] == dataset])
         if baseline == MAJORITY_LABEL:
             asked = asked or MAJORITY
-        for support, at in rows.groupby("support", sort=False, dropna=False):
-            setting = Setting(str(dataset), float(str(support)))
+        settings = [Setting(*key) for key in rows[list(Setting._fields)].drop_duplicates().values.tolist()]
+        for setting in settings:
+            at = rows[setting.of(rows)] if len(settings) > 1 else rows  # a support of nan is equal to none
             tied, best = best_of(scores, setting, at)
             made.append(_compared(setting, at, of_dataset, tied))
             reference = asked if baseline else best
             if reference and not (against := _against(paired, setting, reference)).empty:
                 made.append(_paired(setting, against, reference))
+        made += [_beside(setting, settings, rows) for setting in settings if setting.who == "participants"]
     return made
 
 
@@ -91,8 +94,15 @@ def competes(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def title_of(setting: Setting) -> str:
-    """Dataset and support fraction; nan where every run diverged."""
+    """Dataset and support fraction, which is nan where every run diverged, or participants and what they held out."""
+    if setting.who == "participants":
+        return f"{setting.dataset}, participants ({held_out(setting)} held out)"
     return setting.dataset if math.isnan(setting.support) else f"{setting.dataset}, {100 * setting.support:g} % support"
+
+
+def held_out(setting: Setting) -> str:
+    """The part of their examples that participants held out, in percent."""
+    return f"{100 * (1 - setting.support):.4g} %"
 
 
 def _compared(setting: Setting, rows: pd.DataFrame, records: Sequence[Record], tied: set[str]) -> Table:
@@ -115,7 +125,7 @@ def _compared(setting: Setting, rows: pd.DataFrame, records: Sequence[Record], t
         Field("Cost", f"{flop_unit[1]}FLOPs", lambda row: amount_cell(row["flops"], flop_unit[0])),
     ]
     title = title_of(setting)
-    caption = _caption(records, setting.support, rows["model"].iloc[0])
+    caption = _caption(records, setting, rows["model"].iloc[0])
     return Table(slug(title), title, caption, *lay_out(rows, fields, competes(rows).tolist()), baseline=MAJORITY)
 
 
@@ -137,7 +147,7 @@ def _after(row: pd.Series) -> Cell:
 
 def _against(paired: pd.DataFrame, setting: Setting, reference: str) -> pd.DataFrame:
     """The pairs with `reference`, turned so that it is the other: a row an algorithm, `<side>_<column>`."""
-    here = paired[(paired["dataset"] == setting.dataset) & (paired["support"] == setting.support)]
+    here = paired[setting.of(paired)]
     first, second = here[here["name"] == reference], here[here["other"] == reference]
     turned = first.assign(
         name=first["other"],
@@ -185,25 +195,79 @@ def _difference_fields(side: str) -> list[Field]:
     ]
 
 
+# ------------------------------------------------------------------------------- new clients and participants
+
+
+def nearest(setting: Setting, settings: Iterable[Setting]) -> Setting | None:
+    """Where new clients have most nearly as much of their examples as these participants kept."""
+    new = [one for one in settings if one.dataset == setting.dataset and one.who == "new"]
+    return min(new, key=lambda one: abs(one.support - setting.support), default=None)
+
+
+def _beside(setting: Setting, settings: Sequence[Setting], rows: pd.DataFrame) -> Table:
+    """New clients at every support and the participants of `setting`, mean over clients; a row an algorithm."""
+    means = {one: rows[one.of(rows)].set_index("algorithm") for one in settings}
+    shown = pd.DataFrame({"algorithm": rows["algorithm"].unique()})
+    competing = shown["algorithm"].isin(rows.loc[setting.of(rows) & competes(rows), "algorithm"]).tolist()
+
+    def mean(one: Setting, metric: str) -> Callable[[pd.Series], Cell]:
+        return lambda row: with_interval(metric)(means[one].loc[row["algorithm"]])
+
+    fields = [ALGORITHM]
+    for one in (one for one in settings if one.who == "new"):
+        heading = f"{100 * one.support:g} % support"
+        fields.append(Field("New clients, after", heading, mean(one, "after_client_mean"), max))
+    fields.append(Field("Participants", "After", mean(setting, "after_client_mean"), max))
+    closest = nearest(setting, settings)
+    sentences = [
+        f"Accuracy in %, mean over clients, each counting once: of new clients after they adapted, and of participants "
+        f"on the {held_out(setting)} of their examples that they held out, with the model that each would use.",
+    ]
+    if closest:
+
+        def gap(row: pd.Series) -> Cell:
+            ends = (means[one].loc[row["algorithm"], "after_client_mean_mean"] for one in (setting, closest))
+            participants, new = map(float, ends)
+            return interval_cell(participants - new, math.nan, math.nan, signed)
+
+        fields.append(Field("Participants", "Gap", gap))
+        sentences.append(
+            f"Gap: participants' mean less that of new clients at {100 * closest.support:g} % support, in points; "
+            "these are other clients, so it has no test, and the majority class shows what part of it is the clients'."
+        )
+    sentences += [INTERVALS, "Bold: the best of a column. Underlined: the best of the others."]
+    title = f"{setting.dataset}, new clients beside participants"
+    layout = lay_out(shown, fields, competing)
+    return Table(slug(title), title, " ".join(sentences), *layout, baseline=MAJORITY)
+
+
 # ----------------------------------------------------------------------------------------------- caption
 
 
-def _caption(records: Sequence[Record], support: float, model: str) -> str:
+def _caption(records: Sequence[Record], setting: Setting, model: str) -> str:
     """The protocol in a few sentences: what makes the numbers of this table comparable."""
     contents = [record.content for record in records]
     train, validation, test = (
         span(getattr(c.data.clients, part) for c in contents) for part in ("train", "validation", "test")
     )
     chosen = BEST_ROUND if model == "selected" else "the last round"
-    share = "" if math.isnan(support) else f", each adapting on {100 * support:g} % of its examples"
+    share = "" if math.isnan(setting.support) else f", each adapting on {100 * setting.support:g} % of its examples"
+    asked = f"Accuracy in % on the query examples of {test} test clients{share};"
+    own = "support"
+    if setting.who == "participants":
+        asked = (
+            f"Accuracy in % on the {held_out(setting)} of their examples that the training clients held out, with the "
+            "model that each would use after training (before: without anything of its own);"
+        )
+        own = "examples that it did not hold out"
     sentences = (
-        f"Accuracy in % on the query examples of {test} test clients{share};",
+        asked,
         f"trained on {train} clients, validated on {validation}.",
         f"{budget(records)}, model of {chosen}.",
         INTERVALS,
         tuning_sentence(contents),
         "Hurt: share of clients whose accuracy fell by adapting.",
-        f"{MAJORITY}: the most frequent one in the client's own support.",
+        f"{MAJORITY}: the most frequent one in the client's own {own}.",
         MARKS,
         "Only algorithms with all seeds compete.",
     )

@@ -35,10 +35,10 @@ _NONE = Estimate(math.nan, math.nan, math.nan)
 
 
 def comparison(records: Sequence[Record], scores: Scores, model: Model = "selected") -> pd.DataFrame:
-    """The numbers behind the tables: a row per dataset, support fraction and algorithm, as `records` come.
+    """The numbers behind the tables: a row per setting (`Setting`) and algorithm, as `records` come.
 
-    The first row of each dataset and support fraction is the majority-class baseline; its scores stand in the
-    `after` columns. Columns: `dataset`, `support`, `model`, `label`, `algorithm` (its name), `diverged` (seeds),
+    The first row of each setting is the majority-class baseline; its scores stand in the
+    `after` columns. Columns: `dataset`, `support`, `who`, `model`, `label`, `algorithm` (its name), `diverged` (seeds),
     `seeds` (finished); `<metric>_mean` and `<metric>_sd` over finished seeds (fractions in [0, 1]; nan where there are
     none, sd nan for one seed), for some metrics `<metric>_low` and `<metric>_high`, the 95 % interval of
     `metaleaf.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run).
@@ -48,10 +48,10 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
     rows = []
     for dataset, runs in frame.groupby("dataset", sort=False):
         diverged = runs[runs["status"] == "diverged"].groupby("name")["seed"].nunique()
-        for support in sorted(runs["support"].dropna().unique()) or [math.nan]:
-            cells = runs[(runs["support"] == support) & (runs["model"] == model)]
-            known = scores.get(Setting(str(dataset), float(support)), {})
-            start = {"dataset": dataset, "support": support, "model": model}
+        for setting in _settings(str(dataset), runs):
+            cells = runs[setting.of(runs) & (runs["model"] == model)]
+            known = scores.get(setting, {})
+            start = {**setting._asdict(), "model": model}
             # every algorithm of a seed sees the same clients and splits, so any one of them has the baseline
             baseline = _means(cells.drop_duplicates("seed"), majority(known) if known else None, "majority")
             rows.append(start | {"label": "", "algorithm": MAJORITY, "diverged": 0} | baseline)
@@ -63,15 +63,22 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
     return pd.DataFrame(rows)
 
 
+def _settings(dataset: str, runs: pd.DataFrame) -> list[Setting]:
+    """Those of a dataset's rows of `tidy`, new clients first; one without a support where every run diverged."""
+    scored = runs.dropna(subset="support").drop_duplicates(["who", "support"]).sort_values(["who", "support"])
+    found = [Setting(dataset, row["support"], row["who"]) for _, row in scored.iterrows()]
+    return found or [Setting(dataset, math.nan)]
+
+
 def pairs(scores: Scores, model: Model = "selected") -> pd.DataFrame:
     """Every two algorithms on the same clients under the same seeds, before and after adaptation.
 
-    After adaptation the majority class is one of them. Columns: `dataset`, `support`, `model`, `side` (before, after),
-    and those of `metaleaf.paired.Comparison`, the difference as `difference`, `low` and `high`; `p_holm` is corrected
-    for all pairs of a dataset, support and side.
+    After adaptation the majority class is one of them. Columns: `dataset`, `support`, `who`, `model`, `side` (before,
+    after), and those of `metaleaf.paired.Comparison`, the difference as `difference`, `low` and `high`; `p_holm`
+    is corrected for all pairs of a setting and side.
     """
     rows = [
-        {"dataset": setting.dataset, "support": setting.support, "model": model, "side": side} | _pair(pair, p_holm)
+        {**setting._asdict(), "model": model, "side": side} | _pair(pair, p_holm)
         for setting, algorithms in scores.items()
         for side in ("before", "after")
         for pair, p_holm in all_pairs(compared(algorithms, side), side)
@@ -91,7 +98,7 @@ def majority(algorithms: Mapping[str, ClientScores]) -> ClientScores:
 
 
 PAIR_COLUMNS = [
-    *("dataset", "support", "model", "side", "name", "other"),
+    *("dataset", "support", "who", "model", "side", "name", "other"),
     *("difference", "low", "high", "improvement", "p", "p_holm", "seeds"),
 ]
 

@@ -132,7 +132,10 @@ def _in_words(record: Mapping[str, Any], config: RunConfig) -> str:
         found = ", ".join(f"{scores[r]['before']['accuracy']:.1%} after {r}" for r in scores)
         return f"new environments {found} rounds"
     first = scores[str(config.protocol.test_supports[0])]
-    return f"test {first['before']['accuracy']:.1%} before, {first['after']['accuracy']:.1%} after adaptation"
+    found = f"test {first['before']['accuracy']:.1%} before, {first['after']['accuracy']:.1%} after adaptation"
+    if "participants" in record:
+        found += f"; participants {record['participants']['selected']['after']['accuracy']:.1%}"
+    return found
 
 
 def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> None:

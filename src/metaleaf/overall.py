@@ -9,16 +9,16 @@ import pandas as pd
 
 from metaleaf.aggregates import Ranking, overall, ranking
 from metaleaf.client_scores import Setting
-from metaleaf.client_tables import ALGORITHM, INTERVALS, best_of, budget, competes, with_interval
+from metaleaf.client_tables import ALGORITHM, INTERVALS, best_of, budget, competes, title_of, with_interval
 from metaleaf.comparison import MAJORITY, Scores, majority
 from metaleaf.intervals import Estimate
-from metaleaf.records import Record
+from metaleaf.records import Record, Who
 from metaleaf.tables import BEST_ROUND, Cell, Field, Table, interval_cell, lay_out, slug, tuning_sentence
 
 
 @dataclass(frozen=True)
 class Overall:
-    """What algorithms reach over the datasets that were scored at one support fraction.
+    """What algorithms reach over the datasets on which the same kind of client was scored at one support fraction.
 
     `means` of the runs' means over clients after adaptation: the interquartile mean and its interval, of the algorithms
     that are complete (all seeds on every dataset) and of the majority class. `ranking` of the complete ones, if there
@@ -26,6 +26,7 @@ class Overall:
     """
 
     support: float
+    who: Who
     model: str
     datasets: tuple[str, ...]
     means: dict[str, Estimate]
@@ -34,23 +35,24 @@ class Overall:
 
 
 def over_datasets(scores: Scores, numbers: pd.DataFrame) -> list[Overall]:
-    """One for each support fraction at which several datasets were scored; both arguments are of one model."""
-    shared = Counter(setting.support for setting in scores)
-    return [_at(support, scores, numbers) for support, count in sorted(shared.items()) if count > 1]
+    """One for each kind of client and support at which several datasets were scored; all of one model."""
+    shared = Counter((setting.who, setting.support) for setting in scores)
+    return [_at(who, support, scores, numbers) for (who, support), count in sorted(shared.items()) if count > 1]
 
 
 def to_frame(found: Sequence[Overall]) -> pd.DataFrame:
     """A row an algorithm and support fraction.
 
-    Columns: `support`, `model`, `algorithm`, `datasets` (their number), `iqm`, `iqm_low`, `iqm_high`, `rank` (mean over
-    datasets), `lacks` (why it has none of these four), and, the same in all rows of a support fraction, `friedman_p`
-    and `critical_difference` (of Nemenyi's test).
+    Columns: `support`, `who`, `model`, `algorithm`, `datasets` (their number), `iqm`, `iqm_low`, `iqm_high`, `rank`
+    (mean over datasets), `lacks` (why it has none of these four), and, the same in all rows of a support fraction,
+    `friedman_p` and `critical_difference` (of Nemenyi's test).
     """
     rows = []
     for one in found:
         ranks = one.ranking.ranks if one.ranking else {}
         for name in [*one.means, *one.lacking]:
-            row = {"support": one.support, "model": one.model, "algorithm": name, "datasets": len(one.datasets)}
+            row = {"support": one.support, "who": one.who, "model": one.model, "algorithm": name}
+            row["datasets"] = len(one.datasets)
             row |= dict(zip(("iqm", "iqm_low", "iqm_high"), one.means.get(name, _NONE), strict=True))
             row |= {"rank": ranks.get(name, np.nan), "lacks": one.lacking.get(name, "")}
             row["friedman_p"] = one.ranking.p if one.ranking else np.nan
@@ -61,15 +63,18 @@ def to_frame(found: Sequence[Overall]) -> pd.DataFrame:
 
 def tables(records: Sequence[Record], scores: Scores, numbers: pd.DataFrame, found: Sequence[Overall]) -> list[Table]:
     """Each as a table: the datasets side by side, interquartile mean and rank; the protocol in the caption."""
-    return [_table(one, records, scores, numbers[numbers["support"] == one.support]) for one in found]
+    return [
+        _table(one, records, scores, numbers[(numbers["support"] == one.support) & (numbers["who"] == one.who)])
+        for one in found
+    ]
 
 
 _NONE = Estimate(np.nan, np.nan, np.nan)
 
 
-def _at(support: float, scores: Scores, numbers: pd.DataFrame) -> Overall:
-    algorithms = {setting.dataset: found for setting, found in scores.items() if setting.support == support}
-    here = numbers[(numbers["support"] == support) & numbers["dataset"].isin(algorithms)]
+def _at(who: Who, support: float, scores: Scores, numbers: pd.DataFrame) -> Overall:
+    algorithms = {one.dataset: found for one, found in scores.items() if (one.who, one.support) == (who, support)}
+    here = numbers[(numbers["support"] == support) & (numbers["who"] == who) & numbers["dataset"].isin(algorithms)]
     lacking = _lacking(here)
     complete = [name for name in here["algorithm"].unique() if name != MAJORITY and name not in lacking]
     means = {MAJORITY: overall({dataset: majority(found).accuracy() for dataset, found in algorithms.items()})}
@@ -77,7 +82,7 @@ def _at(support: float, scores: Scores, numbers: pd.DataFrame) -> Overall:
         means[name] = overall({dataset: found[name].accuracy() for dataset, found in algorithms.items()})
     blocks = np.array([[found[name].accuracy().mean() for name in complete] for found in algorithms.values()])
     ranks = ranking(complete, blocks) if len(complete) > 1 else None
-    return Overall(support, str(here["model"].iloc[0]), tuple(algorithms), means, ranks, lacking)
+    return Overall(support, who, str(here["model"].iloc[0]), tuple(algorithms), means, ranks, lacking)
 
 
 def _lacking(here: pd.DataFrame) -> dict[str, str]:
@@ -103,7 +108,7 @@ def _table(one: Overall, records: Sequence[Record], scores: Scores, here: pd.Dat
     fields = [ALGORITHM]
     for dataset in one.datasets:
         at = here[here["dataset"] == dataset]
-        tied, _ = best_of(scores, Setting(dataset, one.support), at)
+        tied, _ = best_of(scores, Setting(dataset, one.support, one.who), at)
         among = set(at.loc[competes(at), "algorithm"])
         fields.append(Field("Mean over clients, after", dataset, _of_dataset(at), max, tied, among))
     ranks = one.ranking.ranks if one.ranking else {}
@@ -113,7 +118,7 @@ def _table(one: Overall, records: Sequence[Record], scores: Scores, here: pd.Dat
         ),
         Field("Over datasets", "Rank", lambda row: _rank_cell(ranks.get(row["algorithm"])), min, None, ranks),
     ]
-    title = f"Over datasets, {100 * one.support:g} % support"
+    title = title_of(Setting("Over datasets", one.support, one.who))
     layout = lay_out(rows, fields, [False] * len(rows))
     return Table(slug(title), title, _caption(one, records), *layout, baseline=MAJORITY)
 
@@ -140,9 +145,11 @@ def _caption(one: Overall, records: Sequence[Record]) -> str:
     of_dataset = {name: [r for r in records if r.content.dataset == name] for name in one.datasets}
     chosen = BEST_ROUND if one.model == "selected" else "the last round"
     lacking = "; ".join(f"{name} ({what})" for name, what in one.lacking.items())
+    asked = "on the query examples of test clients, mean over clients, each adapting on"
+    if one.who == "participants":
+        asked = "on what training clients held out, mean over clients, each having kept"
     sentences = [
-        "Accuracy in % on the query examples of test clients, mean over clients,",
-        f"each adapting on {100 * one.support:g} % of its examples; model of {chosen}.",
+        f"Accuracy in % {asked} {100 * one.support:g} % of its examples; model of {chosen}.",
         *(f"{name}: {budget(its)}. {tuning_sentence(r.content for r in its)}" for name, its in of_dataset.items()),
         INTERVALS,
         "IQM: interquartile mean over datasets and seeds, every dataset counting once.",

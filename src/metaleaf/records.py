@@ -4,7 +4,7 @@ The format is described in docs/records.md. Whatever is wrong with a file become
 """
 
 from collections import Counter
-from collections.abc import Container, Hashable, Sequence
+from collections.abc import Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -29,6 +29,9 @@ from metaleaf.errors import DataError
 Model = Literal["final", "selected"]
 MODELS: tuple[Model, ...] = ("final", "selected")
 """The two models that a record reports: of the last round, and of the round that validation chose."""
+
+Who = Literal["new", "participants"]
+"""Whose scores: of new clients (the test clients), or of those that trained, on what they held out."""
 
 _CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "correct", "loss", "majority"]
 _ROUND_COLUMNS = ["round", "bytes_down", "bytes_up", "flops", "update_norm", "validation_before", "validation_after"]
@@ -166,6 +169,7 @@ class Content(Head):
     new_environments = False
 
     scores: dict[Model, dict[str, Scores]]
+    participants: dict[Model, Scores] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Content":
@@ -175,7 +179,17 @@ class Content(Head):
                     raise ValueError(f"support fraction {support} is not between 0 and 1")
         if self.status == "finished" and set(self.scores) != set(MODELS):
             raise ValueError("is finished but lacks the scores of a model; run this cell again")
+        if (self.participants is not None) != bool(self.held_out):
+            raise ValueError("must have scores of participants just if its protocol holds something out")
+        if self.held_out and self.status == "finished" and set(self.participants or ()) != set(MODELS):
+            raise ValueError("is finished but lacks the participants' scores of a model; run this cell again")
         return self
+
+    @property
+    def held_out(self) -> float:
+        """The fraction of their examples that training clients held out; 0 where participants are not scored."""
+        found = _within(self.config, "protocol", "held_out")
+        return float(found) if isinstance(found, (int, float)) and 0 < found < 1 else 0.0
 
 
 def environments_in(config: object) -> dict[str, Any] | None:
@@ -220,6 +234,17 @@ class Record(Stored[Content]):
 
     schema = Content
     columns = _CLIENT_COLUMNS
+
+    @cached_property
+    def participants(self) -> pd.DataFrame:
+        """Scores of the training clients on what they held out, in the same columns; empty where nothing is."""
+        if not self.content.held_out:
+            return pd.DataFrame(columns=self.columns)
+        return _read_csv(self.path.with_suffix(".participants.csv"), self.columns)
+
+    def scores_of(self, who: Who) -> pd.DataFrame:
+        """The table of those clients."""
+        return self.clients if who == "new" else self.participants
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Stored[Head])
@@ -272,23 +297,32 @@ def _check_comparable(records: Sequence[Stored[Head]]) -> None:
 
 
 def tidy(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per record, model and support fraction; a single row for a run without scores (diverged).
+    """One row per record, model, kind of client and support fraction; a single row for a run that diverged.
 
     Columns: `record` (position in `records`), `suite`, `dataset`, `algorithm`, `config_hash`, `seed`,
     `status`, `rounds`, `bytes` (down and up), `flops`, `name` (the title; with label and hash where one title
-    stands for several configurations), `model`, `support` (a fraction; nan on a row without scores), and
+    stands for several configurations), `model`, `who` (see `Who`), `support` (a fraction; of participants what they did
+    not hold out; nan on a row without scores), and
     `<side>_<summary key>` for each side of `before`, `after`, `majority`, e.g. `after_accuracy`, a fraction.
     """
     rows: list[dict[str, Any]] = []
     for position, record in enumerate(records):
         run = about_run(position, record)
         scored = [
-            run | {"model": model, "support": float(support)} | _flat(scores)
-            for model, by_support in record.content.scores.items()
-            for support, scores in by_support.items()
+            run | {"model": model, "who": who, "support": support} | _flat(scores)
+            for model, who, support, scores in _scores(record.content)
         ]
-        rows += scored or [run | {"model": None, "support": float("nan")}]
+        rows += scored or [run | {"model": None, "who": "new", "support": float("nan")}]
     return with_distinct_names(pd.DataFrame(rows))
+
+
+def _scores(content: Content) -> Iterator[tuple[Model, Who, float, Scores]]:
+    """All that the record reports; support as the tables of clients have it."""
+    for model, by_support in content.scores.items():
+        for support, scores in by_support.items():
+            yield model, "new", float(support), scores
+    for model, scores in (content.participants or {}).items():
+        yield model, "participants", round(1 - content.held_out, 12), scores
 
 
 def about_run(position: int, record: Stored[Head]) -> dict[str, Any]:

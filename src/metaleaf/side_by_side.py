@@ -58,7 +58,9 @@ def compare(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
     yield _updates(record.rounds, here.rounds)
     yield _validation(record, here, tolerance)
     yield from _accuracies(record, here, tolerance)
-    yield from _clients(record.clients, here.clients)
+    yield from _clients("clients", record.clients, here.clients)
+    if record.config.protocol.held_out:
+        yield from _clients("participants", record.participants, here.participants)
 
 
 def _facts(content: Head) -> list[tuple[str, object]]:
@@ -120,28 +122,28 @@ def _accuracies(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
 def _by_total(entry: Entry) -> dict[tuple[str, ...], float]:
     """Accuracy by model, by support or rounds, and by side."""
     return {
-        (*where.split(".", 1), side): float(summary["accuracy"])
+        (where.split(".")[1], where, side): float(summary["accuracy"])
         for where, sides in totals(entry).items()
         for side, summary in sides.items()
     }
 
 
-def _clients(record: pd.DataFrame, here: pd.DataFrame) -> Iterator[Line]:
+def _clients(who: str, record: pd.DataFrame, here: pd.DataFrame) -> Iterator[Line]:
     """Who was asked what must be the same; how many answers differ is said, and judged by the totals."""
     names = [str(name) for name in here]
     losses = [name for name in names if name.startswith("loss")]
     asked = [name for name in names if name not in (*ANSWERS, *losses)]
     if not record[asked].equals(here[asked]):
-        yield Line("clients", f"{len(record):,} scores", f"{len(here):,} other scores", "different")
+        yield Line(who, f"{len(record):,} scores", f"{len(here):,} other scores", "different")
         return
     for name in (name for name in ANSWERS if name in names):
         apart = (record[name] - here[name]).abs()
         farthest = float((apart / here["n"].clip(lower=1)).max()) if len(here) else 0.0
         text = f"{int((apart > 0).sum()):,} differ by {farthest:.1%}" if apart.any() else "all the same"
-        yield Line(f"clients' {name}", f"{len(record):,} scores", text, "close" if apart.any() else "same")
+        yield Line(f"{who}' {name}", f"{len(record):,} scores", text, "close" if apart.any() else "same")
     for name in losses:
         theirs, ours = (f"sum {float(table[name].sum()):.6g}" for table in (record, here))
-        yield Line(f"clients' {name}", theirs, ours, "same" if record[name].equals(here[name]) else "close")
+        yield Line(f"{who}' {name}", theirs, ours, "same" if record[name].equals(here[name]) else "close")
 
 
 def _outcome(record: Values, here: Values, tolerance: float) -> Outcome:

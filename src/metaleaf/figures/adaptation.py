@@ -52,7 +52,7 @@ def adaptation_steps(runs: Runs) -> Picture:
         figure,
         f"Accuracy over test points after every step of adaptation (0: before it): {_INTERVALS}. What a step is, is "
         "the algorithm's affair (a gradient step, or an epoch); one that does not adapt is a level line without "
-        "markers.",
+        f"markers.{runs.of_participants}",
     )
 
 
@@ -96,7 +96,7 @@ def _by_step(runs: Runs, setting: Setting, scores: ClientScores) -> dict[Any, Es
     """Accuracy after every step, 0 being before adaptation."""
     rows = runs.rows(setting)
     positions = rows[rows["name"] == scores.name].sort_values("seed")["record"]
-    tables = [_correct(runs.records[position], runs.model, setting.support, scores.clients) for position in positions]
+    tables = [_correct(runs.records[i], runs.model, setting, scores.clients) for i in positions]
     if any(list(table) != list(tables[0]) for table in tables):
         raise DataError(
             f"the seeds of {scores.name} on {setting.dataset} adapt by different steps; run the older one again"
@@ -108,10 +108,10 @@ def _by_step(runs: Runs, setting: Setting, scores: ClientScores) -> dict[Any, Es
     return found
 
 
-def _correct(record: Record, model: Model, support: float, clients: Sequence[str]) -> pd.DataFrame:
+def _correct(record: Record, model: Model, setting: Setting, clients: Sequence[str]) -> pd.DataFrame:
     """How many of a client's query examples were right, [clients, steps]."""
-    rows = record.clients
-    rows = rows[(rows["model"] == model) & (rows["support"] == support)]
+    rows = record.scores_of(setting.who)
+    rows = rows[(rows["model"] == model) & (rows["support"] == setting.support)]
     table = rows.pivot_table(index="client", columns="step", values="correct").reindex(list(clients))
     if table.isna().any(axis=None):
         client = table.index[table.isna().any(axis=1)][0]

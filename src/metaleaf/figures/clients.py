@@ -25,8 +25,7 @@ def clients(runs: Runs) -> Picture:
                 _violin(axes, y, scores.accuracy("before").ravel(), scores.accuracy("after").ravel(), runs.look[name])
                 hurt = (scores.after < scores.before).mean()
                 beside(axes, y, f"{100 * hurt:.0f} %")
-        axes.text(1.02, 1, "hurt", transform=axes.transAxes, va="top", fontsize=7, color=MUTED)
-        axes.set_ylim(top=-1.1)  # room for that word above the first row
+        axes.text(1.02, 1.01, "hurt", transform=axes.transAxes, va="bottom", fontsize=7, color=MUTED)
         axes.set_xlim(0, 100)
         axes.set_xlabel("Accuracy of a client (%)")
     handles = (
@@ -39,7 +38,7 @@ def clients(runs: Runs) -> Picture:
         figure,
         "Spread of accuracy over test clients, those of all seeds together: density after adaptation (above, filled) "
         "and before it (below), each scaled to the same height. Hurt: share "
-        "of clients whose accuracy fell by adapting.",
+        f"of clients whose accuracy fell by adapting.{runs.of_participants}",
     )
 
 

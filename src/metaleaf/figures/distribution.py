@@ -101,5 +101,6 @@ def profile(runs: Runs) -> Picture:
     return Picture(
         figure,
         "Performance profile: share of test clients whose accuracy after adaptation is above τ, over all clients and "
-        f"seeds (Agarwal et al. 2021; here the runs are clients); {_BAND}. A higher curve is better.",
+        f"seeds (Agarwal et al. 2021; here the runs are clients); {_BAND}. A higher curve is better."
+        f"{runs.of_participants}",
     )

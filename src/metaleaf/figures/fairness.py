@@ -50,7 +50,7 @@ def fairness(runs: Runs) -> Picture:
         figure,
         "Fairness: mean accuracy over test clients after adaptation against the mean of the worst tenth of them, means "
         "over seeds, with 95 % bootstrap intervals over seeds and clients. Up and to the right is better. The "
-        "most frequent class of each client's support set is shown where it is near.",
+        f"most frequent class of each client's support set is shown where it is near.{runs.of_participants}",
     )
 
 

@@ -15,6 +15,7 @@ from metaleaf.figures.distribution import ecdf, profile
 from metaleaf.figures.drawing import Drawing, Makers, drawn
 from metaleaf.figures.fairness import fairness
 from metaleaf.figures.overview import overview
+from metaleaf.figures.participants import participants
 from metaleaf.figures.portrait import portrait
 from metaleaf.figures.runs import Runs
 from metaleaf.records import Model, Record
@@ -26,6 +27,7 @@ MAKERS: Makers[Runs] = {
     "cost_to_target": cost,
     "adaptation_steps": adaptation_steps,
     "support": support,
+    "participants": participants,
     "clients": clients,
     "ecdf": ecdf,
     "fairness": fairness,

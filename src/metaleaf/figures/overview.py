@@ -30,7 +30,7 @@ def overview(runs: Runs) -> Picture:
         Line2D([], [], color=MUTED, linewidth=1, linestyle=(0, (3, 2)), label="majority class"),
     )
     legend(figure, handles, [str(handle.get_label()) for handle in handles])
-    return Picture(figure, CAPTION)
+    return Picture(figure, CAPTION + runs.of_participants)
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:

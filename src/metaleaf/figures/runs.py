@@ -62,9 +62,19 @@ class Runs:
 
     @cached_property
     def settings(self) -> list[Setting]:
-        """One panel each: every dataset at its smallest support fraction, or the only one at all of them."""
+        """One panel each: every dataset at its smallest support fraction, or the only one at all; its participants."""
         found = [Setting(dataset, support) for dataset in self.datasets for support in self.supports(dataset)]
-        return found if len(self.datasets) == 1 else self.smallest
+        return [*(found if len(self.datasets) == 1 else self.smallest), *self.participants]
+
+    @cached_property
+    def participants(self) -> list[Setting]:
+        """The participants of every dataset that scored them."""
+        return [setting for setting in self.scores if setting.who == "participants"]
+
+    @property
+    def of_participants(self) -> str:
+        """What a caption of `settings` adds about their panels."""
+        return " Panels of participants are over training clients, on what they held out." if self.participants else ""
 
     @cached_property
     def smallest(self) -> list[Setting]:
@@ -72,16 +82,17 @@ class Runs:
         return [Setting(dataset, self.supports(dataset)[0]) for dataset in self.datasets]
 
     def supports(self, dataset: str) -> list[float]:
-        """The support fractions of a dataset, ascending."""
-        return sorted(self.frame.loc[self.frame["dataset"] == dataset, "support"].unique())
+        """The support fractions of a dataset's new clients, ascending."""
+        new = (self.frame["dataset"] == dataset) & (self.frame["who"] == "new")
+        return sorted(self.frame.loc[new, "support"].unique())
 
     def rows(self, setting: Setting) -> pd.DataFrame:
         """The rows of `frame` at a setting."""
-        at = (self.frame["dataset"] == setting.dataset) & (self.frame["support"] == setting.support)
-        return self.frame[at]
+        return self.frame[setting.of(self.frame)]
 
 
 def title(setting: Setting) -> str:
     """Of a panel; in two lines where the dataset's name is long."""
-    name, share = short(setting.dataset), f"{100 * setting.support:g} % support"
+    name = short(setting.dataset)
+    share = "participants" if setting.who == "participants" else f"{100 * setting.support:g} % support"
     return f"{name}, {share}" if len(name) <= 12 else f"{name},\n{share}"

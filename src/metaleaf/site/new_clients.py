@@ -1,4 +1,4 @@
-"""The track of new clients: a row per dataset, support fraction and algorithm."""
+"""The tracks of new clients and of participants: a row per dataset, support fraction and algorithm."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pandas as pd
 
 from metaleaf.client_scores import ClientScores, Setting, client_scores
 from metaleaf.intervals import estimate
-from metaleaf.records import Record, tidy
+from metaleaf.records import Record, Who, tidy
 from metaleaf.site import table
 from metaleaf.site.runs import run_id
 from metaleaf.site.table import BASELINE, Cell, Column, Row, Track
@@ -39,16 +39,40 @@ COLUMNS = (
 )
 
 
+PARTICIPANTS_ABOUT = (
+    "Accuracy in % of the clients that trained, over examples that each of them held out of training, tuning and "
+    "selection, with the model that it would use after training, what it keeps to itself included (after), and without "
+    "anything of its own (before). Kept: the share of its examples that it did not hold out. All else as for new "
+    "clients; majority class answers with the most frequent class of what a client kept."
+)
+
 TRACK = Track("new-clients", "New clients", ABOUT, COLUMNS)
+PARTICIPANTS = Track(
+    "participants",
+    "Participants",
+    PARTICIPANTS_ABOUT,
+    tuple(Column("support", "Kept", "low") if column.key == "support" else column for column in COLUMNS),
+)
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
-    """The rows of one suite. Raises DataError where two seeds of an algorithm scored different clients."""
+    """New clients' rows of one suite. Raises DataError where two seeds of an algorithm scored different clients."""
+    return _rows(records, "new")
+
+
+def participants(records: Sequence[Record]) -> list[Row]:
+    """The same of participants, of datasets that scored them."""
+    return _rows([record for record in records if record.content.held_out], "participants")
+
+
+def _rows(records: Sequence[Record], who: Who) -> list[Row]:
+    if not records:
+        return []
     frame, scores = tidy(records), client_scores(records)
     made = []
     for dataset, runs in frame.groupby("dataset", sort=False):
-        settings = [setting for setting in scores if setting.dataset == dataset]
-        for setting in settings or [Setting(str(dataset), float("nan"))]:
+        settings = [setting for setting in scores if (setting.dataset, setting.who) == (dataset, who)]
+        for setting in settings or [Setting(str(dataset), float("nan"), who)]:
             found = scores.get(setting, {})
             if found:
                 made.append(_majority(max(found.values(), key=lambda each: len(each.seeds)), setting, records))
@@ -96,5 +120,5 @@ def _laid_out(
     texts = {"algorithm": name, **filters}
     support = Cell(f"{100 * setting.support:g} %", setting.support) if known else table.UNKNOWN
     found = {key: Cell(text) for key, text in texts.items()} | {"support": support} | cells
-    filters |= {"support": f"{setting.support:g}"} if known else {}
+    filters |= {"support": f"{setting.support:g}"} if known and setting.who == "new" else {}
     return Row(filters, tuple(found.get(column.key, table.UNKNOWN) for column in COLUMNS), run)

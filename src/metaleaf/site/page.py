@@ -48,7 +48,11 @@ def write_site(results: Path, output: Path) -> tuple[Path, list[str]]:
 
 def render(found: Collected) -> str:
     """The page's HTML. Everything that comes from a record is escaped: by Jinja, and by matplotlib within figures."""
-    clients = (new_clients.TRACK, new_clients.rows), (target.TRACK, target.rows)
+    clients = (
+        (new_clients.TRACK, new_clients.rows),
+        (new_clients.PARTICIPANTS, new_clients.participants),
+        (target.TRACK, target.rows),
+    )
     tracks = [track.of(_rows(found.clients, rows, found.refused)) for track, rows in clients]
     tracks.append(new_environments.TRACK.of(_rows(found.environments, new_environments.rows, found.refused)))
     tracks = [track for track in tracks if track.rows]

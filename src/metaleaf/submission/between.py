@@ -40,19 +40,25 @@ def _budget(entry: Entry) -> str:
 def split(entries: Iterable[Entry]) -> Broken:
     """The same clients are scored, with as many support and query examples, by every algorithm and seed."""
     for first, entry in _pairs(one for one in entries if not one.clients.empty):
-        expected, found = _split(first), _split(entry)
-        if repeated := found.index[found.index.duplicated()].tolist():
-            yield entry, f"{_name(repeated[0])} has not always the same examples"
-        elif difference := _difference(expected[~expected.index.duplicated()], found, first.where):
-            yield entry, difference
+        yield from ((entry, what) for what in _other_split(first, entry, first.clients, entry.clients))
+        if not first.participants.empty and not entry.participants.empty:
+            yield from ((entry, what) for what in _other_split(first, entry, first.participants, entry.participants))
 
 
-def _split(entry: Entry) -> pd.DataFrame:
+def _other_split(first: Entry, entry: Entry, its: pd.DataFrame, table: pd.DataFrame) -> Iterator[str]:
+    expected, found = _split(first, its), _split(entry, table)
+    if repeated := found.index[found.index.duplicated()].tolist():
+        yield f"{_name(repeated[0])} has not always the same examples"
+    elif difference := _difference(expected[~expected.index.duplicated()], found, first.where):
+        yield difference
+
+
+def _split(entry: Entry, table: pd.DataFrame) -> pd.DataFrame:
     """What was asked of whom; a row per client and support, or per client, environment and draw."""
     keys, values = ["support", "client"], ["environment", "n_support", "n", "majority"]
     if entry.config.protocol.environments:
         keys, values = ["environment", "draw", "client"], ["n"]
-    return entry.clients[keys + values].drop_duplicates().set_index(keys).sort_index()
+    return table[keys + values].drop_duplicates().set_index(keys).sort_index()
 
 
 def _difference(first: pd.DataFrame, other: pd.DataFrame, where: str) -> str | None:

@@ -1,7 +1,7 @@
 """One record of a submission, read and resolved: what the rules are checked on."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,13 +44,17 @@ class Made(Part):
 
 
 class Entry(NamedTuple):
-    """`where`: the record's path in the submission; its configuration resolved; both tables in memory."""
+    """`where`: the record's path in the submission; its configuration resolved; its tables in memory.
+
+    participants: the table of their scores, empty where none are.
+    """
 
     where: str
     record: Stored[Head]
     config: RunConfig
     made: Made
     clients: pd.DataFrame
+    participants: pd.DataFrame
     rounds: pd.DataFrame
 
     @property
@@ -83,8 +87,10 @@ def read(folder: Path, paths: Iterable[Path]) -> tuple[list[Entry], list[Problem
 
 def read_one(path: Path) -> Entry:
     """The single record at `path`, its files looked at before any is read. Errors as of `entry`."""
-    for suffix in (".json", ".clients.csv", ".rounds.csv"):
+    for suffix in (".json", ".clients.csv", ".rounds.csv", ".participants.csv"):
         file = path.with_suffix(suffix)
+        if suffix == ".participants.csv" and not file.exists():
+            continue  # most records have none
         if path.suffix != ".json" or not file.is_file():
             raise DataError(f"there is no {file.name} in {file.parent}: give a record, .../seed-<n>.json.")
         if file.stat().st_size > LIMITS[file.suffix]:
@@ -97,21 +103,29 @@ def entry(path: Path, where: str) -> Entry:
     kind = EnvironmentRecord if _of_new_environments(path) else Record
     record = read_record(kind, path)
     config = config_of(record.content)
-    needed = set(COLUMNS if kind is EnvironmentRecord else ("model", *CLIENT_COLUMNS))
-    clients = record.clients
-    if missing := sorted(needed.difference(clients)):
-        raise DataError(f"clients.csv lacks the column {missing[0]!r}")
-    for name in ("client", "environment"):
-        if clients[name].isna().any():
-            raise DataError(f"clients.csv has an empty cell in the column {name!r}")
-    for name in needed.intersection(COUNTS):
-        if not clients.empty and not _counts(clients[name]):
-            raise DataError(f"clients.csv has something other than whole numbers from 0 in the column {name!r}")
+    needed = COLUMNS if kind is EnvironmentRecord else ("model", *CLIENT_COLUMNS)
+    clients = _checked("clients.csv", record.clients, needed)
+    participants = pd.DataFrame(columns=list(needed))
+    if isinstance(record, Record) and record.content.held_out:
+        participants = _checked("participants.csv", record.participants, needed)
     try:
         made = Made.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DataError(explain(error, "the record")) from None
-    return Entry(where, record, config, made, clients, record.rounds)
+    return Entry(where, record, config, made, clients, participants, record.rounds)
+
+
+def _checked(file: str, table: pd.DataFrame, needed: Collection[str]) -> pd.DataFrame:
+    """The table of clients; DataError if it lacks something."""
+    if missing := sorted(set(needed).difference(table)):
+        raise DataError(f"{file} lacks the column {missing[0]!r}")
+    for name in ("client", "environment"):
+        if table[name].isna().any():
+            raise DataError(f"{file} has an empty cell in the column {name!r}")
+    for name in set(needed).intersection(COUNTS):
+        if not table.empty and not _counts(table[name]):
+            raise DataError(f"{file} has something other than whole numbers from 0 in the column {name!r}")
+    return table
 
 
 def as_recorded(settings: Settings, made: Engine) -> Settings:

@@ -18,7 +18,8 @@ MOST = 100_000
 """Files at most."""
 
 _LABEL = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-_RECORD = re.compile(rf"{_LABEL}/{_LABEL}/[0-9a-f]{{12}}/seed--?\d+(\.json|\.clients\.csv|\.rounds\.csv|\.safetensors)")
+_FILES = r"\.json|\.clients\.csv|\.participants\.csv|\.rounds\.csv|\.safetensors"
+_RECORD = re.compile(rf"{_LABEL}/{_LABEL}/[0-9a-f]{{12}}/seed--?\d+({_FILES})")
 _TRIAL = re.compile(rf"tuning/{_LABEL}/{_LABEL}/[0-9a-f]{{12}}-seed--?\d+\.json")
 _REPORT = "report"
 """Is made anew from the records by whoever takes a submission, and not looked at."""

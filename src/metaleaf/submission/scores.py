@@ -1,7 +1,7 @@
-"""Rules on scores: every test client once, no more right than asked, and sums that are the record's totals."""
+"""Rules on scores: every client once, no more right than asked, and sums that are the record's totals."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,23 +20,31 @@ CLOSE = 1e-9
 
 def counts(entry: Entry) -> Iterator[str]:
     """Of n query examples, at most n are right."""
-    for name in ("correct", "correct_after", "majority"):
-        if name in entry.clients and (wrong := entry.clients[entry.clients[name] > entry.clients["n"]]).size:
+    for table, name in product((entry.clients, entry.participants), ("correct", "correct_after", "majority")):
+        if name in table and (wrong := table[table[name] > table["n"]]).size:
             client, n = wrong["client"].iloc[0], int(wrong["n"].iloc[0])
-            yield f"{name} is {int(wrong[name].iloc[0])} of {n} query examples of the client {client}"
+            yield f"{name} is {int(wrong[name].iloc[0])} of {n} examples of the client {client}"
 
 
 def clients(entry: Entry) -> Iterator[str]:
-    """Every test client is scored once wherever clients are scored, always on the same examples."""
-    if entry.content.status == "finished":
-        yield from _in_environments(entry) if entry.config.protocol.environments else _test_clients(entry)
+    """Every test client, and every participant, is scored once wherever they are, always on the same examples."""
+    if entry.content.status != "finished":
+        return
+    protocol, counts = entry.config.protocol, entry.content.data.clients
+    if protocol.environments:
+        yield from _in_environments(entry)
+        return
+    yield from _all_of(entry.clients, counts.test, protocol.test_supports)
+    if not protocol.held_out and entry.record.path.with_suffix(".participants.csv").exists():
+        yield "has a table of participants, though its protocol holds nothing out"
+    if protocol.held_out:
+        yield from (f"participants: {what}" for what in _all_of(entry.participants, counts.train, [protocol.kept]))
 
 
-def _test_clients(entry: Entry) -> Iterator[str]:
-    table, protocol = entry.clients, entry.config.protocol
-    yield from _once(table, ["model", "support", "step"], entry.content.data.clients.test)
+def _all_of(table: pd.DataFrame, count: int, supports: Sequence[float]) -> Iterator[str]:
+    yield from _once(table, ["model", "support", "step"], count)
     steps: dict[Any, list[int]] = table.groupby(["model", "support"])["step"].unique().map(sorted).to_dict()
-    for model, support in product(MODELS, protocol.test_supports):
+    for model, support in product(MODELS, supports):
         found = steps.pop((model, support), [])
         if not found or found != list(range(len(found))):
             yield f"the {model} model at support {support} lacks its scores before adaptation or after a step"
@@ -76,7 +84,7 @@ def _at(keys: list[str], values: Iterable[object]) -> str:
 def sums(entry: Entry) -> Iterator[str]:
     """The totals in the JSON are what the clients' scores add up to."""
     if entry.content.status != "finished":
-        if entry.clients.size or totals(entry):
+        if entry.clients.size or entry.participants.size or totals(entry):
             yield "diverged, and so must have no scores"
         return
     try:
@@ -92,29 +100,34 @@ def sums(entry: Entry) -> Iterator[str]:
             given = recorded[where].get(side, {})
             for name, value in summary.items():
                 if not _same(given.get(name), value):
-                    yield f"scores.{where}.{side}.{name} is {given.get(name)}, but its clients' is {value}"
+                    yield f"{where}.{side}.{name} is {given.get(name)}, but its clients' is {value}"
 
 
 Totals = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""Where (model and support, or rounds) -> side -> summary."""
+"""Where (`scores.` or `participants.`, model, and support or rounds) -> side -> summary."""
 
 
 def _summed(entry: Entry) -> Totals:
     table = entry.clients
     if entry.config.protocol.environments:
-        return {f"selected.{rounds}": environment_run.summaries(rows) for rounds, rows in table.groupby("rounds")}
-    groups = table.groupby(["model", "support"])
-    return {f"{model}.{support}": evaluate.summaries(rows) for (model, support), rows in groups}
+        groups = table.groupby("rounds")
+        return {f"scores.selected.{rounds}": environment_run.summaries(rows) for rounds, rows in groups}
+    by_model = {f"scores.{m}.{support}": rows for (m, support), rows in table.groupby(["model", "support"])}
+    by_model |= {f"participants.{m}": rows for m, rows in entry.participants.groupby("model")}
+    return {where: evaluate.summaries(rows) for where, rows in by_model.items()}
 
 
 def totals(entry: Entry) -> Totals:
     """The totals in the JSON."""
     content = entry.content
     if isinstance(content, Content):
-        by_model = content.scores.items()
-        return {f"{m}.{float(p)}": _plain(scores) for m, by_support in by_model for p, scores in by_support.items()}
+        found = {
+            f"scores.{m}.{float(p)}": one for m, by_support in content.scores.items() for p, one in by_support.items()
+        }
+        found |= {f"participants.{m}": one for m, one in (content.participants or {}).items()}
+        return {where: _plain(one) for where, one in found.items()}
     if isinstance(content, EnvironmentContent) and content.scores:
-        return {f"selected.{rounds}": _plain(sides) for rounds, sides in content.scores.selected.items()}
+        return {f"scores.selected.{rounds}": _plain(sides) for rounds, sides in content.scores.selected.items()}
     return {}
 
 
