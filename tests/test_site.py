@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from fake_environments import level
 from fake_environments import write_record as write_environment
-from fake_records import write_record
+from fake_records import write_record, write_suite
 from site_cases import HIDDEN, IN_A_NAME, change, honest, malicious, move
 
 from metaleaf import cli
@@ -113,6 +113,21 @@ class TestRows:
         diverged = next(row for row in rows if row.cells[0].text == "FedAvg")
         assert texts(new_clients.TRACK, [diverged], "before", "after", "seeds") == [("–", "diverged", "0 (1 diverged)")]
 
+    def test_participants_are_a_track_of_their_own(self, tmp_path: Path) -> None:
+        records = read_records(write_suite(tmp_path / "s", ["femnist"], ["fedavg", "maml"], seeds=2, held_out=0.2))
+        assert {row.filters["support"] for row in new_clients.rows(records)} == {"0.2", "0.5", "0.9"}
+        rows = new_clients.participants(records)
+        assert [row.cells[0].text for row in rows] == ["Majority class", "FedAvg", "MAML"]
+        expected = estimate(client_scores(records)[Setting("femnist", 0.8, "participants")]["MAML"], "after_accuracy")
+        after = cell(new_clients.PARTICIPANTS, rows[2], "after")
+        assert (after.value, after.low, after.high) == pytest.approx(tuple(100 * number for number in expected))
+        assert texts(new_clients.PARTICIPANTS, rows[2:], "support") == [("80 %",)]
+
+    def test_a_suite_without_participants_has_no_rows_of_them(self, tmp_path: Path) -> None:
+        records = read_records(write_suite(tmp_path / "s", ["femnist"], ["maml"], seeds=1, clients=12))
+        assert new_clients.rows(records)
+        assert new_clients.participants(records) == []
+
     def test_cost_to_target(self, results: Path) -> None:
         """Only FEMNIST declares a target, 70 %; Local stays below it."""
         rows = target.rows(read_records(results / "small"))
@@ -203,7 +218,7 @@ class TestCommands:
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         """The runs that the command line is asked for; none takes place."""
         runs: list[RunConfig] = []
-        monkeypatch.setattr(cli, "_run_configs", lambda configs, compute: runs.extend(configs))
+        monkeypatch.setattr(cli, "_run_configs", lambda configs, compute, save: runs.extend(configs))
         monkeypatch.setattr(cli, "_report", lambda *arguments, **options: None)
         return runs
 
