@@ -230,6 +230,9 @@ def test_divergence_is_recorded(tmp_path: Path) -> None:
     assert record["scores"] == {}
     assert len(clients) == 0
     assert rounds["round"].max() == 1
+    assert rounds["validation_after"].isna().all()
+    _, _, whole = execute(tmp_path, "fedavg", hyperparameters={})
+    assert list(rounds) == list(whole), "a diverged record is a whole record"
 
 
 def test_a_model_that_became_nan_has_nothing_right() -> None:

@@ -52,6 +52,7 @@ class EnvironmentRun(Run):
     (so the parameters that the updates are taken at must never change).
     """
 
+    validation = ("validation_before", "validation_after", "validation_loss")
     federation: EnvironmentFederation
     _heard: dict[str, Tree] | None = None
 

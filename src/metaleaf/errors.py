@@ -25,6 +25,7 @@ class StaleError(UserError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist, with the nearest names that do."""
     options = sorted(known)
-    near = get_close_matches(name, options, n=3, cutoff=0.5)
+    cased = {option.lower(): option for option in options}
+    near = [cased[match] for match in get_close_matches(name.lower(), cased, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(options)}."
     return ConfigError(f"unknown {kind} {name!r}: {hint}")

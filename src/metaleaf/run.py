@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -69,6 +69,14 @@ class Run:
 
     stale: what becomes of a checkpoint that other code has made; StaleError if that is to refuse it.
     """
+
+    validation: ClassVar[tuple[str, ...]] = (
+        "validation_before",
+        "validation_after",
+        "validation_client_mean",
+        "validation_loss",
+    )
+    """Columns of every rounds.csv, also of a run that diverged before they were ever filled."""
 
     def __init__(
         self,
@@ -147,7 +155,8 @@ class Run:
         if save and not progress.diverged:
             selected = None if progress.best_round == progress.round else progress.best
             record["saved"] = save_state(cell.state_path, progress.state, selected)
-        cell.save(record, clients, progress.rows, participants)
+        last = dict.fromkeys(self.validation, math.nan) | progress.rows[-1]
+        cell.save(record, clients, [*progress.rows[:-1], last], participants)
         return record
 
     def _is_milestone(self, number: int) -> bool:
