@@ -24,7 +24,7 @@ from metaleaf.memory import ClientMemory
 from metaleaf.provenance import device_facts, git_facts, versions
 from metaleaf.saved import save_state
 from metaleaf.seeds import derive
-from metaleaf.shots import Episode
+from metaleaf.shots import Episode, Shots
 from metaleaf.sources import REMEDY, Choice, Sources, differing, of_run
 from metaleaf.statistics import Columns
 from metaleaf.store import SCHEMA, Cell
@@ -37,6 +37,9 @@ GROUP = 256
 """Participants scored at once, at most."""
 GROUP_BYTES = 1 << 30
 """Bytes that the memories of participants scored at once may take."""
+
+TRIED = 4
+"""Examples that an engine is tried on."""
 
 OnRound = Callable[[int, int, dict[str, float]], None]
 """Called after every round with (round, rounds, the round's row)."""
@@ -94,7 +97,7 @@ class Run:
         self.algorithm = config.build_algorithm()
         model = models.build(config.model, self.spec, derive(config.seed, "model"))
         self.task = self._task(model.to(device))
-        self.engine = engine(self.task, self.algorithm, mode, device)
+        self.engine = engine(self.task, self.algorithm, mode, device, self._examples())
         self.device = device
         self.memories = ClientMemory()
         self.rounds = self._rounds() if getattr(self.algorithm, "federated", True) else 0
@@ -105,6 +108,11 @@ class Run:
     def _task(self, model: models.Model) -> Task:
         clients, cohort = self.federation.clients["train"], self.federation.cohort(1)
         return Task(model, seed=self.config.seed, clients=len(clients), cohort=len(cohort))
+
+    def _examples(self) -> Shots:
+        """A few of the data, to try operators on."""
+        x, y = (np.array(values[:TRIED]) for values in (self.store.x, self.store.y))
+        return Shots(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), torch.tensor(0))
 
     def _rounds(self) -> int:
         if getattr(self.algorithm, "unit", "client") == "environment":
