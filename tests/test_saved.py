@@ -12,9 +12,9 @@ import pytest
 import small_environments
 import torch
 from safetensors.torch import load_file
-from small_tasks import LEARN_FROM_CLIENTS, home
+from small_tasks import LEARN_FROM_CLIENTS
 
-from metaleaf import registry, store, tensor_files, trees
+from metaleaf import store, tensor_files, trees
 from metaleaf.cli import main
 from metaleaf.config import RunConfig
 from metaleaf.environment_records import EnvironmentRecord
@@ -26,8 +26,20 @@ from metaleaf.saved import Saved, load_state
 from metaleaf.store import Cell
 
 STORE = coins.store()
-SERVE = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
-"""Algorithms that need no part that the model for coins does not have."""
+
+
+class Watched(Run):
+    """A run that remembers what it ended with."""
+
+    ended: Progress
+
+    def train(self, *where: Any) -> Progress:
+        self.ended = super().train(*where)
+        return self.ended
+
+
+class WatchedInEnvironments(Watched, EnvironmentRun):
+    pass
 
 
 def saved(root: Path, config: RunConfig) -> tuple[Cell, dict[str, Any]]:
@@ -48,33 +60,34 @@ def assert_same(found: Saved, progress: Progress) -> None:
     assert all(torch.equal(same[name], leaf) and same[name].dtype == leaf.dtype for name, leaf in expected.items())
 
 
-@pytest.mark.parametrize("algorithm", SERVE)
+@pytest.mark.parametrize("algorithm", LEARN_FROM_CLIENTS)
 def test_what_is_loaded_is_what_training_ended_with(tmp_path: Path, algorithm: str) -> None:
     config = coins.config(algorithm)
-    cell, record = saved(tmp_path, config)
-    run = Run(config, STORE)
-    assert_same(loaded(cell, run), run.train())
+    cell, run = Cell(tmp_path, config), Watched(config, STORE, mode="sequential")
+    record = run.execute(cell, save=True)
+    assert_same(loaded(cell, run), run.ended)
     content = cell.state_path.read_bytes()
     about = record["saved"]
     assert (about["sha256"], about["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
     assert about["tensors"] == sorted(load_file(cell.state_path))
+    assert cell.state_path.stat().st_mode == cell.record_path.stat().st_mode, "whoever may read one may read both"
 
 
 def test_a_selected_model_of_another_round_is_beside_the_final_one(tmp_path: Path) -> None:
     """With a rate that destroys what the first rounds found, the best round is not the last."""
     config = coins.config("fedavg", hyperparameters={"client_optimizer": {"name": "sgd", "lr": 30.0}}, rounds=8)
-    cell, record = saved(tmp_path, config)
+    cell, run = Cell(tmp_path, config), Watched(config, STORE)
+    record = run.execute(cell, save=True)
     assert record["selected_round"] < record["rounds"]
-    run = Run(config, STORE)
-    assert_same(loaded(cell, run), run.train())
+    assert_same(loaded(cell, run), run.ended)
     assert {name.split(".")[0] for name in record["saved"]["tensors"]} == {"final", "selected"}
 
 
 def test_a_run_in_new_environments_is_kept_too(tmp_path: Path) -> None:
     config, data = small_environments.config("few_round"), small_environments.store()
-    cell, run = Cell(tmp_path, config), EnvironmentRun(config, data)
-    EnvironmentRun(config, data).execute(cell, save=True)
-    assert_same(loaded(cell, run), run.train())
+    cell, run = Cell(tmp_path, config), WatchedInEnvironments(config, data)
+    run.execute(cell, save=True)
+    assert_same(loaded(cell, run), run.ended)
 
 
 def test_nothing_is_kept_unless_asked_for(tmp_path: Path) -> None:
@@ -92,7 +105,7 @@ def test_a_diverged_run_has_no_model_to_keep(tmp_path: Path) -> None:
     cell, record = saved(tmp_path, config)
     assert record["status"] == "diverged"
     assert "saved" not in record
-    cell.check_saved()
+    assert cell.has_model(record), "as far as it can"
 
 
 def test_a_record_is_written_after_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,9 +193,16 @@ def test_a_finished_cell_without_its_model_is_said(
     command = ["run", *small, "--results", str(tmp_path)]
     assert main(command) == 0
     assert main([*command, "--save"]) == 2
-    assert "is finished and its model was not kept: delete the record to run it again" in capsys.readouterr().err
+    sentence = "was made without its model beside it: add --again to make it again, or --keep to take it as it is."
+    assert sentence in capsys.readouterr().err
+    assert main([*command, "--save", "--keep"]) == 0
+    assert "kept, though made without its model beside it" in capsys.readouterr().err
     [record] = tmp_path.glob("runs/*/*/*/seed-1.json")
-    record.unlink()
-    assert main([*command, "--save"]) == 0
+    assert not record.with_suffix(".safetensors").exists()
+    assert main([*command, "--save", "--again"]) == 0
+    before = record.stat().st_mtime_ns
     assert record.with_suffix(".safetensors").exists()
     assert main([*command, "--save"]) == 0, "already finished, with its model"
+    assert record.stat().st_mtime_ns == before
+    record.with_suffix(".safetensors").unlink()
+    assert main([*command, "--save"]) == 2, "its model is gone"

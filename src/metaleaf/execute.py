@@ -93,22 +93,23 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
 def _finished(cell: Cell, config: RunConfig, now: Making, settings: Settings) -> Outcome | None:
     """What is said of a record that is taken for finished, under the title that its suite has by now.
 
-    None if there is none, or it is to be made again; StaleError if it is of another making and nobody has chosen.
+    None if there is none, or it is to be made again; StaleError if it is of another making, or lacks the model that is
+    to be saved, and nobody has chosen.
     """
     if not cell.done():
         return None
     record = cell.record()
-    differs = now.unlike(record["data"]["data_hash"], record.get("sources"))
+    unlike = now.unlike(record["data"]["data_hash"], record.get("sources"))
+    lacks = "without its model beside it" if settings.save and not cell.has_model(record) else ""
+    differs = " and ".join(filter(None, [unlike, lacks]))
     if differs and settings.stale == "refuse":
         raise StaleError(f"the record {cell.record_path} was made {differs}: {REMEDY}")
     if differs and settings.stale == "again":
         return None
-    if settings.save:
-        cell.check_saved()
     if record["title"] != config.title:
         write_json(cell.record_path, {**record, "title": config.title})
     if differs:
-        return Outcome(f"kept, though made {differs}", KEPT)
+        return Outcome(f"kept, though made {differs}", KEPT if unlike else None)
     return Outcome("already finished", None if record.get("sources") else UNKNOWN)
 
 

@@ -41,7 +41,7 @@ class Cell:
     def record(self) -> dict[str, Any]:
         """The finished record; DataError if it lacks what says how it was made."""
         try:
-            found: dict[str, Any] = json.loads(self.record_path.read_text(encoding="utf-8"))
+            found: dict[str, Any] = json.loads(self.record_path.read_text())
             found["data"]["data_hash"], dict(found.get("sources") or {}), found["title"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
@@ -49,16 +49,9 @@ class Cell:
             ) from error
         return found
 
-    def check_saved(self) -> None:
-        """DataError if the finished record's run did not keep its model, which was asked for now."""
-        record = json.loads(self.record_path.read_text(encoding="utf-8"))
-        if record["status"] == "diverged":  # and has none to keep
-            return
-        if "saved" not in record or not self.state_path.exists():
-            raise DataError(
-                f"the run of {self.record_path} is finished and its model was not kept: delete the record to run it "
-                "again, or leave out --save."
-            )
+    def has_model(self, record: Mapping[str, Any]) -> bool:
+        """Whether the finished run's model lies beside its record; a run that diverged has none to keep."""
+        return record.get("status") == "diverged" or ("saved" in record and self.state_path.exists())
 
     @contextmanager
     def claimed(self) -> Iterator[bool]:
@@ -77,7 +70,7 @@ class Cell:
         while True:
             self.partial.mkdir(parents=True, exist_ok=True)
             try:
-                return open(self.partial / "lock", "w", encoding="utf-8")
+                return open(self.partial / "lock", "w")
             except FileNotFoundError:
                 continue  # a process that has just finished the cell removed the folder in between
 
@@ -129,7 +122,7 @@ def write_csv(path: Path, columns: Columns) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that any reader accepts: numbers that are not finite become null."""
     text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda p: p.write_text(text))
 
 
 def _cells(column: Any) -> list[Any]:
