@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interru
 """
 
 import gc
-import io
 import os
 import sys
 from collections.abc import Collection, Container, Iterator, Sequence
@@ -81,25 +80,22 @@ class RunCommand:
     protocol: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A protocol setting, ``--protocol rounds=50``; repeatable."""
     save: bool = False
-    """Keep the trained model beside the record (docs/records.md)."""
+    """Keep the trained model beside the record, for `metaleaf evaluate` and `metaleaf export`."""
     compute: Compute = field(default_factory=Compute)
 
     def main(self) -> None:
         """Run it."""
         with _importing():
-            from metaleaf.suite import suite_of
+            from metaleaf.suite import AlgorithmEntry, DatasetEntry, Suite
 
-        for kind, name in ("datasets", self.dataset), ("algorithms", self.algorithm):
-            registry.plugin(kind, name)  # an unknown one is said to be that, not to be no folder
-        content = {
-            "name": self.name,
-            "title": f"{self.algorithm} on {self.dataset}",
-            "seeds": [self.seed],
-            "protocol": _assignments(self.protocol),
-            "datasets": {self.dataset: {"model": self.model, "options": _assignments(self.options)}},
-            "algorithms": {self.algorithm: {}},
-        }
-        suite = suite_of(content, "the run")
+        suite = Suite(
+            name=self.name,
+            title=f"{self.algorithm} on {self.dataset}",
+            seeds=(self.seed,),
+            protocol=_assignments(self.protocol),
+            datasets={self.dataset: DatasetEntry(model=self.model, options=_assignments(self.options))},
+            algorithms={self.algorithm: AlgorithmEntry()},
+        )
         config = suite.config(self.dataset, self.algorithm, self.seed, changes=_assignments(self.set))
         _run_configs([config], self.compute, self.save)
         print(_record_path(self.compute.results, config))
@@ -117,7 +113,7 @@ class SuiteCommand:
     """Only these."""
     report: bool = True
     save: bool = False
-    """Keep the trained models beside the records (docs/records.md)."""
+    """Keep the trained models beside the records, for `metaleaf evaluate` and `metaleaf export`."""
     compute: Compute = field(default_factory=Compute)
 
     def main(self) -> None:
@@ -268,6 +264,55 @@ class VerifyCommand:
 
 
 @dataclass(frozen=True)
+class EvaluateCommand:
+    """Score the model of a finished run again, without training. The run must have been made with --save."""
+
+    record: tyro.conf.Positional[Path]
+    """A record's JSON file, .../seed-<n>.json, with its tables and its model beside it."""
+    model: Literal["final", "selected"] = "selected"
+    clients: tuple[str, ...] = ("test",)
+    """``train``, ``validation`` or ``test``, or ids of clients."""
+    supports: tuple[float, ...] = ()
+    """Support fractions (default: the record's)."""
+    rounds: tuple[int, ...] = ()
+    """In new environments: rounds after which they are scored (default: the record's)."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A hyper-parameter of adaptation, ``--set adapt_steps=10``; repeatable. Nothing is trained again."""
+    output: Path | None = None
+    """Write the scores of every client here, with the columns of a record's clients.csv."""
+    compute: Compute = field(default_factory=Compute)
+
+    def main(self) -> None:
+        """Score it."""
+        from metaleaf.rescore import Question, rescore
+        from metaleaf.store import write_csv
+
+        question = Question(self.model, self.clients, self.supports, self.rounds, _assignments(self.set))
+        found = rescore(self.record, question, self.compute.settings())
+        print(found.text)
+        if self.output:
+            write_csv(self.output, {str(name): found.clients[name].tolist() for name in found.clients})
+            print(self.output)
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write the model of a run with --save as a plain state_dict, and a loader beside it."""
+
+    record: tyro.conf.Positional[Path]
+    """A record's JSON file, .../seed-<n>.json, with its tables and its model beside it."""
+    model: Literal["final", "selected"] = "selected"
+    output: Path | None = None
+    """A .safetensors file, or .pt as of torch.save (default: named after the run, in this folder)."""
+
+    def main(self) -> None:
+        """Write both."""
+        from metaleaf.export import export
+
+        print(*export(self.record, self.output, self.model), sep="\n")
+
+
+@dataclass(frozen=True)
 class SiteCommand:
     """Write the leaderboard: one page with the results of every suite below a folder."""
 
@@ -310,12 +355,9 @@ class DataCommand:
         from metaleaf.config import build
 
         if self.action == "list":
-            for name in _loadable("datasets"):
-                try:
-                    directory = prepare.prepared_directory(name, build("datasets", name, {}))
-                    print(f"{name:<24}{directory if prepare.is_prepared(directory) else 'not prepared'}")
-                except ConfigError as error:  # it has an option without a default
-                    print(f"{name:<24}{error}")
+            for name in registry.names("datasets"):
+                directory = prepare.prepared_directory(name, build("datasets", name, {}))
+                print(f"{name:<24}{directory if prepare.is_prepared(directory) else 'not prepared'}")
             return
         if not self.dataset:
             raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
@@ -343,9 +385,9 @@ class ListCommand:
         from metaleaf.suite import SUITES
 
         if self.what in registry.METHOD:
-            for name, plugin in _loadable(self.what).items():
-                doc = (plugin.__doc__ or "").strip() or "(no docstring)"
-                print(f"{name:<24}{doc.splitlines()[0]}")
+            for name in registry.names(self.what):
+                doc = registry.plugin(self.what, name).__doc__ or ""
+                print(f"{name:<24}{doc.strip().splitlines()[0]}")
             return
         for name in sorted(MODELS) if self.what == "models" else sorted(p.stem for p in SUITES.glob("*.toml")):
             print(name)
@@ -493,6 +535,8 @@ Command = (
     | Annotated[ReportCommand, tyro.conf.subcommand("report")]
     | Annotated[SubmitCommand, tyro.conf.subcommand("submit")]
     | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+    | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
+    | Annotated[ExportCommand, tyro.conf.subcommand("export")]
     | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
     | Annotated[SiteCommand, tyro.conf.subcommand("site")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
@@ -508,11 +552,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     # Threads that wait by spinning ruin a machine that has other work; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Figures need none, and matplotlib would not be imported where a notebook names one that is not installed here.
-    os.environ["MPLBACKEND"] = "agg"
-    for stream in sys.stdout, sys.stderr:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show "±" gets a "?"
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         print(f"metaleaf {__version__}")
@@ -565,14 +604,6 @@ def _cells(suite: "Suite", results: Path) -> "list[RunConfig]":
         for seed in suite.seeds_for(algorithm):
             cells.append(suite.config(dataset, algorithm, seed, changes=changes, tuning=tuning))
     return sorted(cells, key=lambda config: config.seed)
-
-
-def _loadable(kind: str) -> dict[str, type[Any]]:
-    """The plugins that can be loaded; a line on stderr on each that cannot."""
-    found, refused = registry.loadable(kind)
-    for sentence in refused:
-        print(f"metaleaf: {sentence}", file=sys.stderr)
-    return found
 
 
 def _run_configs(configs: "Sequence[RunConfig]", compute: Compute, save: bool) -> None:

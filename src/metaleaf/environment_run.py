@@ -24,7 +24,6 @@ from metaleaf.starts import start_params
 from metaleaf.statistics import Columns, summarise
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
-from metaleaf.vectorisable import obstacle
 
 COLUMNS = ("model", "environment", "draw", "rounds", "client", "n", "correct", "loss", "correct_after", "loss_after")
 """Columns of clients.csv on this track: a client of a test environment, `rounds` rounds after its start."""
@@ -53,7 +52,6 @@ class EnvironmentRun(Run):
     (so the parameters that the updates are taken at must never change).
     """
 
-    validation = ("validation_before", "validation_after", "validation_loss")
     federation: EnvironmentFederation
     _heard: dict[str, Tree] | None = None
 
@@ -64,11 +62,6 @@ class EnvironmentRun(Run):
     def _task(self, model: Model) -> Task:
         task = super()._task(model)
         task.local_steps, task.local_lr = self.rules.local_steps, self.rules.local_lr
-        if reason := obstacle(task, self.algorithm, self._examples()):
-            raise ConfigError(
-                f"model {self.config.model!r} does not fit the track of new environments, whose clients run side by "
-                f"side: {reason}."
-            )
         return task
 
     def _rounds(self) -> int:
@@ -192,7 +185,7 @@ class EnvironmentRun(Run):
 
     def _validate(self, broadcast: Tree) -> dict[str, float]:
         rounds = self.rules.validation_rounds
-        found = self._enter("validation", broadcast, rounds, draws=1, adapt=False)
+        found = self.enter("validation", broadcast, rounds, draws=1, adapt=False)
         accuracy = found.groupby("rounds")["correct"].sum() / found.groupby("rounds")["n"].sum()
         loss = float((found["loss"] * found["n"]).sum() / found["n"].sum())
         entries = {f"validation_{r}": float(accuracy[r]) for r in rounds}
@@ -202,12 +195,12 @@ class EnvironmentRun(Run):
     def _test(self, progress: Progress) -> tuple[Columns, dict[str, Any]]:
         if progress.diverged:
             return dict.fromkeys(COLUMNS, ()), {}
-        frame = self._enter("test", progress.best, self.rules.rounds, draws=self.rules.draws, adapt=True)
+        frame = self.enter("test", progress.best, self.rules.rounds, draws=self.rules.draws, adapt=True)
         table = {name: frame[name].tolist() for name in COLUMNS[1:]}
         found = {str(number): summaries(part) for number, part in frame.groupby("rounds")}
         return {"model": ["selected"] * len(frame), **table}, {"selected": found, "entry": self._entry_bytes(progress)}
 
-    def _enter(self, part: str, broadcast: Tree, rounds: Sequence[int], *, draws: int, adapt: bool) -> pd.DataFrame:
+    def enter(self, part: str, broadcast: Tree, rounds: Sequence[int], *, draws: int, adapt: bool) -> pd.DataFrame:
         """Scores of the method in every environment of a part, after each of these rounds."""
         newcomer = Newcomer(self.task, self.algorithm, broadcast)
         visits = [(name, draw) for name in self.federation.environments[part] for draw in range(draws)]

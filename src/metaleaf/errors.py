@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LISTED = 40
+"""Names listed at most where one is unknown: a dataset has thousands of clients."""
+
 
 class UserError(Exception):
     """Something the user gave is wrong or missing; the command line prints it and exits with code 2."""
@@ -25,7 +28,8 @@ class StaleError(UserError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist, with the nearest names that do."""
     options = sorted(known)
-    cased = {option.lower(): option for option in options}
-    near = [cased[match] for match in get_close_matches(name.lower(), cased, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(options)}."
+    near = get_close_matches(name, options, n=3, cutoff=0.5)
+    shown, left = options[:LISTED], len(options) - LISTED
+    some = f"{', '.join(shown)}{f' and {left:,} more' if left > 0 else ''}"
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {some}."
     return ConfigError(f"unknown {kind} {name!r}: {hint}")

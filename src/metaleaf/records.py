@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import pandas as pd
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,7 +25,6 @@ from pydantic import (
 )
 
 from metaleaf.errors import DataError
-from metaleaf.labels import Printable
 
 Model = Literal["final", "selected"]
 MODELS: tuple[Model, ...] = ("final", "selected")
@@ -37,6 +37,13 @@ _CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "correct", "loss",
 _ROUND_COLUMNS = ["round", "bytes_down", "bytes_up", "flops", "update_norm", "validation_before", "validation_after"]
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise ValueError("must be printable text")  # a control character would damage an SVG or a LaTeX file
+    return text
+
+
+Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -81,12 +88,12 @@ class Counts(Part):
 class Data(Part):
     """The data behind a run."""
 
-    name: Printable
+    name: Label
     clients: Counts
     examples: Counts | None = None
     classes: NonNegativeInt | None = None
-    data_hash: Printable
-    split_hash: Printable
+    data_hash: Label
+    split_hash: Label
 
 
 class Cost(Part):
@@ -102,7 +109,7 @@ class SavedState(Part):
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: NonNegativeInt
-    tensors: list[Printable]
+    tensors: list[Label]
 
 
 class Head(Part):
@@ -112,12 +119,12 @@ class Head(Part):
     """Whether it is of that track."""
 
     schema_version: Literal[1] = Field(alias="schema")
-    suite: Printable
-    dataset: Printable
-    algorithm: Printable
+    suite: Label
+    dataset: Label
+    algorithm: Label
     seed: int
-    config_hash: Printable
-    title: Printable
+    config_hash: Label
+    title: Label
     status: Literal["finished", "diverged"]
     reason: str | None = None
     config: dict[str, Any]

@@ -11,8 +11,8 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 from metaleaf.config import Strict
 from metaleaf.errors import DataError
 from metaleaf.gate.measures import Found
-from metaleaf.labels import Printable
 from metaleaf.provenance import git_facts, versions
+from metaleaf.records import Label
 from metaleaf.statistics import over_seeds
 from metaleaf.store import write_json
 
@@ -40,19 +40,19 @@ class Measure(Strict):
 class Cell(Strict):
     """The baseline of one algorithm on one dataset."""
 
-    hashes: dict[Printable, Printable]
+    hashes: dict[Label, Label]
     seeds: tuple[int, ...]
-    counts: dict[Printable, int]
-    measures: dict[Printable, Measure]
+    counts: dict[Label, int]
+    measures: dict[Label, Measure]
 
 
 class Baseline(Strict):
     """The baseline of a suite; `cells` by ``<dataset>/<algorithm>``, both labels of the suite."""
 
     format: Literal[1] = 1
-    suite: Printable
+    suite: Label
     made_with: dict[str, Any]
-    cells: dict[Printable, Cell]
+    cells: dict[Label, Cell]
 
 
 def path_of(folder: Path, suite: str) -> Path:

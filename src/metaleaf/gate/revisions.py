@@ -15,8 +15,7 @@ from rich.text import Text
 
 from metaleaf.errors import DataError
 from metaleaf.gate.measures import text
-from metaleaf.labels import Printable
-from metaleaf.records import Part
+from metaleaf.records import Label, Part
 
 
 class Reached(NamedTuple):
@@ -35,8 +34,8 @@ class Stats(Part):
 class Extra(Part):
     """What `bench_gate.py` adds; benchmarks of other files have none of it."""
 
-    cell: Printable | None = None
-    measures: dict[Printable, Reached] = {}
+    cell: Label | None = None
+    measures: dict[Label, Reached] = {}
 
 
 class Benchmark(Part):

@@ -17,9 +17,8 @@ from metaleaf.environment_run import COLUMNS
 from metaleaf.errors import DataError, UserError
 from metaleaf.evaluate import CLIENT_COLUMNS
 from metaleaf.execute import Settings
-from metaleaf.labels import Printable
 from metaleaf.recorded import config_of
-from metaleaf.records import Head, Part, Record, Stored, environments_in, read_record
+from metaleaf.records import Head, Label, Part, Record, Stored, environments_in, read_record
 from metaleaf.submission.files import LIMITS
 from metaleaf.submission.problem import Problem
 
@@ -37,11 +36,11 @@ class Engine(Part):
 class Made(Part):
     """By what a record was made, of which nothing is derived."""
 
-    versions: dict[Printable, Printable]
-    git: dict[str, Printable | bool | None]
-    device: dict[str, Printable | bool | NonNegativeInt]
+    versions: dict[Label, Label]
+    git: dict[str, Label | bool | None]
+    device: dict[str, Label | bool | NonNegativeInt]
     engine: Engine
-    sources: dict[Printable, Printable | None] | None = None  # our oldest records do not say
+    sources: dict[Label, Label | None] | None = None  # our oldest records do not say
 
 
 class Entry(NamedTuple):
