@@ -8,11 +8,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from metaleaf import verify
-from metaleaf.cli import main
+from metaleaf.cli import _assignments, main
 from metaleaf.config import digest
 from metaleaf.evaluate import summaries
+from metaleaf.execute import Settings, compute
+from metaleaf.rounding import Rounding
+from metaleaf.store import Cell
+from metaleaf.suite import AlgorithmEntry, DatasetEntry, Suite
 
 SMALL = ["tasks=40", "dimension=5", "classes=3"]
 PROTOCOL = ["rounds=4", "clients_per_round=3", "evaluate_every=2"]
@@ -106,16 +110,60 @@ def all_right(record: Path) -> None:
     edit(record, lambda c: [c["scores"][model].update({str(p): found}) for (model, p), found in groups.items()])
 
 
-def test_what_rounding_decides_is_not_called_different(
-    record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+CHAOTIC = ["tasks=40", "dimension=20", "classes=5"]
+"""LEAF's own generator: at a rate of 3, rounding errors grow from 1e-8 to all there is in 20 rounds."""
+
+
+@pytest.fixture(scope="module")
+def chaotic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """Makes the record of a run which says that its rate is 3 and nothing was perturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METALEAF_DATA", str(tmp_path_factory.mktemp("data")))
+
+        def make(root: Path, rate: float, rounding: Rounding) -> Path:
+            entries = DatasetEntry(options=_assignments(CHAOTIC)), AlgorithmEntry()
+            protocol = {"rounds": 20, "clients_per_round": 3, "evaluate_every": 10}
+            made = Suite(
+                name="runs",
+                title="Chaotic",
+                protocol=protocol,
+                datasets={"synthetic": entries[0]},
+                algorithms={"fedavg": entries[1]},
+            )
+            said, run = (
+                made.config("synthetic", "fedavg", 1, changes={"client_optimizer.lr": lr}) for lr in (3.0, rate)
+            )
+            torch.set_num_threads(1)
+            compute(Settings(root, rounding=rounding), run, lambda *_: None)
+            path = Path(shutil.move(Cell(root, run).folder, root / said.config_hash())) / "seed-1.json"
+            edit(path, lambda c: c.update(config=said.resolved(), config_hash=said.config_hash()))
+            return path
+
+        yield make
+
+
+@pytest.mark.parametrize(
+    ("rate", "rounding", "code", "sentence"),
+    [
+        (3.0, Rounding(), 0, "bit for bit"),
+        (3.0, Rounding(nudge=99), 3, "but rounding decides so much of this run"),
+        (3.0, Rounding(nudge=98), 3, "but rounding decides so much of this run"),
+        (3.01, Rounding(), 1, "apart at round 1, by rounding"),
+    ],
+)
+def test_rounding_is_told_from_another_rate_even_where_it_decides_the_scores(
+    chaotic: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rate: float,
+    rounding: Rounding,
+    code: int,
+    sentence: str,
 ) -> None:
-    """Where another engine here moves the same scores by more than the tolerance."""
-    all_right(record)
-    monkeypatch.setattr(verify, "_shaken", lambda *_: ["final model", "selected model", "validation"])
-    assert main(["verify", str(record)]) == 3
-    assert "but neither is another engine here: rounding decides" in capsys.readouterr().err
-    monkeypatch.setattr(verify, "_shaken", lambda *_: ["final model"])
-    assert main(["verify", str(record)]) == 1
+    path = chaotic(tmp_path, rate, rounding)
+    assert main(["verify", str(path), "--tolerance", "0.001"]) == code
+    found = capsys.readouterr()
+    assert sentence in found.out + found.err
 
 
 def test_cheaper_rounds_are_found(record: Path, capsys: pytest.CaptureFixture[str]) -> None:

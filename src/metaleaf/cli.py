@@ -20,7 +20,7 @@ from metaleaf.errors import ConfigError, UserError
 # Everything that imports torch or matplotlib is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
     from metaleaf.config import RunConfig
-    from metaleaf.execute import Settings
+    from metaleaf.execute import Job, Settings
     from metaleaf.sources import Choice
     from metaleaf.suite import Suite
 
@@ -97,7 +97,7 @@ class RunCommand:
             algorithms={self.algorithm: AlgorithmEntry()},
         )
         config = suite.config(self.dataset, self.algorithm, self.seed, changes=_assignments(self.set))
-        _run_configs([config], self.compute, self.save)
+        _run_configs([config], self.compute, save=self.save)
         print(_record_path(self.compute.results, config))
 
 
@@ -122,21 +122,10 @@ class SuiteCommand:
             from metaleaf.suite import load_suite
 
         suite = load_suite(self.suite)
-        _only(self.algorithms, suite.algorithms, "algorithm of the suite")
-        every_seed = {seed for label in suite.algorithms for seed in suite.seeds_for(label)}
-        _only(self.seeds, every_seed, "seed of the suite")
         cells = _cells(suite, self.compute.results)
-        chosen = [
-            cell
-            for cell in cells
-            if (not self.algorithms or cell.algorithm_label in self.algorithms)
-            and (not self.seeds or cell.seed in self.seeds)
-        ]
-        _run_configs(chosen, self.compute, self.save)
+        _run_configs(_chosen(suite, cells, self.algorithms, self.seeds), self.compute, save=self.save)
         if self.report:
-            folder = self.compute.results / suite.name
-            # Records of an earlier wording of the suite stay in the store, but out of its report.
-            _report(folder, folder / "report", tuple(suite.algorithms), {cell.config_hash() for cell in cells})
+            _report_suite(suite, cells, self.compute.results)
 
 
 @dataclass(frozen=True)
@@ -310,6 +299,40 @@ class ExportCommand:
         from metaleaf.export import export
 
         print(*export(self.record, self.output, self.model), sep="\n")
+
+
+@dataclass(frozen=True)
+class StabilityCommand:
+    """Compute a suite's records with other engines, threads, precision and perturbed starts; say how far scores move.
+
+    What is measured is written into the records (`rounding`); stop it and start it again at will.
+    """
+
+    suite: tyro.conf.Positional[str]
+    """A TOML file, or the name of a suite that comes with metaleaf."""
+    datasets: tuple[str, ...] = ()
+    """Only these (labels)."""
+    algorithms: tuple[str, ...] = ()
+    """Only these (labels)."""
+    seeds: tuple[int, ...] = ()
+    """Only these."""
+    report: bool = True
+    compute: Compute = field(default_factory=Compute)
+
+    def main(self) -> None:
+        """Measure, and write the suite's report again."""
+        with _importing():
+            from metaleaf.stability import measure
+            from metaleaf.suite import load_suite
+
+        suite = load_suite(self.suite)
+        _only(self.datasets, suite.datasets, "dataset of the suite")
+        cells = _cells(suite, self.compute.results)
+        asked = self.datasets or suite.datasets
+        chosen = _chosen(suite, cells, self.algorithms, self.seeds)
+        _run_configs([cell for cell in chosen if cell.dataset_label in asked], self.compute, job=measure)
+        if self.report:
+            _report_suite(suite, cells, self.compute.results)
 
 
 @dataclass(frozen=True)
@@ -537,6 +560,7 @@ Command = (
     | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+    | Annotated[StabilityCommand, tyro.conf.subcommand("stability")]
     | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
     | Annotated[SiteCommand, tyro.conf.subcommand("site")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
@@ -606,14 +630,35 @@ def _cells(suite: "Suite", results: Path) -> "list[RunConfig]":
     return sorted(cells, key=lambda config: config.seed)
 
 
-def _run_configs(configs: "Sequence[RunConfig]", compute: Compute, save: bool) -> None:
+def _chosen(
+    suite: "Suite", cells: "Sequence[RunConfig]", algorithms: Sequence[str], seeds: Sequence[int]
+) -> "list[RunConfig]":
+    """The cells of these algorithms and seeds, or all; ConfigError names one that the suite does not have."""
+    _only(algorithms, suite.algorithms, "algorithm of the suite")
+    _only(seeds, {seed for label in suite.algorithms for seed in suite.seeds_for(label)}, "seed of the suite")
+    return [
+        cell
+        for cell in cells
+        if (not algorithms or cell.algorithm_label in algorithms) and (not seeds or cell.seed in seeds)
+    ]
+
+
+def _run_configs(
+    configs: "Sequence[RunConfig]", compute: Compute, *, save: bool = False, job: "Job | None" = None
+) -> None:
+    """Do the job for each of them, which is to run it."""
+    from metaleaf import execute
     from metaleaf.display import Display
-    from metaleaf.execute import compute as job
-    from metaleaf.execute import run_all
 
     jobs = [(f"{c.dataset_label} {c.algorithm_label} seed {c.seed}", c) for c in configs]
     with Display(len(jobs)) as display:
-        run_all(jobs, job, replace(compute.settings(), save=save), display)
+        execute.run_all(jobs, job or execute.compute, replace(compute.settings(), save=save), display)
+
+
+def _report_suite(suite: "Suite", cells: "Sequence[RunConfig]", results: Path) -> None:
+    """The report of its records; those of an earlier wording of the suite stay in the store, but out of it."""
+    folder = results / suite.name
+    _report(folder, folder / "report", tuple(suite.algorithms), {cell.config_hash() for cell in cells})
 
 
 def _record_path(results: Path, config: "RunConfig") -> Path:

@@ -21,6 +21,7 @@ from metaleaf.display import Display
 from metaleaf.engine import Mode
 from metaleaf.errors import StaleError, UserError
 from metaleaf.prepare import load
+from metaleaf.rounding import AS_EVER, Rounding
 from metaleaf.run import OnRound, Run
 from metaleaf.sources import REMEDY, Choice, Making, differing, of_run
 from metaleaf.store import Cell, write_json
@@ -40,6 +41,7 @@ class Settings:
     """Keep the trained models beside the records (`metaleaf.saved`)."""
     stale: Choice = "refuse"
     """What becomes of what other code has made."""
+    rounding: Rounding = AS_EVER
 
     def threads_per_worker(self) -> int:
         """Threads of each process: as given, or the machine's shared out."""
@@ -85,7 +87,8 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
             return finished
         note = _of_its_search(config, now, settings.stale)
         cell.record_path.unlink(missing_ok=True)  # made by other code: from here on this cell is one under way
-        run = kind(config, store, mode=settings.mode, device=settings.device, stale=settings.stale)
+        mode, device, rounding = settings.mode, settings.device, settings.rounding
+        run = kind(config, store, mode=mode, device=device, rounding=rounding, stale=settings.stale)
         record = run.execute(cell, on_round, save=settings.save)
     return Outcome(_in_words(record, config), note)
 

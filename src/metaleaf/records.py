@@ -112,6 +112,14 @@ class SavedState(Part):
     tensors: list[Label]
 
 
+class Moved(Part):
+    """How far rounding moves the scores: the farthest of all accuracies, and by which variant of computing."""
+
+    moved: Fraction
+    by: Label
+    variants: dict[Label, Fraction] = Field(min_length=1)
+
+
 class Head(Part):
     """What the JSON files of all tracks share."""
 
@@ -135,6 +143,7 @@ class Head(Part):
     selected_round: NonNegativeInt | None = None
     cost: Cost
     saved: SavedState | None = None
+    rounding: Moved | None = None  # where `metaleaf stability` has measured it
 
     @model_validator(mode="before")
     @classmethod

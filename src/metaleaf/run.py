@@ -22,6 +22,7 @@ from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, score_participants,
 from metaleaf.federation import PARTS, Federation
 from metaleaf.memory import ClientMemory
 from metaleaf.provenance import device_facts, git_facts, versions
+from metaleaf.rounding import AS_EVER, Rounding
 from metaleaf.saved import save_state
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode
@@ -77,15 +78,16 @@ class Run:
         *,
         mode: Mode = "auto",
         device: str = "cpu",
+        rounding: Rounding = AS_EVER,
         stale: Choice = "refuse",
     ) -> None:
-        self.config, self.store, self.stale = config, store, stale
+        self.config, self.store, self.rounding, self.stale = config, store, rounding, stale
         self.sources: Sources = of_run(config, type(self).__module__, store.about)
         self.spec = store.about["spec"]
         self.federation = self._federation()
         self.algorithm = config.build_algorithm()
         model = models.build(config.model, self.spec, derive(config.seed, "model"))
-        self.task = self._task(model.to(device))
+        self.task = self._task(rounding.applied(model).to(device))
         self.engine = engine(self.task, self.algorithm, mode, device)
         self.device = device
         self.memories = ClientMemory()
@@ -311,7 +313,7 @@ class Run:
             "versions": versions(config),
             "git": git_facts(),
             "device": device_facts(self.device),
-            "engine": {"mode": self.engine.mode, "threads": torch.get_num_threads()},
+            "engine": {"mode": self.engine.mode, "threads": torch.get_num_threads(), **self.rounding.said()},
         }
 
     def _made_by(self) -> dict[str, Any]:
@@ -320,7 +322,7 @@ class Run:
             "config": self.config.config_hash(),
             "data": self.store.about["data_hash"],
             "split": self.federation.split_hash(),
-            "engine": self.engine.mode,
+            "engine": [self.engine.mode, self.rounding.said()] if self.rounding.said() else self.engine.mode,
             "device": device_facts(self.device),
             "sources": self.sources,
             "versions": versions(self.config),

@@ -20,7 +20,8 @@ Values = npt.NDArray[np.float64]
 ANSWERS = ("correct", "correct_after")
 """Columns of clients.csv that count right answers; all else but losses says what was asked of whom."""
 
-SCORES = ("validation", "selected model", "final model")
+VALIDATION = "validation"
+SCORES = (VALIDATION, "selected model", "final model")
 """Lines that are judged by the tolerance; all others are exact, or only said."""
 
 APART = 1e-3
@@ -91,7 +92,7 @@ def _validation(record: Entry, here: Entry, tolerance: float) -> Line:
     theirs, ours = (f"best {found.max():.4f}, round {found.idxmax()}" if len(found) else "none" for found in evaluated)
     before, now = (found.to_numpy(dtype=float) for found in evaluated)
     same = list(evaluated[0].index) == list(evaluated[1].index)
-    return Line("validation", theirs, ours, _outcome(before, now, tolerance) if same else "different")
+    return Line(VALIDATION, theirs, ours, _outcome(before, now, tolerance) if same else "different")
 
 
 def _updates(record: pd.DataFrame, here: pd.DataFrame) -> Line:
@@ -117,6 +118,32 @@ def _accuracies(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
         farthest = float(np.abs(before - now).max())
         text = f"differ by {farthest:.5f}" if farthest else "all the same"
         yield Line(f"{model} model", f"{len(keys)} accuracies", text, _outcome(before, now, tolerance))
+
+
+def moved(record: Entry, here: Entry) -> float:
+    """The farthest that any accuracy of a model moves, a fraction; 1 where one of them has none."""
+    return max((apart for what, apart in distances(record, here).items() if what != VALIDATION), default=0.0)
+
+
+def distances(record: Entry, here: Entry) -> dict[str, float]:
+    """How far apart the scores are, by the lines that are judged by them; 1 where they cannot be compared."""
+    before, now = (entry.rounds.set_index("round")["validation_after"].dropna() for entry in (record, here))
+    found = {VALIDATION: float((before - now).abs().max()) if before.index.equals(now.index) else 1.0}
+    theirs, ours = (_by_total(entry) for entry in (record, here))
+    for key in theirs.keys() | ours.keys():
+        apart = abs(theirs[key] - ours[key]) if key in theirs and key in ours else 1.0
+        line = f"{key[0]} model"
+        found[line] = max(found.get(line, 0.0), apart)
+    return found
+
+
+def updates_apart(record: Entry, here: Entry) -> Values:
+    """Relative difference of the norms of the cohorts' updates, round by round as far as both have them."""
+    theirs, ours = (entry.rounds["update_norm"].to_numpy(dtype=float) for entry in (record, here))
+    length = min(len(theirs), len(ours))
+    largest = np.maximum(np.abs(theirs[:length]), np.abs(ours[:length]))
+    apart: Values = np.abs(theirs[:length] - ours[:length]) / np.where(largest > 0, largest, 1.0)
+    return np.where(np.isnan(apart), 1.0, apart)
 
 
 def _by_total(entry: Entry) -> dict[tuple[str, ...], float]:

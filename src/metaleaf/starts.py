@@ -26,7 +26,7 @@ def start_params(run: "EnvironmentRun") -> Params:
     config = _config(run.config)
     sources = of_run(config, type(run).__module__, run.store.about)
     made_by = [run.store.about["data_hash"], sources, versions(config), device_facts(run.device)]
-    key = digest([config.resolved(), config.seed, *made_by])
+    key = digest([config.resolved(), config.seed, *made_by, *([run.rounding] if run.rounding.said() else [])])
     path = data_home() / "starts" / f"{key[:24]}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "w") as lock:
@@ -65,7 +65,7 @@ def _config(config: RunConfig) -> RunConfig:
 
 
 def _compute(run: "EnvironmentRun", config: RunConfig, path: Path) -> None:
-    other = type(run)(config, run.store, mode="auto", device=run.device)
+    other = type(run)(config, run.store, mode="auto", device=run.device, rounding=run.rounding)
     progress = other.train()
     if progress.diverged:
         raise ConfigError(f"{config.algorithm_label}: its start {config.algorithm} diverged ({progress.diverged}).")

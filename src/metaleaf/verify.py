@@ -2,26 +2,32 @@
 
 The same configuration on the same machine with the same versions and threads gives the same bits. Another machine
 rounds otherwise, and a model that was trained for many rounds on other roundings answers a few examples otherwise: so
-accuracies over points may differ by a tolerance, and what differs is said. Where they differ by more, the cell is run
-with another engine, too: if that moves the scores as far, rounding decides this run, and nothing is proved here.
+accuracies over points may differ by a tolerance, and what differs is said. Where they differ by more, the cell is
+computed in other ways that differ by rounding only (`metaleaf.stability`): a record is different only if it is clearly
+farther away than those are (`metaleaf.spread`). If it is not, rounding decides this run, and nothing is proved here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from metaleaf.display import Display
-from metaleaf.engine import Mode
 from metaleaf.errors import ConfigError, UserError
 from metaleaf.execute import Settings, compute, run_all
 from metaleaf.prepare import load
-from metaleaf.side_by_side import SCORES, Line, compare, heading
+from metaleaf.side_by_side import SCORES, Line, compare, distances, heading
 from metaleaf.sources import differing
+from metaleaf.spread import Spread
+from metaleaf.stability import Variant, variants
 from metaleaf.store import Cell
 from metaleaf.submission import scores, single
 from metaleaf.submission.entry import Entry, as_recorded, entry, read_one
 from metaleaf.submission.problem import Problem
+
+ENOUGH = 3
+"""Other ways to compute a cell after which updates that rounding does not move say enough."""
 
 
 class Different(UserError):
@@ -56,16 +62,19 @@ def verify(path: Path, settings: Settings, tolerance: float) -> str:
         print(heading(), data, sep="\n")
         raise Different(f"{path} was made from other data than what is prepared here.")
     with TemporaryDirectory(prefix="metaleaf-verify-") as folder:
-        here = _again(given, as_recorded(settings, given.made.engine), Path(folder) / "here")
+        stores = Path(folder)
+        settings = as_recorded(replace(settings, root=stores / "here"), given.made.engine)
+        here = _again(given, settings)
         lines = [data, *compare(given, here, tolerance)]
         print(heading(), *lines, sep="\n")
         if code := _other_code(given, here):
             print(code)
         different = [line.what for line in lines if line.outcome == "different"]
         if different:
-            only_scores = set(different) <= set(SCORES)
-            shaken = _shaken(here, settings, Path(folder) / "other", tolerance) if only_scores else []
-            _refuse(path, different, shaken, tolerance, code)
+            what = f"{path} is not what this run gives ({', '.join(different)}; tolerance {tolerance})"
+            if not set(different) <= set(SCORES):
+                raise Different(f"{what}; {code}." if code else f"{what}.")
+            _judge(what, given, here, different, lambda v: _again(here, v.settings(settings, stores / v.name)))
     close = any(line.outcome == "close" for line in lines)
     return f"{path} is verified, " + (f"with accuracies within {tolerance}." if close else "bit for bit.")
 
@@ -78,14 +87,23 @@ def _other_code(given: Entry, here: Entry) -> str:
     return f"the record was made by other code than what is here: {', '.join(parts)}" if parts else ""
 
 
-def _refuse(path: Path, different: list[str], shaken: list[str], tolerance: float, code: str) -> NoReturn:
-    what = f"{path} is not what this run gives ({', '.join(different)}; tolerance {tolerance})"
-    if set(different) <= set(shaken):
+def _judge(
+    what: str, given: Entry, here: Entry, different: list[str], computed: Callable[[Variant], Entry]
+) -> NoReturn:
+    """NotMeasured if rounding could be all that is different, else Different."""
+    spread = Spread(given, here)
+    for variant in variants(here):
+        spread.add(variant.name, computed(variant))
+        if spread.explains(different) or (spread.parts() is not None and len(spread.names) >= ENOUGH):
+            break
+    measured = spread.described(max(different, key=distances(given, here).__getitem__))
+    if spread.explains(different):
         raise NotMeasured(
-            f"{what}, but neither is another engine here: rounding decides so much of this run that it can only be "
-            "verified with the versions, machine and threads that the record names, or a wider --tolerance."
+            f"{what}, but rounding decides so much of this run that it can only be verified with the versions, machine "
+            f"and threads that the record names, or a wider --tolerance: {measured}."
         )
-    raise Different(f"{what}; {code}." if code else f"{what}.")
+    code = _other_code(given, here)
+    raise Different(f"{what}: {measured}; {code}." if code else f"{what}: {measured}.")
 
 
 def _given(path: Path) -> Entry:
@@ -105,21 +123,14 @@ def _consistent(given: Entry) -> None:
         raise Different(f"{given.where} contradicts itself, in {len(problems)} places.")
 
 
-def _again(given: Entry, settings: Settings, folder: Path) -> Entry:
-    """The record of the run done here."""
+def _again(given: Entry, settings: Settings) -> Entry:
+    """The record of the run done here, in the settings' store."""
     try:
         with Display(1) as display:
             # The data was looked at before, and how the hyper-parameters were found is not what is verified.
-            alone = replace(settings, root=folder, workers=1, stale="keep")
+            alone = replace(settings, workers=1, stale="keep")
             run_all([(given.cell, given.config)], compute, alone, display)
     except UserError as error:
         raise NotMeasured(f"cannot verify {given.where}: {error}") from None
-    path = Cell(folder, given.config).record_path
+    path = Cell(settings.root, given.config).record_path
     return entry(path, path.name)
-
-
-def _shaken(here: Entry, settings: Settings, folder: Path, tolerance: float) -> list[str]:
-    """The scores that rounding alone moves by more than the tolerance: those of another engine here."""
-    mode: Mode = "vectorised" if here.made.engine.mode == "sequential" else "sequential"
-    other = _again(here, replace(settings, mode=mode), folder)
-    return [line.what for line in compare(here, other, tolerance) if line.outcome == "different"]

@@ -90,10 +90,18 @@ def saved(entry: Entry) -> Iterator[str]:
         yield f"{path.name} is not the file that the record names, by its size and SHA-256"
 
 
+def rounding(entry: Entry) -> Iterator[str]:
+    """What rounding moves is the farthest of its variants."""
+    found = entry.content.rounding
+    if found and not found.variants.get(found.by) == found.moved == max(found.variants.values()):
+        yield f"rounding.moved is {found.moved} by {found.by!r}, which is not the farthest of its variants"
+
+
 RULES: dict[str, Rule] = {
     "place": place,
     "hash": config_hash,
     "rounds": rounds,
     "selected": selected,
     "saved": saved,
+    "rounding": rounding,
 }
