@@ -12,6 +12,7 @@ from metaleaf.paired import against_best
 from metaleaf.records import Record, tidy
 from metaleaf.tables import (
     BEST_ROUND,
+    ROUNDING,
     Cell,
     Field,
     Table,
@@ -24,6 +25,7 @@ from metaleaf.tables import (
     lay_out,
     p_cell,
     percent_cell,
+    rounding_fields,
     seeds_cell,
     signed,
     slug,
@@ -119,6 +121,7 @@ def _compared(setting: Setting, rows: pd.DataFrame, records: Sequence[Record], t
         Field(over_clients, "p50", _percent("after_p50"), max),
         Field(over_clients, "p90", _percent("after_p90"), max),
         Field(over_clients, "Hurt", _percent("after_hurt")),
+        *rounding_fields("", rows),
         Field("Cost", "Seeds", seeds_cell),
         Field("Cost", "Rounds", lambda row: count_cell(row["rounds"])),
         Field("Cost", f"{byte_unit[1]}B sent", lambda row: amount_cell(row["bytes"], byte_unit[0])),
@@ -268,6 +271,7 @@ def _caption(records: Sequence[Record], setting: Setting, model: str) -> str:
         tuning_sentence(contents),
         "Hurt: share of clients whose accuracy fell by adapting.",
         f"{MAJORITY}: the most frequent one in the client's own {own}.",
+        *([ROUNDING] if any(content.rounding for content in contents) else []),
         MARKS,
         "Only algorithms with all seeds compete.",
     )

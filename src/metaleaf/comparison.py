@@ -41,7 +41,8 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
     `after` columns. Columns: `dataset`, `support`, `who`, `model`, `label`, `algorithm` (its name), `diverged` (seeds),
     `seeds` (finished); `<metric>_mean` and `<metric>_sd` over finished seeds (fractions in [0, 1]; nan where there are
     none, sd nan for one seed), for some metrics `<metric>_low` and `<metric>_high`, the 95 % interval of
-    `metaleaf.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run).
+    `metaleaf.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run); `rounding` (how
+    far it moves a score of the worst seed; nan where it was not measured).
     `scores` are those of the same model.
     """
     frame = tidy(records)
@@ -58,6 +59,7 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
             for name in runs["name"].unique():
                 each = runs[runs["name"] == name].drop_duplicates("record")
                 costs = {key: each[key].mean() for key in ("rounds", "bytes", "flops")}
+                costs["rounding"] = each["rounding"].max()
                 row = {"label": each["algorithm"].iloc[0], "algorithm": name, "diverged": diverged.get(name, 0)}
                 rows.append(start | row | _means(cells[cells["name"] == name], known.get(name), "after") | costs)
     return pd.DataFrame(rows)

@@ -10,6 +10,7 @@ from metaleaf.environment_records import SIDES, EnvironmentRecord, runs, visited
 from metaleaf.environment_statistics import differences, mean_and_two_errors, paired
 from metaleaf.tables import (
     BEST_ROUND,
+    ROUNDING,
     Cell,
     Field,
     Layout,
@@ -21,6 +22,7 @@ from metaleaf.tables import (
     integer,
     lay_out,
     percent_cell,
+    rounding_fields,
     seeds_cell,
     signed,
     slug,
@@ -43,9 +45,10 @@ def comparison(records: Sequence[EnvironmentRecord], baseline: str | None = None
     """The numbers behind the tables: a row per dataset, algorithm and rounds in a new environment.
 
     Columns: `dataset`, `label`, `algorithm` (its name), `rounds` (nan where every run diverged), `seeds` (finished),
-    `diverged` (seeds), `pairs` (of seed and environment), `bytes` (in the environment so far), `client_updates` (in
-    training), and for each side, `before` and `after` local adaptation, `<side>_mean` and `<side>_errors` (two standard
-    errors) over pairs. Against the baseline, where the method is another and both have finished a seed:
+    `diverged` (seeds), `rounding` (how far it moves a score of the worst seed; nan where it was not measured), `pairs`
+    (of seed and environment), `bytes` (in the environment so far), `client_updates` (in training), and for each side,
+    `before` and `after` local adaptation, `<side>_mean` and `<side>_errors` (two standard errors) over pairs. Against
+    the baseline, where the method is another and both have finished a seed:
     `baseline`, and each column of `metaleaf.environment_statistics.paired` as `<side>_<column>`, over those seeds.
     """
     each, seen = runs(records), visited(records)
@@ -83,7 +86,8 @@ def _effort(its: pd.DataFrame) -> dict[str, Any]:
     """Of one method's runs."""
     diverged = int((its["status"] == "diverged").sum())
     updates = its["client_updates"].mean()
-    return {"seeds": len(its) - diverged, "diverged": diverged, "client_updates": updates}
+    found = {"seeds": len(its) - diverged, "diverged": diverged, "client_updates": updates}
+    return {**found, "rounding": its["rounding"].max()}
 
 
 def _scores(its: pd.DataFrame, found: pd.DataFrame, rounds: float) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def _scored(side: str, dataset: str, rows: pd.DataFrame, records: Sequence[Envir
     def score(row: pd.Series) -> Cell:
         return Cell("diverged") if not row["seeds"] else percent_cell(row[f"{side}_mean"], row[f"{side}_errors"])
 
-    fields = [*_by_rounds("Accuracy (%) after R rounds", rows, score, max), SEEDS]
+    fields = [*_by_rounds("Accuracy (%) after R rounds", rows, score, max), *rounding_fields("", rows), SEEDS]
     title = f"{dataset}, accuracy {_TITLES[side]}"
     return Table(slug(title), title, _caption(rows, records), *_one_row_each(rows, fields))
 
@@ -245,6 +249,7 @@ def _caption(rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> str:
         f"Mean ± two standard errors over {pairs or 'no'} pairs of environment and seed, each counting once.",
         f"Local adaptation: {steps} steps.",
         tuning_sentence(contents),
+        *([ROUNDING] if any(content.rounding for content in contents) else []),
         "Bold: the best algorithm among those with all seeds; underlined: the second.",
     )
     return " ".join(sentences)

@@ -309,9 +309,9 @@ def tidy(records: Sequence[Record]) -> pd.DataFrame:
     """One row per record, model, kind of client and support fraction; a single row for a run that diverged.
 
     Columns: `record` (position in `records`), `suite`, `dataset`, `algorithm`, `config_hash`, `seed`,
-    `status`, `rounds`, `bytes` (down and up), `flops`, `name` (the title; with label and hash where one title
-    stands for several configurations), `model`, `who` (see `Who`), `support` (a fraction; of participants what they did
-    not hold out; nan on a row without scores), and
+    `status`, `rounds`, `bytes` (down and up), `flops`, `rounding` (how far it moves a score; nan: not measured), `name`
+    (the title; with label and hash where one title stands for several configurations), `model`, `who` (see `Who`),
+    `support` (a fraction; of participants what they did not hold out; nan on a row without scores), and
     `<side>_<summary key>` for each side of `before`, `after`, `majority`, e.g. `after_accuracy`, a fraction.
     """
     rows: list[dict[str, Any]] = []
@@ -339,7 +339,8 @@ def about_run(position: int, record: Stored[Head]) -> dict[str, Any]:
     content, cost = record.content, record.content.cost
     run = content.model_dump(include={"suite", "dataset", "algorithm", "config_hash", "seed", "status", "rounds"})
     sent = cost.bytes_down + cost.bytes_up
-    return {**run, "record": position, "name": content.title, "bytes": sent, "flops": cost.flops}
+    moved = content.rounding.moved if content.rounding else float("nan")
+    return {**run, "record": position, "name": content.title, "bytes": sent, "flops": cost.flops, "rounding": moved}
 
 
 def in_order(records: Sequence[AnyRecord], algorithms: Sequence[str]) -> list[AnyRecord]:

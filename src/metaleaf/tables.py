@@ -134,6 +134,15 @@ def seeds_cell(row: pd.Series) -> Cell:
     return Cell(f"{row['seeds']}{diverged}", row["seeds"])
 
 
+def rounding_fields(group: str, rows: pd.DataFrame) -> list[Field]:
+    """The column of how far rounding moves a score, in points; none where it was not measured."""
+    column = Field(group, "Rounding", lambda row: percent_cell(row["rounding"]))
+    return [column] if rows["rounding"].notna().any() else []
+
+
+ROUNDING = "Rounding: points by which a score of any seed moves when only rounding differs, at most."
+
+
 def count_cell(value: float) -> Cell:
     """A whole number."""
     return Cell("–") if math.isnan(value) else Cell(f"{value:.0f}", value)

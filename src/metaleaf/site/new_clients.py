@@ -15,12 +15,12 @@ from metaleaf.site.table import BASELINE, Cell, Column, Row, Track
 MAJORITY = "Majority class"
 
 ABOUT = (
-    "Accuracy in % over the query examples of test clients nobody has trained on, before and after each adapts on "
-    "a fraction of its examples (support), of the model that validation selected. In brackets and as a bar: 95 % "
-    "interval of a bootstrap over seeds and clients. Worst 10 %: mean of the worst tenth of the clients. Hurt: "
-    "share of clients whose accuracy fell by adapting. Sent and FLOPs: of the whole training. Majority class "
-    "answers with the most frequent class of a client's own support. Compare algorithms at one support fraction "
-    "of one suite."
+    "Accuracy in % over the query examples of test clients nobody has trained on, before and after each adapts "
+    "on a fraction of its examples (support), of the model that validation selected. In brackets and as a bar: "
+    "95 % interval of a bootstrap over seeds and clients. Worst 10 %: mean of the worst tenth of the clients. "
+    "Hurt: share of clients whose accuracy fell by adapting. Sent and FLOPs: of the whole training. Rounding: "
+    "points by which a score moves when only rounding differs, at most. Majority class answers with the most "
+    "frequent class of a client's own support. Compare algorithms at one support fraction of one suite."
 )
 COLUMNS = (
     table.ALGORITHM,
@@ -33,6 +33,7 @@ COLUMNS = (
     Column("worst", "Worst 10 %", axis=table.PERCENT),
     Column("hurt", "Hurt", "low"),
     Column("seeds", "Seeds"),
+    Column("rounding", "Rounding", "low"),
     Column("rounds", "Rounds", "low"),
     Column("sent", "Sent", "low"),
     Column("flops", "FLOPs", "low"),
@@ -96,6 +97,7 @@ def _row(name: str, its: pd.DataFrame, scores: ClientScores | None, setting: Set
     diverged = int((its["status"] == "diverged").sum())
     cells = {
         "seeds": table.seeds(len(its) - diverged, diverged),
+        "rounding": table.points(its["rounding"].max()),
         "rounds": table.count(its["rounds"].mean()),
         "sent": table.amount(its["bytes"].mean(), "B"),
         "flops": table.amount(its["flops"].mean(), "FLOPs"),

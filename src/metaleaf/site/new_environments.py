@@ -18,7 +18,8 @@ ABOUT = (
     "and as a bar: mean ± two standard errors over pairs of environment and seed. Gain: difference before "
     "adaptation from Few-Round in the same environments, in points, with the 95 % interval of a bootstrap over "
     "seeds and environments. Sent: by all participants in one environment up to round R. Client updates: in "
-    "training. Compare algorithms at one R of one suite."
+    "training. Rounding: points by which a score moves when only rounding differs, at most. Compare algorithms "
+    "at one R of one suite."
 )
 COLUMNS = (
     table.ALGORITHM,
@@ -31,6 +32,7 @@ COLUMNS = (
     Column("gain", "Gain", axis=(-1.0, 1.0)),
     Column("pairs", "Pairs"),
     Column("seeds", "Seeds"),
+    Column("rounding", "Rounding", "low"),
     Column("sent", "Sent", "low"),
     Column("updates", "Client updates", "low"),
 )
@@ -57,6 +59,7 @@ def _row(row: pd.Series, record: EnvironmentRecord) -> Row:
         "gain": table.percent(_gain(row), signed=True),
         "pairs": table.count(row["pairs"]),
         "seeds": table.seeds(int(finished), int(row["diverged"])),
+        "rounding": table.points(row["rounding"]),
         "sent": table.amount(row["bytes"], "B"),
         "updates": table.count(row["client_updates"]),
     }

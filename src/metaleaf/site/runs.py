@@ -9,7 +9,7 @@ from metaleaf.records import Head, Stored
 from metaleaf.site.commands import Command, command
 from metaleaf.tables import slug
 
-_MADE_BY = ("git", "device", "engine", "versions", "timing", "data")
+_MADE_BY = ("git", "device", "engine", "versions", "timing", "data", "rounding")
 """Keys of a record that say what it was made by, and from."""
 
 

@@ -93,6 +93,11 @@ def _number(value: float, signed: bool) -> str:
     return "0.0" if not float(text) else text.replace("-", "−")
 
 
+def points(fraction: float) -> Cell:
+    """A difference of accuracies, in points."""
+    return UNKNOWN if math.isnan(fraction) else Cell(_number(100 * fraction, signed=False), 100 * fraction)
+
+
 def amount(value: float, unit: str) -> Cell:
     """A number with the unit's prefix, to three digits."""
     if math.isnan(value):
