@@ -2,12 +2,13 @@
 
 import copy
 import math
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from metaleaf.models import Model
+if TYPE_CHECKING:
+    from metaleaf.models import Model
 
 Dtype = Literal["float32", "float64"]
 
@@ -22,7 +23,7 @@ class Rounding(NamedTuple):
     dtype: Dtype = "float32"
     nudge: int = 0
 
-    def applied(self, model: Model) -> Model:
+    def applied(self, model: "Model") -> "Model":
         """The model with its parameters moved, in this precision."""
         if self.nudge:
             model = copy.deepcopy(model)

@@ -15,12 +15,14 @@ import torch
 from metaleaf import models, trees
 from metaleaf.config import RunConfig
 from metaleaf.engine import SMALL_MODEL, Mode
-from metaleaf.errors import DataError
-from metaleaf.execute import Settings, compute
+from metaleaf.errors import DataError, StaleError
+from metaleaf.execute import Outcome, Settings, compute, runner
 from metaleaf.factored import big_layers
+from metaleaf.prepare import load
 from metaleaf.rounding import Rounding
 from metaleaf.run import OnRound
 from metaleaf.side_by_side import moved
+from metaleaf.sources import Making, of_run
 from metaleaf.store import Cell, write_json
 from metaleaf.submission.entry import Entry, entry
 from metaleaf.task import Task
@@ -39,8 +41,8 @@ class Variant(NamedTuple):
 
     def settings(self, settings: Settings, root: Path) -> Settings:
         """Those that compute this way, into another store."""
-        threads, rounding = self.threads, self.rounding
-        return dataclasses.replace(settings, root=root, mode=self.mode, threads=threads, rounding=rounding, workers=1)
+        how = dataclasses.replace(settings, mode=self.mode, threads=self.threads, rounding=self.rounding)
+        return dataclasses.replace(how, root=root, workers=1, save=False, stale="keep")
 
 
 def variants(given: Entry) -> list[Variant]:
@@ -68,25 +70,40 @@ def _modes(config: RunConfig) -> Iterator[Mode]:
         yield "lowrank"
 
 
-def measure(settings: Settings, config: RunConfig, on_round: OnRound) -> str:
+def measure(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome:
     """The job of `metaleaf stability`: compute the record's cell in every way that it does not name yet.
 
-    The record is written again after each of them, so that what was measured stays. DataError if it is no record.
+    The record is written again after each of them, so that what was measured stays. StaleError if other code or data
+    made it, which would be measured, too; DataError if it is no record.
     """
     path = Cell(settings.root, config).record_path
     if not path.exists():
-        return "has no record yet"
+        return Outcome("has no record yet")
     given = entry(path, path.name)
+    _check_making(given, settings)
     if given.content.status == "diverged":
-        return "diverged: no score can move"
-    known = dict(given.content.rounding.variants) if given.content.rounding else {}
+        return Outcome("diverged: no score can move")
+    found = given.content.rounding if settings.stale != "again" else None
+    known = dict(found.variants) if found else {}
     for variant in variants(given):
         if variant.name not in known:
             known[variant.name] = moved(given, _computed(settings, config, variant, on_round))
             _write(path, known)
     farthest = max(known, key=lambda name: known[name])
     points = 100 * known[farthest]
-    return f"rounding moves scores by {points:.2f} points at most ({farthest})" if points else "rounding moves no score"
+    return Outcome(f"rounding moves scores by {points:.2f} points at most ({farthest})" if points else "moves no score")
+
+
+def _check_making(given: Entry, settings: Settings) -> None:
+    config = given.config
+    store = load(config.dataset, config.build_dataset(), raw=settings.raw, stale=settings.stale)
+    now = Making(store.about["data_hash"], of_run(config, runner(config).__module__, store.about))
+    differs = now.unlike(given.content.data.data_hash, given.made.sources)
+    if differs and settings.stale != "keep":
+        raise StaleError(
+            f"the record {given.record.path} was made {differs}: run its suite with --again first, or add --keep to "
+            "measure what both do."
+        )
 
 
 def _computed(settings: Settings, config: RunConfig, variant: Variant, on_round: OnRound) -> Entry:
