@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import small_environments
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from metaleaf import registry, starts, trees
+from metaleaf import registry, starts, tensor_files, trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.client_store import ClientStore
@@ -448,7 +448,7 @@ CHANGES: dict[str, Callable[[], EnvironmentRun]] = {
 
 def test_whatever_decides_a_start_is_in_its_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def touch(run: Any, config: RunConfig, path: Path) -> None:
-        save_file(run.task.params(), path)
+        tensor_files.write(path, run.task.params())
 
     monkeypatch.setattr(starts, "_compute", touch)
     start_params(run("few_round"))
@@ -459,7 +459,7 @@ def test_whatever_decides_a_start_is_in_its_name(home: Path, monkeypatch: pytest
     start_params(run("learned_start"))
     start_params(run("few_round", hyperparameters={"clip": 3.0}, protocol={"evaluate_every": 7}))
     assert len(cached(home)) == len(CHANGES), "what follows a start does not decide it"
-    monkeypatch.setattr(starts, "versions", lambda: {"torch": "another"})
+    monkeypatch.setattr(starts, "versions", lambda config: {"torch": "another"})
     start_params(run("few_round"))
     monkeypatch.setattr(starts, "device_facts", lambda device: {"type": "another"})
     start_params(run("few_round"))
