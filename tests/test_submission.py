@@ -146,6 +146,13 @@ def table(suffix: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Damage
     return damage
 
 
+def cut_short(folder: Path) -> None:
+    """A table whose last line ends after two cells."""
+    path = record(folder).with_suffix(".clients.csv")
+    *lines, last = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, ",".join(last.split(",")[:2])]))
+
+
 def put(column: str, row: int, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """A change of one cell of a table."""
 
@@ -273,7 +280,8 @@ DAMAGES: list[tuple[str, Damage, str]] = [
         table(".clients.csv", put("correct", 3, 1.5)),
         "other than whole numbers from 0 in the column 'correct'",
     ),
-    ("schema", table(".clients.csv", put("client", 3, None)), "empty cell in the column 'client'"),
+    ("split", table(".clients.csv", put("client", 3, None)), "lacks the client"),
+    ("schema", cut_short, "other than whole numbers from 0 in the column"),
     ("schema", table(".rounds.csv", lambda f: f.drop(columns="flops")), "lacks the column 'flops'"),
     # place and hash
     ("place", edited(lambda c: c.update(seed=3)), r"the record says that it is synthetic/fedavg/\w+/seed-3\.json"),

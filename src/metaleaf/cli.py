@@ -16,6 +16,7 @@ import tyro
 
 from metaleaf import __version__, registry
 from metaleaf.errors import ConfigError, UserError
+from metaleaf.visible import visible
 
 # Everything that imports torch or matplotlib is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
@@ -352,7 +353,7 @@ class SiteCommand:
         path, refused = write_site(self.results, self.output)
         print(f"open {path} ({path.stat().st_size / 1e6:.1f} MB)")
         for sentence in refused:
-            print(f"metaleaf: {sentence}", file=sys.stderr)
+            print(f"metaleaf: {visible(sentence)}", file=sys.stderr)
         if refused:
             raise DataError(f"{path} is written without these {len(refused)}.")
 
@@ -585,7 +586,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command.main()
     except UserError as error:
-        print(f"metaleaf: {error}", file=sys.stderr)
+        print(f"metaleaf: {visible(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(

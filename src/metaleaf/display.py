@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from metaleaf.visible import visible
+
 PLAIN_EVERY = 30.0
 """Seconds between two plain lines of one run."""
 
@@ -82,10 +84,11 @@ class Display:
             if name in self._tasks:
                 self._bars.remove_task(self._tasks.pop(name))
             self._bars.update(self._all, completed=self.finished)
-        self.say(f"[{self.finished}/{self.total}] {name}: {result}")
+        self.say(visible(f"[{self.finished}/{self.total}] {name}: {result}"))
 
     def say(self, line: str) -> None:
-        """Print a line above the bars."""
+        """Print text, of any number of lines, above the bars."""
+        line = "\n".join(map(visible, line.splitlines()))
         if self.fancy:
             self._bars.console.print(line, highlight=False, markup=False)
         else:

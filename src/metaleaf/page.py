@@ -13,6 +13,7 @@ from markupsafe import Markup
 from metaleaf.figures.drawing import Drawing
 from metaleaf.records import Head, Stored
 from metaleaf.tables import Table
+from metaleaf.visible import visible
 
 # colours that the figures share with the page and that have to follow its scheme (see metaleaf.mplstyle)
 _SCHEME = {
@@ -97,5 +98,5 @@ def _runs(records: Sequence[Stored[Head]]) -> list[dict[str, Any]]:
         )
         run["seeds"].append(content.seed)
         if content.status == "diverged":
-            run["diverged"].append(f"seed {content.seed}: {content.reason or 'no reason given'}")
+            run["diverged"].append(f"seed {content.seed}: {visible(content.reason or 'no reason given')}")
     return list(runs.values())

@@ -3,6 +3,8 @@
 The format is described in docs/records.md. Whatever is wrong with a file becomes a DataError that names it.
 """
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +25,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import from_json
 
 from metaleaf.errors import DataError
+from metaleaf.whole_files import plain
 
 Model = Literal["final", "selected"]
 MODELS: tuple[Model, ...] = ("final", "selected")
@@ -35,6 +39,17 @@ Who = Literal["new", "participants"]
 
 _CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "correct", "loss", "majority"]
 _ROUND_COLUMNS = ["round", "bytes_down", "bytes_up", "flops", "update_norm", "validation_before", "validation_after"]
+
+_TEXTS = ("model", "client", "environment")
+"""Columns of text; an empty cell of any other has no number."""
+
+LIMITS = {".json": 4 << 20, ".csv": 256 << 20, ".safetensors": 1 << 30}
+"""Largest size of a file in bytes. The largest table so far has 0.4 MiB; one of 3,550 test writers would have 50."""
+
+_LONGEST_HEAD = 1 << 16
+_MOST_COLUMNS = 100
+"""Characters of a table's first two lines, and columns: a table is not given to pandas, whose time grows with the
+square of the columns, before these are known."""
 
 
 def _printable(text: str) -> str:
@@ -130,7 +145,7 @@ class Head(Part):
     suite: Label
     dataset: Label
     algorithm: Label
-    seed: int
+    seed: int = Field(ge=-(2**63), lt=2**63)
     config_hash: Label
     title: Label
     status: Literal["finished", "diverged"]
@@ -272,6 +287,15 @@ def record_paths(folder: Path, only: Container[str] | None = None) -> list[Path]
     return [path for path in sorted(folder.rglob("seed-*.json")) if only is None or path.parent.name in only]
 
 
+def of_new_environments(path: Path) -> bool:
+    """Whether a record is of that track; not if it cannot be read, which its reader will say."""
+    try:
+        content = from_json(plain(path, LIMITS[".json"]).read_bytes())
+    except (OSError, ValueError, DataError):
+        return False
+    return isinstance(content, dict) and environments_in(content.get("config")) is not None
+
+
 def read_all(
     kind: type[AnyRecord], folder: Path, only: Container[str] | None = None, also: Sequence[Path] = ()
 ) -> list[AnyRecord]:
@@ -352,7 +376,7 @@ def in_order(records: Sequence[AnyRecord], algorithms: Sequence[str]) -> list[An
 def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
     """The record of that track at `path`, its tables not read yet; DataError if it is none."""
     try:
-        content = kind.schema.model_validate_json(path.read_bytes())
+        content = kind.schema.model_validate_json(plain(path, LIMITS[".json"]).read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
@@ -365,20 +389,35 @@ def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
 
 def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, dtype={"client": "string", "environment": "string"})
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}; run this cell again") from error
+        numbers = [name for name in _header(path) if name not in _TEXTS]
+        # What stands for no number elsewhere ("NA", "null") may be the name of a client.
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(_TEXTS, "string"), keep_default_na=False, na_values=dict.fromkeys(numbers, "")
+        )
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {str(error).strip()}; run this cell again") from error
     if missing := [name for name in columns if name not in frame]:
         raise DataError(f"{path} lacks the column {missing[0]!r}; run this cell again")
     if "model" in columns and not frame["model"].isin(MODELS).all():
         raise DataError(f"{path} has scores of a model other than {' and '.join(MODELS)}; run this cell again")
     if frame.empty:  # a run that diverged
         return frame
-    numbers = [name for name in columns if name not in ("model", "client", "environment")]
-    for name in numbers:
+    for name in [name for name in columns if name not in _TEXTS]:
         if not pd.api.types.is_numeric_dtype(frame[name]):
             raise DataError(f"{path} has something other than numbers in the column {name!r}; run this cell again")
     return frame
+
+
+def _header(path: Path) -> list[str]:
+    """The names of a table's columns; ValueError if they are too many, not distinct, or not those of its first row."""
+    with plain(path, LIMITS[".csv"]).open(encoding="utf-8", newline="") as file:
+        head = csv.reader(io.StringIO(file.read(_LONGEST_HEAD), newline=""))
+    names = next(head, [])
+    if not names or len(names) > _MOST_COLUMNS or len(set(names)) < len(names):
+        raise ValueError("its first line does not name the columns of a record's table")
+    if len(next(head, names)) != len(names):
+        raise ValueError("its second line does not have a cell for each column")
+    return names
 
 
 def _cell(content: Head) -> tuple[str, str, str, str, int]:

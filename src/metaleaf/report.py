@@ -1,6 +1,5 @@
 """Everything that a suite's records say, written as files: tables, figures and the HTML page."""
 
-import json
 import os
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from tempfile import NamedTemporaryFile
 from metaleaf import client_report, environment_report
 from metaleaf.environment_records import EnvironmentRecord
 from metaleaf.errors import DataError
-from metaleaf.records import Model, Record, environments_in, in_order, read_all, record_paths
+from metaleaf.records import Model, Record, in_order, of_new_environments, read_all, record_paths
 
 
 def write_report(
@@ -45,15 +44,6 @@ def write_report(
         contents = client_report.contents(records, model, baseline)
     output.mkdir(parents=True, exist_ok=True)
     return [replace_file(output / name, data) for name, data in contents.items()]
-
-
-def of_new_environments(path: Path) -> bool:
-    """Whether a record is of that track; not if it cannot be read, which its reader will say."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and environments_in(content.get("config")) is not None
 
 
 def replace_file(path: Path, data: bytes) -> Path:

@@ -112,11 +112,20 @@ def write_csv(path: Path, columns: Columns) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
+            # The writer quotes a cell with a carriage return only where lines end in one.
+            writer = csv.writer(_LineFeeds(file))
             writer.writerow(columns)
             writer.writerows(zip(*map(_cells, columns.values()), strict=True))
 
     write_atomically(path, write)
+
+
+class _LineFeeds:
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -36,7 +36,7 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-Seeds = Annotated[tuple[int, ...], AfterValidator(_distinct)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...], AfterValidator(_distinct)]
 
 
 class Tuning(Strict):

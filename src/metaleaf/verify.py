@@ -25,6 +25,7 @@ from metaleaf.store import Cell
 from metaleaf.submission import scores, single
 from metaleaf.submission.entry import Entry, as_recorded, entry, read_one
 from metaleaf.submission.problem import Problem
+from metaleaf.visible import visible
 
 ENOUGH = 3
 """Other ways to compute a cell after which updates that rounding does not move say enough."""
@@ -68,7 +69,7 @@ def verify(path: Path, settings: Settings, tolerance: float) -> str:
         lines = [data, *compare(given, here, tolerance)]
         print(heading(), *lines, sep="\n")
         if code := _other_code(given, here):
-            print(code)
+            print(visible(code))
         different = [line.what for line in lines if line.outcome == "different"]
         if different:
             what = f"{path} is not what this run gives ({', '.join(different)}; tolerance {tolerance})"

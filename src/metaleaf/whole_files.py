@@ -1,12 +1,15 @@
-"""Files that are written as a whole or not at all, and whose failures name them."""
+"""Files that are written as a whole or not at all, whose errors name them, and that are read only if they are files."""
 
 import fcntl
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from metaleaf.errors import DataError
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -36,6 +39,19 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = os.fspath(path)
         raise
+
+
+def plain(path: Path, limit: int) -> Path:
+    """The path, if that is a file (or a link to one) of at most `limit` bytes.
+
+    DataError for what has no end, or waits for a writer: a device, a pipe; OSError if nothing is there.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise DataError(f"{path} is not a plain file")
+    if about.st_size > limit:
+        raise DataError(f"{path} has {about.st_size:,} bytes, more than {limit:,}")
+    return path
 
 
 def _sweep(path: Path) -> None:

@@ -10,8 +10,8 @@ from metaleaf.figures.drawing import Drawing, Makers, NotDrawnError, Source, dra
 from metaleaf.figures.makers import WITH_DATA
 from metaleaf.figures.runs import Runs
 from metaleaf.figures.style import FORMATS, WIDTHS
-from metaleaf.records import Record, in_order, read_all, record_paths
-from metaleaf.report import of_new_environments, replace_file
+from metaleaf.records import Record, in_order, of_new_environments, read_all, record_paths
+from metaleaf.report import replace_file
 
 
 def write_figures(

@@ -9,8 +9,16 @@ from metaleaf.client_scores import client_scores
 from metaleaf.cost_to_target import cost_to_target
 from metaleaf.environment_records import EnvironmentRecord, visited
 from metaleaf.errors import DataError
-from metaleaf.records import AnyRecord, Head, Record, Stored, in_order, read_record, record_paths
-from metaleaf.report import of_new_environments
+from metaleaf.records import (
+    AnyRecord,
+    Head,
+    Record,
+    Stored,
+    in_order,
+    of_new_environments,
+    read_record,
+    record_paths,
+)
 from metaleaf.site.commands import shipped_suite
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from metaleaf.records import Head, Stored
 from metaleaf.site.commands import Command, command
 from metaleaf.tables import slug
+from metaleaf.visible import visible
 
 _MADE_BY = ("git", "device", "engine", "versions", "timing", "data", "rounding")
 """Keys of a record that say what it was made by, and from."""
@@ -78,8 +79,3 @@ def _seed(record: Stored[Head]) -> Seed:
 def _text(value: Any) -> str:
     """JSON in ASCII, in which no character can pretend to be another or turn the direction of text."""
     return json.dumps(value, indent=1)
-
-
-def visible(text: str) -> str:
-    """Text whose characters that do not print are written out."""
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
-from pydantic_core import from_json
 
 from metaleaf.config import RunConfig, explain
 from metaleaf.engine import Mode
@@ -18,9 +17,9 @@ from metaleaf.errors import DataError, UserError
 from metaleaf.evaluate import CLIENT_COLUMNS
 from metaleaf.execute import Settings
 from metaleaf.recorded import config_of
-from metaleaf.records import Head, Label, Part, Record, Stored, environments_in, read_record
-from metaleaf.submission.files import LIMITS
+from metaleaf.records import LIMITS, Head, Label, Part, Record, Stored, of_new_environments, read_record
 from metaleaf.submission.problem import Problem
+from metaleaf.whole_files import plain
 
 COUNTS = ("n_support", "n", "correct", "correct_after", "majority", "step", "draw", "rounds")
 """Columns of clients.csv that count something."""
@@ -91,16 +90,15 @@ def read_one(path: Path) -> Entry:
         file = path.with_suffix(suffix)
         if suffix == ".participants.csv" and not file.exists():
             continue  # most records have none
-        if path.suffix != ".json" or not file.is_file():
+        if path.suffix != ".json" or not file.exists():
             raise DataError(f"there is no {file.name} in {file.parent}: give a record, .../seed-<n>.json.")
-        if file.stat().st_size > LIMITS[file.suffix]:
-            raise DataError(f"{file} has more than {LIMITS[file.suffix]:,} bytes.")
+        plain(file, LIMITS[file.suffix])
     return entry(path, str(path))
 
 
 def entry(path: Path, where: str) -> Entry:
     """The record whose JSON is at `path`; DataError if it is none, ConfigError if its configuration is none here."""
-    kind = EnvironmentRecord if _of_new_environments(path) else Record
+    kind = EnvironmentRecord if of_new_environments(path) else Record
     record = read_record(kind, path)
     config = config_of(record.content)
     needed = COLUMNS if kind is EnvironmentRecord else ("model", *CLIENT_COLUMNS)
@@ -119,9 +117,6 @@ def _checked(file: str, table: pd.DataFrame, needed: Collection[str]) -> pd.Data
     """The table of clients; DataError if it lacks something."""
     if missing := sorted(set(needed).difference(table)):
         raise DataError(f"{file} lacks the column {missing[0]!r}")
-    for name in ("client", "environment"):
-        if table[name].isna().any():
-            raise DataError(f"{file} has an empty cell in the column {name!r}")
     for name in set(needed).intersection(COUNTS):
         if not table.empty and not _counts(table[name]):
             raise DataError(f"{file} has something other than whole numbers from 0 in the column {name!r}")
@@ -137,12 +132,3 @@ def as_recorded(settings: Settings, made: Engine) -> Settings:
 
 def _counts(column: "pd.Series[Any]") -> bool:
     return pd.api.types.is_numeric_dtype(column) and bool(((column >= 0) & (column % 1 == 0)).all())
-
-
-def _of_new_environments(path: Path) -> bool:
-    """Whether a record is of that track; not if it cannot be read, which its reader will say."""
-    try:
-        content = from_json(path.read_bytes())
-    except ValueError:
-        return False
-    return isinstance(content, dict) and environments_in(content.get("config")) is not None

@@ -7,12 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from metaleaf.records import LIMITS
 from metaleaf.submission.problem import Problem
-
-LIMITS = {".json": 4 << 20, ".csv": 256 << 20, ".safetensors": 1 << 30}
-"""Largest size of a file in bytes. The largest table so far has 0.4 MiB; one of 3,550 test writers would have 50. Two
-models of LEAF's CNN with one's Adam moments would have 100.
-"""
 
 MOST = 100_000
 """Files at most."""

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from metaleaf.visible import visible
+
 LONGEST = 400
 """Characters of a line."""
 
@@ -17,4 +19,4 @@ class Problem(NamedTuple):
         """A line that is safe to print: names and values come from anyone."""
         line = f"[{self.rule}] {self.where}: {self.what}"
         line = line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        return visible(line)
