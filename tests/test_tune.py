@@ -106,6 +106,16 @@ def test_a_tuned_suite_uses_the_best_trial_and_says_so(here: Path, capsys: pytes
     assert used["epochs"] == tuning["chosen"]["epochs"]
 
 
+def test_algorithms_that_are_not_asked_for_need_not_have_been_searched(here: Path) -> None:
+    assert main(["tune", "tuned.toml", "--algorithms", "maml"]) == 0
+    assert main(["suite", "tuned.toml", "--algorithms", "maml"]) == 0
+    records = [path.parts[-3] for path in (here / "results" / "tuned" / "synthetic").rglob("seed-1.json")]
+    assert records == ["maml"]
+    assert main(["suite", "tuned.toml", "--algorithms", "fedavg"]) == 2
+    table = (here / "results" / "tuned" / "report" / "table.md").read_text(encoding="utf-8")
+    assert "MAML" in table
+
+
 def test_a_damaged_trial_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["tune", "tuned.toml", "--algorithms", "maml"])
     path = next((here / "results" / "tuned" / "tuning").rglob("*.json"))

@@ -123,7 +123,7 @@ class SuiteCommand:
             from metaleaf.suite import load_suite
 
         suite = load_suite(self.suite)
-        cells = _cells(suite, self.compute.results)
+        cells = _cells(suite, self.compute.results, self.algorithms)
         _run_configs(_chosen(suite, cells, self.algorithms, self.seeds), self.compute, save=self.save)
         if self.report:
             _report_suite(suite, cells, self.compute.results)
@@ -328,7 +328,7 @@ class StabilityCommand:
 
         suite = load_suite(self.suite)
         _only(self.datasets, suite.datasets, "dataset of the suite")
-        cells = _cells(suite, self.compute.results)
+        cells = _cells(suite, self.compute.results, self.algorithms)
         asked = self.datasets or suite.datasets
         chosen = _chosen(suite, cells, self.algorithms, self.seeds)
         _run_configs([cell for cell in chosen if cell.dataset_label in asked], self.compute, job=measure)
@@ -618,13 +618,21 @@ def _importing() -> Iterator[None]:
         gc.enable()
 
 
-def _cells(suite: "Suite", results: Path) -> "list[RunConfig]":
-    """The suite's cells, seed by seed so that a table is comparable as early as possible."""
+def _cells(suite: "Suite", results: Path, algorithms: Sequence[str] = ()) -> "list[RunConfig]":
+    """The suite's cells, seed by seed so that a table is comparable as early as possible.
+
+    If algorithms are named, the others need not have been searched; those that were not are left out.
+    """
     from metaleaf import tune
 
     cells = []
     for dataset, algorithm in suite.grid():
-        tuning = tune.chosen(results, suite, dataset, algorithm) if suite.tuning else None
+        try:
+            tuning = tune.chosen(results, suite, dataset, algorithm) if suite.tuning else None
+        except ConfigError:
+            if not algorithms or algorithm in algorithms:
+                raise
+            continue
         changes = tuning["chosen"] if tuning else None
         for seed in suite.seeds_for(algorithm):
             cells.append(suite.config(dataset, algorithm, seed, changes=changes, tuning=tuning))
