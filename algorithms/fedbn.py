@@ -2,7 +2,7 @@
 
 Li, Jiang, Zhang, Kamp, Dou (2021), arXiv 2102.07623. Here the layers normalise by the batch at hand
 (`metaleaf.models.BatchNorm`), so what stays with a client are scale and bias; the paper's clients also keep running
-statistics, which these layers do not have. On a model without normalisation layers it is FedAvg.
+statistics, which these layers do not have. A model without normalisation layers is refused.
 
 A client keeps the parameters it ended its last round with, and as a participant uses the global model with them
 (before: with the common initial ones, which follow from the seed). A new client starts from the common initial ones,
@@ -50,8 +50,7 @@ class FedBN(FedAvgMeta):
         yield {**shared, **episode.memory}
 
     def adapt(self, task: Task, shared: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set by the normalisation parameters, if there are any."""
+        """Gradient descent on the support set by the normalisation parameters."""
         norm = self.memory(task, shared)
-        steps = self.adapt_steps if norm else 0
-        for own in descend(task.holding(shared), norm, support, self.adapt_lr, steps):
+        for own in descend(task.holding(shared), norm, support, self.adapt_lr, self.adapt_steps):
             yield {**shared, **own}

@@ -75,4 +75,4 @@ class IFCA:
 
 def _best(task: Task, models: Tree, shots: Shots) -> Tensor:
     """The number of the model with the lowest loss."""
-    return torch.stack([task.loss(model, shots) for model in unstack(models)]).argmin()
+    return torch.stack([task.loss(model, shots, training=False) for model in unstack(models)]).argmin()

@@ -77,13 +77,13 @@ class PeFLL:
 
     def client(self, task: Task, learned: Tree, episode: Episode) -> Tree:
         """The embedding, the difference from the written model to the trained one, the embedding network's gradient."""
-        v = _embed(task, learned["embedding"], episode.data)
+        v = _embed(task, learned["embedding"], episode.data, training=True)
         model = hypernetwork.write(learned["network"], v)
         size, optimizer = self.batch_size, self.client_optimizer
         trained = fit(task, model, episode.data, optimizer, epochs=self.epochs, batch_size=size)
         difference = subtract(model, trained)
         by_v = grad(lambda v: hypernetwork.product(hypernetwork.write(learned["network"], v), difference))(v)
-        gradient = grad(lambda network: by_v @ _embed(task, network, episode.data))(learned["embedding"])
+        gradient = grad(lambda network: by_v @ _embed(task, network, episode.data, training=True))(learned["embedding"])
         return {"v": v, "difference": difference, "embedding": gradient}
 
     def server(self, state: State, replies: Replies) -> State:
@@ -130,9 +130,9 @@ class PeFLL:
         return descend(task, model, support, self.adapt_lr, self.adapt_steps)
 
 
-def _embed(task: Task, network: Tree, shots: Shots) -> Tensor:
+def _embed(task: Task, network: Tree, shots: Shots, training: bool = False) -> Tensor:
     """The mean of the embedding network over the real examples; 0 if there are none."""
-    features = task.features(network["body"], shots.x, shots.mask)
+    features = task.features(network["body"], shots.x, shots.mask, shots.seed if training else None)
     first = network["perceptron"][0]["weight"]
     labels = shots.y[:, None] == torch.arange(first.shape[1] - features.shape[1], device=shots.y.device)
     found = hypernetwork.run(network["perceptron"], torch.cat([features, labels.to(features.dtype)], 1))

@@ -84,4 +84,4 @@ class PerFedAvg:
 def _batch(shots: Shots, size: int, stream: int) -> Shots:
     """`size` real rows of the stream's random order, from its start again where there are fewer."""
     count = len(shots.y) if shots.mask is None else shots.mask.sum().clamp(min=1)
-    return shots.take(permutation(shots, stream)[torch.arange(size, device=shots.y.device) % count])
+    return shots.take(permutation(shots, stream)[torch.arange(size, device=shots.y.device) % count]).at(stream)

@@ -109,6 +109,7 @@ class PFedHN:
         """The mean embedding's model, then gradient descent on the embedding."""
         network, v = learned["network"], learned["table"].mean(0)
         yield hypernetwork.write(network, v)
-        for _ in range(self.adapt_steps):
-            v = v - self.adapt_lr * grad(lambda v: task.loss(hypernetwork.write(network, v), support))(v)
+        gradient = grad(lambda v, shots: task.loss(hypernetwork.write(network, v), shots))
+        for step in range(self.adapt_steps):
+            v = v - self.adapt_lr * gradient(v, support.at(step))
             yield hypernetwork.write(network, v)

@@ -7,6 +7,7 @@ import torch
 
 from metaleaf import models, registry, trees
 from metaleaf.algorithm import Replies
+from metaleaf.errors import ConfigError
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
 
@@ -31,6 +32,21 @@ RAGGED = [(2, 3), (1, 0), (4, 9), (3, 1)]
 
 def task(model: str, dtype: torch.dtype = torch.float64) -> Task:
     return Task(models.build(model, SPECS[model], seed=7).to(dtype), seed=7, clients=9, cohort=len(RAGGED))
+
+
+def serves(algorithm: Any, model: str) -> bool:
+    """Whether the algorithm can work with the model, of which it may need parts that not every model has."""
+    work = task(model)
+    try:
+        algorithm.init(work, work.params())
+    except ConfigError:
+        return False
+    return True
+
+
+def home(algorithm: Any) -> str:
+    """The smallest model that the algorithm can work with."""
+    return next(model for model in ("logistic", "face_cnn") if serves(algorithm, model))
 
 
 def shots(model: str, n: int, seed: int) -> Shots:

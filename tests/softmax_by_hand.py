@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.engine import Engine, Mode, engine
-from metaleaf.models import Logistic, Model
+from metaleaf.models import Logistic, TensorFlowModel
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
@@ -76,7 +76,7 @@ def tiny(clients: int = 1, cohort: int = 1) -> Task:
     return Task(model, clients=clients, cohort=cohort)
 
 
-class Layered(Model):
+class Layered(TensorFlowModel):
     """Softmax regression on tanh of two hidden units: a head on a body."""
 
     def __init__(self) -> None:

@@ -1,5 +1,7 @@
 """The command line as a person meets it: results, one-sentence errors, exit codes."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,22 @@ def test_report_needs_records(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "stats"], "needs a dataset: femnist"),
         (["data", "verify", "synthetic"], "synthetic"),
         (["run", "--workers", "0"], "workers and threads must be at least 1"),
+        (["run", "--algorithm", "FedAvg(Meta)"], "unknown algorithm 'FedAvg(Meta)': did you mean 'fedavg_meta'"),
+        (["run", "--algorithm", ""], "unknown algorithm ''"),
+        (["run", "--dataset", "../synthetic"], "unknown dataset '../synthetic': did you mean 'synthetic'"),
+        *(
+            (["run", "--name", name], f"the run: name = {name!r}: names a folder: use letters, digits")
+            for name in ("my runs", "a/b", "", "..", "tuning")
+        ),
+        (["run", "--name", "n" * 101], "at most 100 characters"),
+        (["run", "--protocol", "test_supports=[0.2,0.2]"], "test_supports must have each fraction once"),
+        (["new", "algorithm", "My Method"], "'My Method' is no name for a plugin"),
+        (["suite", "my suite"], "unknown suite 'my suite'"),
+        (["suite", "synthetic", "--algorithms", "FedAvg(Meta)"], "unknown algorithm of the suite 'FedAvg(Meta)': did"),
+        (["tune", "synthetic_search", "--algorithms", "a/b"], "unknown algorithm of the suite 'a/b'"),
+        (["gate", "a/b"], "unknown suite 'a/b'"),
+        (["data", "prepare", "FEMNIST"], "unknown dataset 'FEMNIST': did you mean 'femnist'"),
+        (["algorithms", "--model", "../cnn"], "unknown model '../cnn': did you mean 'cnn'"),
     ],
 )
 def test_errors_are_one_sentence_and_exit_2(
@@ -75,6 +93,42 @@ def test_data_that_is_nowhere_is_one_sentence(
     assert len(error.splitlines()) == 1
     assert "shakespeare" in error.lower()
     assert not list((here / "data").rglob("about.json"))
+
+
+@pytest.mark.parametrize("setting", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
+def test_files_are_utf_8_whatever_the_locale_and_output_degrades(here: Path, setting: dict[str, str]) -> None:
+    title = "Größe – 連合"
+    suite = f"""
+name = "far"
+title = "{title}"
+seeds = [1]
+protocol = {{ rounds = 2, clients_per_round = 3, test_supports = [0.2] }}
+datasets.synthetic.options = {{ tasks = 40, dimension = 5, classes = 3 }}
+algorithms.fedavg.title = "{title}"
+"""
+    (here / "far.toml").write_text(suite, encoding="utf-8")
+    # Python would rather take UTF-8 for the locale C than believe it.
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **setting}
+    script = "import sys; from metaleaf.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "suite", "far.toml"]
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"\n| Gr??e ? ?? " in done.stdout
+    [record] = (here / "results").rglob("seed-1.json")
+    assert json.loads(record.read_text(encoding="utf-8"))["title"] == title
+    assert title in (here / "results/far/report/table.md").read_text(encoding="utf-8")
+
+
+def test_a_notebooks_backend_that_is_not_installed_here_is_no_matter(here: Path) -> None:
+    words = ["run", "--dataset", "synthetic", "--algorithm", "fedavg", *SMALL]
+    assert main(words) == 0
+    script = "import sys; from metaleaf.cli import main; sys.exit(main(sys.argv[1:]))"
+    for command in (["report", "results/runs"], ["figures", "results/runs", "--only", "overview"]):
+        environment = {**os.environ, "MPLBACKEND": "module://no_such_inline.backend"}
+        done = subprocess.run(
+            [sys.executable, "-c", script, *command], capture_output=True, check=False, env=environment
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_full_disk_is_one_sentence(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS, SPECS, episode, remembering, task
+from small_tasks import LEARN_FROM_CLIENTS, SPECS, episode, home, remembering, task
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaleaf import cost, registry
@@ -18,7 +18,7 @@ from metaleaf.models import LSTM
 from metaleaf.task import Task
 from metaleaf.vectorised import Vectorised
 
-NAMES = LEARN_FROM_CLIENTS
+NAMES = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
 
 # Multiply-adds of one example, times 2, by layer, forward.
 LOGISTIC = 2 * 4 * 3

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from small_tasks import cohort, reference_batches, remembering, shots, task
 from softmax_by_hand import (
@@ -14,10 +15,8 @@ from softmax_by_hand import (
     THETA,
     Array,
     Data,
-    adapted,
     array,
     as_shots,
-    assert_models,
     both,
     gradient,
     history,
@@ -28,9 +27,9 @@ from softmax_by_hand import (
 from torch import Tensor, nn
 
 from metaleaf import trees
-from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fedbn import FedBN
 from metaleaf.engine import Mode, engine
+from metaleaf.errors import ConfigError
 from metaleaf.models import BatchNorm, Model
 from metaleaf.optimizers import SGD
 from metaleaf.task import Params, Task
@@ -154,8 +153,8 @@ def test_a_new_clients_face_model_is_whole() -> None:
     assert not any(torch.equal(end[name], p) for name, p in norm.items() if name.endswith("scale"))
 
 
-@both
-def test_without_normalisation_it_is_fedavg_to_the_bit(mode: Mode) -> None:
-    found = [[s for s, _ in history(cls(SGD(0.5), batch_size=2), mode, 3)] for cls in (FedBN, FedAvg)]
-    torch.testing.assert_close(found[0][-1].broadcast, found[1][-1].broadcast, rtol=0, atol=0)
-    assert_models(adapted(FedBN(), tensors(THETA), 1), [THETA])
+def test_a_model_without_normalisation_is_refused() -> None:
+    """It was FedAvg under another name, without a word."""
+    work = task("cnn")
+    with pytest.raises(ConfigError, match=r"^CNN has no parameters in a part 'norm', which the alg.*\.$"):
+        FedBN().init(work, work.params())

@@ -1,5 +1,6 @@
 """The repository's shape: three linked folders, nothing shadowed, everything in the wheel and the sdist."""
 
+import ast
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,34 @@ def test_links_lead_to_the_top_level_folders(link: str, folder: str) -> None:
     assert path.is_symlink()
     assert path.resolve() == ROOT / folder
     assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_every_text_file_is_opened_as_utf_8() -> None:
+    """Whatever the locale: a suite is the same suite, and a record can be read, on every machine."""
+    sources = [
+        path for folder in ("src", "algorithms", "datasets", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert len(sources) > 100
+    found = [
+        f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}"
+        for path in sources
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and _is_text(call) and "encoding" not in {word.arg for word in call.keywords}
+    ]
+    assert found == []
+
+
+_NOT_FILES = {"raw", "Image", "ClientStore", "os", "lzma", "gzip", "self", "self._archive"}
+"""Whose `open` has no encoding, or is of bytes unless told otherwise."""
+
+
+def _is_text(call: ast.Call) -> bool:
+    """Whether the call reads or writes text, of a file or a process."""
+    name, owner = ast.unparse(call.func).rpartition(".")[::-2]
+    if name == "open" and owner not in _NOT_FILES:
+        mode = call.args[0 if owner else 1 :][:1]
+        return not (mode and isinstance(mode[0], ast.Constant) and "b" in str(mode[0].value))
+    return name in ("read_text", "write_text") or (owner == "subprocess" and "text" in {w.arg for w in call.keywords})
 
 
 def test_a_regular_package_named_datasets_wins_over_our_folder(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import coins
 import numpy as np
 import pytest
 import torch
+from small_tasks import home
 from test_run import without_times
 
 from metaleaf import registry, trees
@@ -50,8 +51,14 @@ def config(name: str, model: str) -> RunConfig:
     return found.model_copy(update={"model": model})
 
 
-def started(root: Path, name: str, model: str = "logistic", mode: Mode = "auto") -> tuple[Run, Cell]:
-    """A run; logistic regression is quick, but has neither body nor normalisation."""
+def smallest(name: str) -> str:
+    """Logistic regression is quick, but has neither body nor normalisation."""
+    return home(registry.plugin("algorithms", name)())
+
+
+def started(root: Path, name: str, model: str | None = None, mode: Mode = "auto") -> tuple[Run, Cell]:
+    """A run, on the smallest model that the algorithm can work with if none is named."""
+    model = model or smallest(name)
     return Run(config(name, model), STORES[model], mode=mode), Cell(root, config(name, model))
 
 
@@ -169,7 +176,7 @@ def test_both_engines_keep_the_same(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-6, atol=1e-9)
 
 
-KINDS = [*((name, "logistic") for name in NAMES), ("fedbn", "face_cnn")]
+KINDS = [(name, smallest(name)) for name in NAMES]
 
 
 class Whole(NamedTuple):

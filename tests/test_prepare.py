@@ -278,6 +278,19 @@ def test_a_full_disk_is_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch
     assert list((home / "toys").glob("*.partial")) == []
 
 
+def test_a_user_without_a_name_can_read_what_is_prepared_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare("toys", Toys(), progress=False)
+
+    def unknown(user: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("HOME", raising=False)
+    assert len(load("toys", Toys(), progress=False)) == 4
+    with pytest.raises(DataError, match=r"user \d+ has no name .*: prepare it as another user, and set METALEAF_DATA"):
+        prepare("toys", Toys(children=7), progress=False)
+
+
 SLOW = """
 import sys, time
 import test_prepare

@@ -42,6 +42,17 @@ def test_data_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert data_home() == Path.home() / ".cache" / "metaleaf"
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in "METALEAF_DATA", "XDG_CACHE_HOME", "HOME":
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(DataError, match=r"no home folder .*: set METALEAF_DATA"):
+        data_home()
+
+
 def test_an_explicit_folder_is_the_only_place(
     publisher: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path
 ) -> None:

@@ -1,5 +1,8 @@
 """Plugins by name: built in, from other packages, and names that do not exist."""
 
+import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,18 +39,84 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         registry.plugin("datasets", "femist")
 
 
-def test_another_package_adds_an_algorithm_by_entry_point(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    info = tmp_path / "mine-1.0.dist-info"
+def package(folder: Path, name: str, code: str, points: dict[str, str]) -> None:
+    """An installed package of that name with one module, its code, and entry points (group.name -> object)."""
+    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[metaleaf.algorithms]\nmine = mine:Mine\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    lines = [f"[metaleaf.{point.split('.')[0]}]\n{point.split('.')[1]} = {found}\n" for point, found in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+SCRIPT = """
+import contextlib, io, json, sys
+sys.path.append(sys.argv[1])
+from metaleaf.cli import main
+done = []
+for words in json.loads(sys.argv[2]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    done.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
+"""
+
+
+def cli(folder: Path, *commands: str) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each command, in one process that finds the packages in the folder."""
+    words = json.dumps([command.split() for command in commands])
+    environment = {**os.environ, "METALEAF_DATA": str(folder / "data")}
+    command = [sys.executable, "-c", SCRIPT, str(folder), words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return [(code, out, err) for code, out, err in json.loads(done.stdout)]
+
+
+def test_another_package_adds_an_algorithm_by_entry_point(tmp_path: Path) -> None:
+    package(tmp_path, "mine", PLUGIN, {"algorithms.mine": "mine:Mine"})
     script = (
         "import sys; sys.path.append(sys.argv[1]); from metaleaf import registry; "
         "print('mine' in registry.names('algorithms'), registry.plugin('algorithms', 'mine').title)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["True", "Mine"], done.stderr
+
+
+def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
+    """Of every list that names plugins; the others are in it."""
+    package(tmp_path, "mine", PLUGIN, {"algorithms.mine": "mine:Mine", "algorithms.both": "mine:Mine"})
+    package(tmp_path, "yours", PLUGIN, {"algorithms.both": "yours:Mine"})
+    package(tmp_path, "bad", "1 / 0\n", {"algorithms.crooked": "bad:X", "datasets.skew": "bad:Y"})
+    package(tmp_path, "odd", "X = 1\n", {"algorithms.number": "odd:X", "algorithms.absent": "odd:Y"})
+    commands = ("list algorithms", "list datasets", "data list", "algorithms", "run --algorithm crooked")
+    algorithms, *datasets, counted, run = cli(tmp_path, *commands)
+    code, out, err = algorithms
+    assert (code, "mine  " in out, "crooked" in out) == (0, True, False)
+    for sentence in (
+        r"the algorithm crooked of bad cannot be loaded: ZeroDivisionError: .* \(\S*bad\.py, line 1\)\.",
+        r"the algorithm absent of odd cannot be loaded: AttributeError: ",
+        r"the algorithm number of odd is 1, not a dataclass with a method 'adapt'\.",
+        r"mine and yours both have algorithm 'both': rename an entry point, or uninstall one\.",
+    ):
+        assert re.search("metaleaf: " + sentence, err), err
+    assert len(err.splitlines()) == 4
+    for code, out, err in datasets:
+        assert (code, "femnist" in out, "skew" in out) == (0, True, False)
+        assert err.startswith("metaleaf: the dataset skew of bad cannot be loaded")
+    assert (counted[0], "crooked: the algorithm crooked of bad" in counted[1]) == (0, True)
+    assert (run[0], len(run[2].splitlines())) == (2, 1)
+    assert run[2].startswith("metaleaf: the algorithm crooked of bad cannot be loaded: ZeroDivisionError")
+
+
+def test_an_entry_point_that_is_named_like_ours_is_not_used_and_said(tmp_path: Path) -> None:
+    package(tmp_path, "mine", PLUGIN, {"algorithms.fedavg": "mine:Mine"})
+    script = "import sys; sys.path.append(sys.argv[1]); from metaleaf import registry; " + (
+        "print(registry.plugin('algorithms', 'fedavg').title)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "FedAvg"
+    assert "the algorithm 'fedavg' of mine is not used, metaleaf's own is: rename the entry point." in done.stderr
 
 
 def test_loading_a_plugin_list_imports_no_plugin() -> None:

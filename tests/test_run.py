@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS
+from small_tasks import LEARN_FROM_CLIENTS, home
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.engine import Mode
@@ -22,6 +22,7 @@ from metaleaf.run import Run
 from metaleaf.store import Cell, write_csv
 
 STORE = coins.store()
+NAMES = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
 
 
 def execute(root: Path, algorithm: str, **options: Any) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
@@ -61,7 +62,7 @@ def test_tables_are_written_as_pandas_writes_them(tmp_path: Path) -> None:
         assert (tmp_path / "table.csv").read_bytes() == pd.DataFrame(table).to_csv(index=False).encode()
 
 
-@pytest.mark.parametrize("algorithm", LEARN_FROM_CLIENTS)
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_a_record_agrees_with_its_tables(tmp_path: Path, algorithm: str) -> None:
     record, clients, rounds = execute(tmp_path, algorithm)
     assert record["status"] == "finished"
@@ -230,6 +231,9 @@ def test_divergence_is_recorded(tmp_path: Path) -> None:
     assert record["scores"] == {}
     assert len(clients) == 0
     assert rounds["round"].max() == 1
+    assert rounds["validation_after"].isna().all()
+    _, _, whole = execute(tmp_path, "fedavg", hyperparameters={})
+    assert list(rounds) == list(whole), "a diverged record is a whole record"
 
 
 def test_a_model_that_became_nan_has_nothing_right() -> None:
@@ -242,7 +246,7 @@ def test_a_model_that_became_nan_has_nothing_right() -> None:
 
 def test_clients_with_one_example_survive(tmp_path: Path) -> None:
     lonely = coins.store(sizes=[1] * 10 + [12] * 20)
-    for algorithm in LEARN_FROM_CLIENTS:
+    for algorithm in NAMES:
         config = coins.config(algorithm)
         record = Run(config, lonely).execute(Cell(tmp_path, config))
         assert record["status"] == "finished"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.cli import main
 from metaleaf.config import override
 from metaleaf.errors import ConfigError
-from metaleaf.suite import SUITES, load_suite
+from metaleaf.suite import SUITES, load_suite, suite_of
 
 SUITE = """
 name = "tiny"
@@ -108,9 +109,9 @@ def test_worker_processes_give_the_same_records(here: Path) -> None:
         (("rounds = 4", "rounds = -4"), r"rounds = -4"),
         (("test_supports = [0.2]", "test_supports = [1.2]"), r"test_supports must be fractions between 0 and 1"),
         (('name = "tiny"', 'name = "tiny'), r"tiny.toml is not a TOML file"),
-        (('name = "tiny"', 'name = "../tiny"'), r"'../tiny' names a folder"),
-        (("[algorithms.fast]", '[algorithms."a/b"]'), r"'a/b' names a folder"),
-        (("[algorithms.fast]", "[algorithms.report]"), r"'report' names a folder"),
+        (('name = "tiny"', 'name = "../tiny"'), r"name = '../tiny': names a folder"),
+        (("[algorithms.fast]", '[algorithms."a/b"]'), r"'a/b': names a folder"),
+        (("[algorithms.fast]", "[algorithms.report]"), r"'report': names a folder"),
         (("seeds = [1, 2]", "seeds = [1, 1]"), r"seeds.*each only once"),
         (("seeds = [1, 2]", "seeds = []"), r"seeds.*at least one seed"),
         (("inner_lr = 0.5", "inner_lr = nan"), r"maml: .* not finite"),
@@ -119,18 +120,71 @@ def test_worker_processes_give_the_same_records(here: Path) -> None:
         (("inner_lr = 0.5", 'server_optimizer = { name = "adam", lr = 0.1, bta1 = 0.1 }'), r"unknown key .*bta1"),
         (("inner_lr = 0.5", "space = { iner_lr = [0.1] }"), r"unknown option of maml 'iner_lr'"),
         (("inner_lr = 0.5", "space = { inner_lr = [] }"), r"space.inner_lr"),
+        (("MAML, fast", "MAML,\u00a0fast"), r"algorithms.fast.title = .*: must be printable text, without U\+00A0"),
+        (("MAML, fast", " "), r"algorithms.fast.title = ' ': must not be empty"),
+        (("MAML, fast", "M" * 101), r"algorithms.fast.title = .*at most 100 characters"),
+        (('title = "Tiny"', 'title = "Ti\u202eny"'), r"title = .*: must be printable text, without U\+202E"),
+        (("[algorithms.fast]", f"[algorithms.{'f' * 101}]"), r"at most 100 characters"),
+        (("[0.2]", "[0.2, 0.5, 0.20]"), r"test_supports must have each fraction once, got \[0.2, 0.5, 0.2\]"),
+        (
+            ("inner_lr = 0.5", "inner_lr = 0.5\nhyperparameters = { inner_lr = 0.1 }"),
+            r"maml: the hyper-parameter 'inner_lr' is given twice",
+        ),
+        (("inner_lr = 0.5", "hyperparameters = { iner_lr = 1 }"), r"unknown option of maml 'iner_lr'"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_runs(
     here: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], sentence: str
 ) -> None:
-    (here / "tiny.toml").write_text(SUITE.replace(*change))
+    (here / "tiny.toml").write_text(SUITE.replace(*change), encoding="utf-8")
     assert main(["suite", "tiny.toml"]) == 2
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1, "one sentence"
     with pytest.raises(AssertionError, match=sentence):
         raise AssertionError(error)
     assert not (here / "results").exists()
+
+
+def test_titles_in_any_script_are_kept(here: Path) -> None:
+    title = "連合学習 é מטא मेटा"
+    (here / "tiny.toml").write_text(SUITE.replace("MAML, fast", title), encoding="utf-8")
+    assert load_suite("tiny.toml").config("synthetic", "fast", 1).title == title
+
+
+@dataclass(frozen=True)
+class Namesakes(FedAvg):
+    """A plugin with hyper-parameters that are called like keys of a suite."""
+
+    seeds: int = 7
+    name: str = "Ann"
+    hyperparameters: str = "few"
+
+
+@pytest.mark.parametrize("key", ["seeds = [1]", "name = 'namesakes'"])
+def test_a_hyper_parameter_that_a_key_would_shadow_is_said(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr(
+        registry,
+        "plugin",
+        lambda kind, name, real=registry.plugin: Namesakes if name == "namesakes" else real(kind, name),
+    )
+    name = key.split()[0]
+
+    def given(words: str) -> dict[str, Any]:
+        text = SUITE.replace("[algorithms.fedavg]", f"[algorithms.namesakes]\n{words}")
+        return suite_of(tomllib.loads(text), "here").config("synthetic", "namesakes", 1).hyperparameters
+
+    with pytest.raises(ConfigError, match=f"'{name}' is a key of the suite and a hyper-parameter of namesakes; give "):
+        given(key)
+    assert given("")["seeds"] == 7
+    values = "hyperparameters = { seeds = 3, name = 'Bea', hyperparameters = 'many' }"
+    found = given(f"{key}\n{values}")
+    assert (found["seeds"], found["name"], found["hyperparameters"]) == (3, "Bea", "many")
+
+
+def test_a_plugins_title_is_judged_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FedAvg, "title", "Fed\u200bAvg")
+    with pytest.raises(ConfigError, match=r"fedavg: its title .* must be printable text, without U\+200B"):
+        suite_of(tomllib.loads(SUITE), "here").config("synthetic", "fedavg", 1)
 
 
 def test_a_plugin_that_fails_does_not_stop_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

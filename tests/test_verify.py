@@ -73,6 +73,27 @@ def test_other_code_is_named_and_is_a_hint_where_scores_differ(
     assert capsys.readouterr().err.strip().endswith("the record does not say what code made it.")
 
 
+def test_a_run_that_diverged_at_once_is_a_whole_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    suite = """
+name = "far"
+title = "Far too large steps"
+seeds = [1]
+protocol = { rounds = 4, clients_per_round = 3, evaluate_every = 2 }
+datasets.synthetic.options = { tasks = 40, dimension = 5, classes = 3 }
+algorithms.maml.inner_lr = 1e38
+"""
+    Path("far.toml").write_text(suite, encoding="utf-8")
+    assert main(["suite", "far.toml"]) == 0
+    [path] = Path("results").rglob("seed-1.json")
+    assert json.loads(path.read_text(encoding="utf-8"))["reason"].startswith("round 1: ")
+    assert main(["submit", "check", "results/far", "--suite", "far.toml", "--partial"]) == 0, capsys.readouterr()
+    assert main(["verify", str(path)]) == 0, capsys.readouterr()
+
+
 def test_another_engine_differs_by_rounding_only(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The engine is none of the configuration; it decides roundings, which the losses show."""
     assert main(["verify", str(record), "--engine", "sequential"]) == 0

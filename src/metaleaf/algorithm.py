@@ -35,6 +35,11 @@ what they return (weighted by the clients' number of examples, or uniformly) and
 ``client`` and ``adapt`` may not branch on the values of tensors, draw random numbers (`metaleaf.shots.minibatches`
 has its order from the client's seed), keep anything between calls, or touch files and devices.
 
+``task.loss`` is for learning: the model is in training mode, and its dropout draws from the examples' seed. Batches of
+`minibatches` and steps of `metaleaf.learning.descend` have seeds of their own; a loop of your own hands it
+``shots.at(step)``. ``task.logits``, ``task.features`` and ``task.loss(..., training=False)`` are in evaluation mode
+unless they are given a seed.
+
 Optional parts of the contract, each declared by being there; the fragments go into the class above (``descend`` is in
 `metaleaf.learning`, ``tree_map`` in `metaleaf.trees`):
 
@@ -103,10 +108,11 @@ Optional parts of the contract, each declared by being there; the fragments go i
             return Traffic(down=broadcast, up=tree_map(torch.Tensor.char, update))
 
 Parts of a model are the model's affair: ``task.split(params, "head")`` and ``"norm"`` take it apart, and
-``task.holding(part)`` is the task of training the rest. ``episode.client`` is the client's number among the
-``task.clients`` that train, of whom ``task.cohort`` are sampled a round. ``task.params(draw)`` gives further random
-initial parameters. Batch normalisation uses the statistics of the batch at hand (`metaleaf.models.BatchNorm`), so its
-scale and bias are parameters like all others: every algorithm averages them unless its docstring says otherwise.
+``task.holding(part)`` is the task of training the rest. A model that has no such part is refused. ``episode.client`` is
+the client's number among the ``task.clients`` that train, of whom ``task.cohort`` are sampled a round.
+``task.params(draw)`` gives further random initial parameters. Batch normalisation uses the statistics of the batch at
+hand (`metaleaf.models.BatchNorm`), so its scale and bias are parameters like all others: every algorithm averages them
+unless its docstring says otherwise.
 
 """
 

@@ -86,8 +86,8 @@ def place(dataset: str | None = None, model: str | None = None) -> Place:
     if model is not None and model not in models.MODELS:
         raise unknown("model", model, models.MODELS)
     if dataset is None:
-        own = {name: registry.plugin("datasets", name).spec.model for name in registry.names("datasets")}
-        found = [name for name in own if own[name] == model]
+        own, _ = registry.loadable("datasets")
+        found = [name for name, plugin in own.items() if plugin.spec.model == model]
         if not found:
             raise ConfigError(f"no dataset has {model!r} as its own model: name one with --dataset.")
         dataset = found[0]

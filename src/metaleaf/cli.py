@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interru
 """
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Collection, Container, Iterator, Sequence
@@ -87,16 +88,19 @@ class RunCommand:
     def main(self) -> None:
         """Run it."""
         with _importing():
-            from metaleaf.suite import AlgorithmEntry, DatasetEntry, Suite
+            from metaleaf.suite import suite_of
 
-        suite = Suite(
-            name=self.name,
-            title=f"{self.algorithm} on {self.dataset}",
-            seeds=(self.seed,),
-            protocol=_assignments(self.protocol),
-            datasets={self.dataset: DatasetEntry(model=self.model, options=_assignments(self.options))},
-            algorithms={self.algorithm: AlgorithmEntry()},
-        )
+        for kind, name in ("datasets", self.dataset), ("algorithms", self.algorithm):
+            registry.plugin(kind, name)  # an unknown one is said to be that, not to be no folder
+        content = {
+            "name": self.name,
+            "title": f"{self.algorithm} on {self.dataset}",
+            "seeds": [self.seed],
+            "protocol": _assignments(self.protocol),
+            "datasets": {self.dataset: {"model": self.model, "options": _assignments(self.options)}},
+            "algorithms": {self.algorithm: {}},
+        }
+        suite = suite_of(content, "the run")
         config = suite.config(self.dataset, self.algorithm, self.seed, changes=_assignments(self.set))
         _run_configs([config], self.compute, save=self.save)
         print(_record_path(self.compute.results, config))
@@ -379,9 +383,12 @@ class DataCommand:
         from metaleaf.config import build
 
         if self.action == "list":
-            for name in registry.names("datasets"):
-                directory = prepare.prepared_directory(name, build("datasets", name, {}))
-                print(f"{name:<24}{directory if prepare.is_prepared(directory) else 'not prepared'}")
+            for name in _loadable("datasets"):
+                try:
+                    directory = prepare.prepared_directory(name, build("datasets", name, {}))
+                    print(f"{name:<24}{directory if prepare.is_prepared(directory) else 'not prepared'}")
+                except ConfigError as error:  # it has an option without a default
+                    print(f"{name:<24}{error}")
             return
         if not self.dataset:
             raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
@@ -409,9 +416,9 @@ class ListCommand:
         from metaleaf.suite import SUITES
 
         if self.what in registry.METHOD:
-            for name in registry.names(self.what):
-                doc = registry.plugin(self.what, name).__doc__ or ""
-                print(f"{name:<24}{doc.strip().splitlines()[0]}")
+            for name, plugin in _loadable(self.what).items():
+                doc = (plugin.__doc__ or "").strip() or "(no docstring)"
+                print(f"{name:<24}{doc.splitlines()[0]}")
             return
         for name in sorted(MODELS) if self.what == "models" else sorted(p.stem for p in SUITES.glob("*.toml")):
             print(name)
@@ -577,6 +584,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code."""
     # Threads that wait by spinning ruin a machine that has other work; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Figures need none, and matplotlib would not be imported where a notebook names one that is not installed here.
+    os.environ["MPLBACKEND"] = "agg"
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show "±" gets a "?"
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         print(f"metaleaf {__version__}")
@@ -650,6 +662,14 @@ def _chosen(
         for cell in cells
         if (not algorithms or cell.algorithm_label in algorithms) and (not seeds or cell.seed in seeds)
     ]
+
+
+def _loadable(kind: str) -> dict[str, type[Any]]:
+    """The plugins that can be loaded; a line on stderr on each that cannot."""
+    found, refused = registry.loadable(kind)
+    for sentence in refused:
+        print(f"metaleaf: {sentence}", file=sys.stderr)
+    return found
 
 
 def _run_configs(

@@ -100,6 +100,8 @@ class Protocol(Strict):
     def _fractions(self) -> "Protocol":
         if not self.test_supports or not all(0 < p < 1 for p in self.test_supports):
             raise ValueError(f"test_supports must be fractions between 0 and 1, got {list(self.test_supports)}")
+        if len(set(self.test_supports)) < len(self.test_supports):
+            raise ValueError(f"test_supports must have each fraction once, got {list(self.test_supports)}")
         if self.held_out and self.environments:
             raise ValueError("held_out is for participants; the track of new environments has none to score")
         return self
@@ -228,10 +230,11 @@ def override(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 def explain(error: ValidationError, where: str) -> str:
     """The first problem that pydantic found, as one sentence."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: unknown key {place!r}."
     if problem["type"] == "missing":
         return f"{where}: {place!r} is missing."
     given = f" = {problem['input']!r}" if not isinstance(problem["input"], Mapping) else ""
-    return f"{where}: {place or 'value'}{given}: {problem['msg']}."
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where}: {place or 'value'}{given}: {message}."

@@ -6,7 +6,7 @@ layers as low-rank corrections ("lowrank", `metaleaf.factored`); `metaleaf.vecto
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from torch import Tensor
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
 from metaleaf.allocator import keep_freed_memory
+from metaleaf.errors import UserError
 from metaleaf.factored import big_layers
 from metaleaf.replies import Gathered
 from metaleaf.sequential import Sequential
-from metaleaf.shots import AnyEpisode, Scored
+from metaleaf.shots import AnyEpisode, Scored, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree
+from metaleaf.vectorisable import obstacle, said
 from metaleaf.vectorised import Vectorised
 
 Mode = Literal["auto", "sequential", "lowrank", "vectorised"]
@@ -51,10 +53,14 @@ class Engine(Protocol):
         ...
 
 
-def engine(task: Task, algorithm: Algorithm, mode: Mode = "auto", device: str = "cpu") -> Engine:
+def engine(
+    task: Task, algorithm: Algorithm, mode: Mode = "auto", device: str = "cpu", examples: Shots | None = None
+) -> Engine:
     """The engine of that mode; ``auto`` vectorises on a GPU and small models on a CPU, and is low-rank otherwise.
 
-    A model without a big dense layer cannot be low-rank: then it is "sequential", with a warning if it was asked for.
+    What cannot be done is done sequentially, with a warning: vectorised, what torch.func.vmap cannot run, which is
+    tried on the examples if there are some and otherwise shows with the first cohort; low-rank (if it was asked for), a
+    model without a big dense layer.
     """
     place = torch.device(device)
     if place.type == "cuda":
@@ -63,11 +69,63 @@ def engine(task: Task, algorithm: Algorithm, mode: Mode = "auto", device: str = 
         keep_freed_memory()
     small = trees.nbytes(task.params()) <= 4 * SMALL_MODEL
     if mode == "vectorised" or (mode == "auto" and (small or place.type == "cuda")):
-        return Vectorised(task, algorithm, place)
+        return _vectorised(task, algorithm, place, examples)
     shapes = () if mode == "sequential" else big_layers(task.model)
     if mode == "lowrank" and not shapes:
         warnings.warn("no dense layer is big enough for mode lowrank: clients run with ordinary weights.", stacklevel=2)
     return Sequential(task, algorithm, place, shapes)
+
+
+def _vectorised(task: Task, algorithm: Algorithm, place: torch.device, examples: Shots | None) -> Engine:
+    sequential = Sequential(task, algorithm, place)
+    reason = obstacle(task, algorithm, examples) if examples else None
+    if reason:
+        _warn(type(task.model).__name__, reason)
+        return sequential
+    return VectorisedAtFirst(Vectorised(task, algorithm, place), sequential)
+
+
+def _warn(name: str, reason: str) -> None:
+    warnings.warn(f"clients run one after the other (engine sequential): {name}: {reason}.", stacklevel=4)
+
+
+class VectorisedAtFirst:
+    """Vectorised, unless the first call fails and the same works sequentially: then it stays so, with a warning."""
+
+    def __init__(self, vectorised: Vectorised, sequential: Sequential) -> None:
+        self.used: Vectorised | Sequential = vectorised
+        self.sequential = sequential
+        self.works: set[str] = set()
+        """Methods that have been called."""
+
+    @property
+    def mode(self) -> str:
+        """The name of the mode that is used."""
+        return self.used.mode
+
+    def gather(self, broadcast: Tree, episodes: Sequence[AnyEpisode], weights: Sequence[float]) -> Gathered:
+        """See `Engine`."""
+        found: Gathered = self._called("gather", broadcast, episodes, weights)
+        return found
+
+    def score(self, broadcast: Tree, clients: Sequence[Scored], every_step: bool) -> list[Tensor]:
+        """See `Engine`."""
+        found: list[Tensor] = self._called("score", broadcast, clients, every_step)
+        return found
+
+    def _called(self, method: str, *arguments: Any) -> Any:
+        try:
+            found = getattr(self.used, method)(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            if method in self.works or self.used is self.sequential:
+                raise
+            found = getattr(self.sequential, method)(*arguments)
+            self.used = self.sequential
+            _warn(type(self.sequential.algorithm).__name__, f"torch.func.vmap cannot run it ({said(error)})")
+        self.works.add(method)
+        return found
 
 
 def _exact_cuda() -> None:

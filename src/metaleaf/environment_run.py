@@ -24,6 +24,7 @@ from metaleaf.starts import start_params
 from metaleaf.statistics import Columns, summarise
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
+from metaleaf.vectorisable import obstacle
 
 COLUMNS = ("model", "environment", "draw", "rounds", "client", "n", "correct", "loss", "correct_after", "loss_after")
 """Columns of clients.csv on this track: a client of a test environment, `rounds` rounds after its start."""
@@ -52,6 +53,7 @@ class EnvironmentRun(Run):
     (so the parameters that the updates are taken at must never change).
     """
 
+    validation = ("validation_before", "validation_after", "validation_loss")
     federation: EnvironmentFederation
     _heard: dict[str, Tree] | None = None
 
@@ -62,6 +64,11 @@ class EnvironmentRun(Run):
     def _task(self, model: Model) -> Task:
         task = super()._task(model)
         task.local_steps, task.local_lr = self.rules.local_steps, self.rules.local_lr
+        if reason := obstacle(task, self.algorithm, self._examples()):
+            raise ConfigError(
+                f"model {self.config.model!r} does not fit the track of new environments, whose clients run side by "
+                f"side: {reason}."
+            )
         return task
 
     def _rounds(self) -> int:

@@ -28,7 +28,8 @@ class StaleError(UserError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist, with the nearest names that do."""
     options = sorted(known)
-    near = get_close_matches(name, options, n=3, cutoff=0.5)
+    cased = {option.lower(): option for option in options}
+    near = [cased[match] for match in get_close_matches(name.lower(), cased, n=3, cutoff=0.5)]
     shown, left = options[:LISTED], len(options) - LISTED
     some = f"{', '.join(shown)}{f' and {left:,} more' if left > 0 else ''}"
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {some}."

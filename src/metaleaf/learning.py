@@ -95,8 +95,8 @@ def descend(task: Task, params: Params, shots: Shots, rates: float | Tree, steps
     rates: one number, or a tree like the parameters (Meta-SGD). Differentiable through every step.
     """
     yield params
-    for _ in range(steps):
-        gradient = grad(task.loss)(params, shots)
+    for step in range(steps):
+        gradient = grad(task.loss)(params, shots.at(step))
         if isinstance(rates, dict):
             params = trees.tree_map(lambda p, r, g: p - r * g, params, rates, gradient)
         else:

@@ -1,35 +1,47 @@
-"""The models of LEAF, as torch modules, initialised as TensorFlow 1 initialises them (Glorot uniform, zero biases).
+"""The models of LEAF, as torch modules, and what any model has to be.
 
-Source of the architectures: LEAF's ``models/{femnist,shakespeare,synthetic,celeba}``.
+Source of the architectures: LEAF's ``models/{femnist,shakespeare,synthetic,celeba}``. They start as TensorFlow 1 starts
+its layers (Glorot uniform, zero biases). How a model starts is its own affair, and any other stays as its constructor
+made it, pretrained weights too.
 
-Which parts a model has is its own affair, not an algorithm's: `Model.parts` names the head (what follows the features)
-and the normalisation layers, and `metaleaf.task.Task.split` hands them out.
+Which parts a model has is its own affair as well, not an algorithm's: `Model.parts` names the head (what follows the
+features) and the normalisation layers, and `metaleaf.task.Task.split` hands them out.
 """
 
+import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from metaleaf.errors import ConfigError, unknown
 from metaleaf.gradient import is_vectorising, order
 from metaleaf.lstm import recurrence
+from metaleaf.seeded import drawing
 
 Spec = Mapping[str, Any]
 
 
 class Model(nn.Module):
-    """Features, then a linear head `out` on them."""
+    """Features, then a linear head `out` on them.
+
+    It is in training mode where a client learns, with dropout from the client's seed (`metaleaf.seeded`), and in
+    evaluation mode where it is scored. Its parameters are all that it may keep: see `check`.
+    """
 
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": ("out",), "norm": ()}
-    """Names of the submodules that make up each part."""
+    """Paths of the submodules or parameters that make up each part, such as ``"out"`` or ``"blocks.0.norm"``."""
     recurrent: ClassVar[bool] = False
     """Whether rows may be of any length, each further element of which takes the same work."""
 
     out: nn.Linear
+    remake: Callable[[], nn.Module] | None = None
+    """Makes another such model by its constructor; `build` sets it."""
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the head reads, [n, width]; mask (bool [n]) is False on rows that must not influence the others."""
@@ -41,7 +53,40 @@ class Model(nn.Module):
         return logits
 
 
-class CNN(Model):
+class TensorFlowModel(Model):
+    """A model whose constructor ends with `reset_parameters`, which starts it as TensorFlow 1 would."""
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of its layers anew from torch's generator."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding | nn.LSTM):
+                _draw(module)
+        for module in self.modules():
+            if isinstance(module, nn.LSTM):
+                for i in range(module.num_layers):
+                    _draw_lstm_layer(getattr(module, f"weight_ih_l{i}"), getattr(module, f"weight_hh_l{i}"))
+
+
+def _draw(layer: nn.Module) -> None:
+    """Glorot-uniform weights and embeddings, zero biases, LSTM forget bias 1."""
+    for name, p in layer.named_parameters(recurse=False):
+        if p.dim() > 1:
+            nn.init.xavier_uniform_(p)
+            continue
+        nn.init.zeros_(p)
+        if name.startswith("bias_hh"):
+            size = len(p) // 4
+            nn.init.ones_(p[size : 2 * size])  # torch orders the gates input, forget, cell, output
+
+
+def _draw_lstm_layer(inputs: Tensor, recurrent: Tensor) -> None:
+    # TensorFlow keeps both in one matrix [inputs + hidden, 4 * hidden], and its shape decides the bound.
+    bound = math.sqrt(6 / (inputs.shape[1] + recurrent.shape[1] + len(inputs)))
+    nn.init.uniform_(inputs, -bound, bound)
+    nn.init.uniform_(recurrent, -bound, bound)
+
+
+class CNN(TensorFlowModel):
     """LEAF's FEMNIST network: two 5x5 convolutions (32, 64), each with a 2x2 pool, then 2,048 hidden units.
 
     6,603,710 parameters for 28x28 images of 62 classes. Takes uint8 images [n, 28, 28], 255 = white paper.
@@ -53,6 +98,7 @@ class CNN(Model):
         self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
         self.hidden = nn.Linear(64 * (side // 4) ** 2, 2048)
         self.out = nn.Linear(2048, classes)
+        self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The hidden units, [n, 2048]."""
@@ -103,7 +149,7 @@ class BatchNorm(nn.Module):
         return normal * self.scale.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
 
 
-class FaceCNN(Model):
+class FaceCNN(TensorFlowModel):
     """LEAF's CelebA network: four times a 3x3 convolution of 32 channels, batch normalisation and a 2x2 pool.
 
     31,202 parameters for 84x84 colour images of 2 classes. Takes uint8 images [n, side, side, 3].
@@ -118,6 +164,7 @@ class FaceCNN(Model):
             self.add_module(f"norm{i}", BatchNorm(32))
             side = -(-side // 2)
         self.out = nn.Linear(32 * side**2, classes)
+        self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The last maps, [n, 32 * side^2]."""
@@ -128,7 +175,7 @@ class FaceCNN(Model):
         return h.flatten(1)
 
 
-class SmallCNN(Model):
+class SmallCNN(TensorFlowModel):
     """A CNN small enough to run many copies side by side: two 3x3 convolutions (8, 16), 64 hidden units.
 
     Stride 2 instead of pools: many clients' copies run 2.6 times as fast side by side on a CPU.
@@ -141,6 +188,7 @@ class SmallCNN(Model):
         self.conv2 = nn.Conv2d(8, 16, 3, stride=2)
         self.hidden = nn.Linear(16 * (((side + 1) // 2 - 1) // 2) ** 2, 64)
         self.out = nn.Linear(64, classes)
+        self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The hidden units, [n, 64]."""
@@ -149,7 +197,7 @@ class SmallCNN(Model):
         return F.relu(self.hidden(h.flatten(1)))
 
 
-class LSTM(Model):
+class LSTM(TensorFlowModel):
     """LEAF's Shakespeare network: embedding of 8, two LSTM layers of 256, the last state gives the next character.
 
     817,872 parameters for 80 characters, as in TensorFlow: torch's second bias vector is not trained but holds
@@ -166,6 +214,7 @@ class LSTM(Model):
         for name, bias in self.lstm.named_parameters():
             if name.startswith("bias_hh"):
                 bias.requires_grad_(False)
+        self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The second layer's last state, [n, 256]."""
@@ -187,7 +236,7 @@ class LSTM(Model):
         return recurrence(F.linear(states, second, others[1] + others[2]), others[0])[-1]
 
 
-class CharMLP(Model):
+class CharMLP(TensorFlowModel):
     """A neural language model (Bengio et al. 2003): embeddings of 8, side by side, then 64 hidden units (tanh).
 
     16,144 parameters for 20 characters out of 80. For second derivatives of many copies, which an LSTM makes far
@@ -199,25 +248,27 @@ class CharMLP(Model):
         self.embedding = nn.Embedding(classes, 8)
         self.hidden = nn.Linear(8 * window, 64)
         self.out = nn.Linear(64, classes)
+        self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The hidden units, [n, 64]."""
         return torch.tanh(self.hidden(self.embedding(x.long()).flatten(1)))
 
 
-class Logistic(Model):
+class Logistic(TensorFlowModel):
     """Multinomial logistic regression on the flattened input: LEAF's model for Synthetic."""
 
     def __init__(self, classes: int, features: int) -> None:
         super().__init__()
         self.out = nn.Linear(features, classes)
+        self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The input itself, flattened."""
         return x.to(self.out.weight.dtype).flatten(1)
 
 
-class MLP(Model):
+class MLP(TensorFlowModel):
     """32 hidden units (tanh) on the flattened input: the smallest model with features that clients can share.
 
     2,117 parameters for 60 numbers and 5 classes; ours, not LEAF's.
@@ -227,6 +278,7 @@ class MLP(Model):
         super().__init__()
         self.hidden = nn.Linear(features, 32)
         self.out = nn.Linear(32, classes)
+        self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The hidden units, [n, 32]."""
@@ -294,37 +346,75 @@ def build(name: str, spec: Spec, seed: int) -> Model:
     """The model `name` for a prepared dataset's spec, with initial parameters that depend on the seed only."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        try:
-            model = MODELS[name](spec)
-        except ValueError as error:
-            raise ConfigError(
-                f"model {name!r} cannot read {spec['x_dtype']} examples of shape {tuple(spec['x_shape'])}: {error}"
-            ) from error
-        initialise(model)
+    make = partial(MODELS[name], spec)
+    try:
+        with drawing(seed):
+            model = make()
+    except ValueError as error:
+        raise ConfigError(
+            f"model {name!r} cannot read {spec['x_dtype']} examples of shape {tuple(spec['x_shape'])}: {error}"
+        ) from error
+    model.remake = make
     return model
 
 
-def initialise(model: nn.Module) -> None:
-    """Set TensorFlow 1's defaults: Glorot-uniform weights and embeddings, zero biases, LSTM forget bias 1."""
-    for name, p in model.named_parameters():
-        with torch.no_grad():
-            if p.dim() > 1:
-                nn.init.xavier_uniform_(p)
-            else:
-                p.fill_(1.0 if name.endswith("scale") else 0.0)
-            if "bias_hh" in name:
-                size = len(p) // 4
-                p[size : 2 * size] = 1.0  # torch orders the gates input, forget, cell, output
-    for module in model.modules():
-        if isinstance(module, nn.LSTM):
-            for i in range(module.num_layers):
-                _initialise_lstm_layer(getattr(module, f"weight_ih_l{i}"), getattr(module, f"weight_hh_l{i}"))
+def redrawn(model: Model, seed: int) -> nn.Module:
+    """Another model like this one, whose initial parameters depend on the seed only.
+
+    By its method `reset_parameters` if it has one, otherwise made once more as `build` made it.
+    """
+    with drawing(seed):
+        if hasattr(model, "reset_parameters"):
+            other: nn.Module = copy.deepcopy(model)
+            other.reset_parameters()  # type: ignore[operator]
+            return other
+        if model.remake:
+            return model.remake().to(next(model.parameters()))
+    raise ConfigError(
+        f"{type(model).__name__} cannot be drawn once more, which the algorithm asks for: name it in "
+        "metaleaf.models.MODELS, or give it a method reset_parameters."
+    )
 
 
-def _initialise_lstm_layer(inputs: Tensor, recurrent: Tensor) -> None:
-    # TensorFlow keeps both in one matrix [inputs + hidden, 4 * hidden], and its shape decides the bound.
-    bound = math.sqrt(6 / (inputs.shape[1] + recurrent.shape[1] + len(inputs)))
-    nn.init.uniform_(inputs, -bound, bound)
-    nn.init.uniform_(recurrent, -bound, bound)
+def check(model: Model) -> None:
+    """ConfigError if the model keeps anything beside its parameters, or names parts that it does not have."""
+    name, modules, parameters = type(model).__name__, dict(model.named_modules()), dict(model.named_parameters())
+    persistent = model.state_dict().keys()
+    for path, _ in model.named_buffers():
+        if path in persistent:
+            owner = modules[path.rpartition(".")[0]]
+            raise ConfigError(
+                f"{name} has a buffer {path!r}, which no algorithm would train, average or send: {_remedy(owner)}"
+            )
+    for part, paths in model.parts.items():
+        for path in paths:
+            if path not in modules and path not in parameters:
+                raise ConfigError(
+                    f"{name}.parts[{part!r}] names {path!r}, which it does not have: give the path of a submodule."
+                )
+
+
+def _remedy(owner: nn.Module) -> str:
+    if isinstance(owner, _NormBase):
+        return (
+            f"in place of {type(owner).__name__}, use metaleaf.models.BatchNorm or nn.GroupNorm, or "
+            "track_running_stats=False."
+        )
+    return "register it with persistent=False if it never changes, or make it a parameter."
+
+
+def inside(model: Model, part: str) -> set[str]:
+    """Names of the trained parameters of a part; ConfigError if there are none."""
+    paths = model.parts.get(part, ())
+    names = {name for name, p in model.named_parameters() if p.requires_grad and _within(name, paths)}
+    if not names:
+        raise ConfigError(
+            f"{type(model).__name__} has no parameters in a part {part!r}, which the algorithm asks for: run it on a "
+            "model that has some, and names them in its `parts`."
+        )
+    return names
+
+
+def _within(name: str, paths: Iterable[str]) -> bool:
+    """Whether a dotted name is one of the paths, or below one."""
+    return any(f"{name}.".startswith(f"{path}.") for path in paths)

@@ -119,6 +119,11 @@ def prepare(
             if _disk_is_full(error):
                 home = data_home()
                 raise DataError(f"{home} has no space left for {name}: free some or set METALEAF_DATA.") from error
+            if isinstance(error, KeyError) and "getpwuid" in str(error):  # the record writer asks who owns its files
+                raise DataError(
+                    f"user {os.getuid()} has no name on this machine, which tensorflow-datasets needs to prepare "
+                    f"{name}: prepare it as another user, and set METALEAF_DATA to where it lies."
+                ) from error
             raise
         finally:
             _remove(staging)
@@ -491,7 +496,7 @@ def _check_arrays(store: ClientStore, directory: Path) -> None:
 def _only_one(target: Path, shown: bool) -> Iterator[None]:
     """Hold this dataset's lock. The system lets go of it when its process ends, also when that is killed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f"{target.name}.lock").open("w") as lock:
+    with target.with_name(f"{target.name}.lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -44,7 +44,9 @@ def git_facts() -> dict[str, Any]:
 
     def git(*words: str) -> str | None:
         here = Path(metaleaf.__file__).resolve().parent
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=False, encoding="utf-8"
+        )
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:

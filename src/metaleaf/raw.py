@@ -57,12 +57,19 @@ def data_home() -> Path:
     """Where downloads and prepared data live: ``$METALEAF_DATA``, or metaleaf/ in the user's cache folder."""
     if home := os.environ.get("METALEAF_DATA"):
         return Path(home)
-    return cache_home()
+    if cache := cache_home():
+        return cache
+    raise DataError("there is no home folder to keep data in: set METALEAF_DATA to a folder.")
 
 
-def cache_home() -> Path:
-    """metaleaf/ in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaleaf"
+def cache_home() -> Path | None:
+    """metaleaf/ in the user's cache folder; None for a user without a home."""
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "metaleaf"
+    try:
+        return Path.home() / ".cache" / "metaleaf"
+    except RuntimeError:
+        return None
 
 
 class Published(NamedTuple):
@@ -88,7 +95,9 @@ def published_files(dataset: str) -> list[Published]:
     table = files("metaleaf.datasets") / "checksums" / f"{dataset}.tsv"
     if not table.is_file():
         return []
-    rows = [line.split("\t") for line in table.read_text().splitlines() if line and not line.startswith("#")]
+    rows = [
+        line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+    ]
     return [
         Published(url, None if size == "-" else int(size), None if sha256 == "-" else sha256, name)
         for url, size, sha256, name in rows

@@ -71,7 +71,11 @@ def _one_cell(content: Head, given: _Resolved) -> dict[str, Any]:
     if redraw:
         del options["seed"]
     data = {"name": given.dataset.name, "model": given.model, "options": options, "redraw": redraw}
-    method = {**given.algorithm.hyperparameters, "name": given.algorithm.name, "title": content.title}
+    method = {
+        "name": given.algorithm.name,
+        "title": content.title,
+        "hyperparameters": given.algorithm.hyperparameters,
+    }
     return {
         "name": content.suite,
         "title": content.suite,

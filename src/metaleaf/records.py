@@ -16,7 +16,6 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import pandas as pd
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,6 +27,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from metaleaf.errors import DataError
+from metaleaf.labels import Printable
 from metaleaf.whole_files import plain
 
 Model = Literal["final", "selected"]
@@ -52,13 +52,6 @@ _MOST_COLUMNS = 100
 square of the columns, before these are known."""
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable() or not text.strip():
-        raise ValueError("must be printable text")  # a control character would damage an SVG or a LaTeX file
-    return text
-
-
-Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -103,12 +96,12 @@ class Counts(Part):
 class Data(Part):
     """The data behind a run."""
 
-    name: Label
+    name: Printable
     clients: Counts
     examples: Counts | None = None
     classes: NonNegativeInt | None = None
-    data_hash: Label
-    split_hash: Label
+    data_hash: Printable
+    split_hash: Printable
 
 
 class Cost(Part):
@@ -124,15 +117,15 @@ class SavedState(Part):
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: NonNegativeInt
-    tensors: list[Label]
+    tensors: list[Printable]
 
 
 class Moved(Part):
     """How far rounding moves the scores: the farthest of all accuracies, and by which variant of computing."""
 
     moved: Fraction
-    by: Label
-    variants: dict[Label, Fraction] = Field(min_length=1)
+    by: Printable
+    variants: dict[Printable, Fraction] = Field(min_length=1)
 
 
 class Head(Part):
@@ -142,12 +135,12 @@ class Head(Part):
     """Whether it is of that track."""
 
     schema_version: Literal[1] = Field(alias="schema")
-    suite: Label
-    dataset: Label
-    algorithm: Label
+    suite: Printable
+    dataset: Printable
+    algorithm: Printable
     seed: int = Field(ge=-(2**63), lt=2**63)
-    config_hash: Label
-    title: Label
+    config_hash: Printable
+    title: Printable
     status: Literal["finished", "diverged"]
     reason: str | None = None
     config: dict[str, Any]

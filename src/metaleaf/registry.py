@@ -3,12 +3,15 @@
 import dataclasses
 import importlib
 import pkgutil
+import traceback
+import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
-from metaleaf.errors import ConfigError, unknown
+from metaleaf.errors import ConfigError, UserError, unknown
 
 METHOD = {"algorithms": "adapt", "datasets": "clients"}
 """The method that tells the plugin class from its file's other classes."""
@@ -21,8 +24,11 @@ def _builtin(kind: str) -> frozenset[str]:
 
 
 @cache
-def _third_party(kind: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"metaleaf.{kind}")}
+def _third_party(kind: str) -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=f"metaleaf.{kind}"):
+        found.setdefault(point.name, []).append(point)
+    return found
 
 
 def names(kind: str) -> list[str]:
@@ -31,19 +37,57 @@ def names(kind: str) -> list[str]:
 
 
 def plugin(kind: str, name: str) -> type[Any]:
-    """The plugin class of that name; a ConfigError with the nearest names if there is none."""
+    """The plugin class of that name.
+
+    ConfigError with the nearest names if there is none, with the reason if it cannot be loaded, and with the packages
+    if several have it. One that is named like one of ours is not used, with a warning.
+    """
+    others = _third_party(kind).get(name, [])
+    packages = " and ".join(sorted(point.dist.name if point.dist else point.value for point in others))
     if name in _builtin(kind):
-        return _plugin_class(importlib.import_module(f"metaleaf.{kind}.{name}"), METHOD[kind])
-    if name in _third_party(kind):
-        found: type[Any] = _third_party(kind)[name].load()
-        return found
+        if others:
+            message = f"the {kind[:-1]} {name!r} of {packages} is not used, metaleaf's own is: rename the entry point."
+            warnings.warn(message, stacklevel=2)
+        return _loaded(kind, name, lambda: importlib.import_module(f"metaleaf.{kind}.{name}"))
+    if len(others) > 1:
+        raise ConfigError(f"{packages} both have {kind[:-1]} {name!r}: rename an entry point, or uninstall one.")
+    if others:
+        return _loaded(kind, f"{name} of {packages}", others[0].load)
     raise unknown(kind[:-1], name, names(kind))
 
 
 def distribution(kind: str, name: str) -> Distribution | None:
     """The installed package that a plugin came with; None if it is metaleaf's own."""
-    point = None if name in _builtin(kind) else _third_party(kind).get(name)
-    return point.dist if point else None
+    points = [] if name in _builtin(kind) else _third_party(kind).get(name, [])
+    return points[0].dist if points else None
+
+
+def loadable(kind: str) -> tuple[dict[str, type[Any]], list[str]]:
+    """All plugins that can be loaded, by name, and a sentence on each that cannot: one must not hide the others."""
+    found, refused = {}, []
+    for name in names(kind):
+        try:
+            found[name] = plugin(kind, name)
+        except UserError as error:
+            refused.append(str(error))
+    return found, refused
+
+
+def _loaded(kind: str, what: str, load: Callable[[], Any]) -> type[Any]:
+    """The plugin class that is loaded, or the only one of the module; ConfigError says what is wrong with it."""
+    try:
+        found = load()
+    except UserError:
+        raise
+    except Exception as error:  # a plugin may fail in any way
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        raise ConfigError(f"the {kind[:-1]} {what} cannot be loaded: {reason}.") from error
+    if isinstance(found, ModuleType):
+        return _plugin_class(found, METHOD[kind])
+    if isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, METHOD[kind]):
+        return found
+    raise ConfigError(f"the {kind[:-1]} {what} is {found!r}, not a dataclass with a method {METHOD[kind]!r}.")
 
 
 def _plugin_class(module: ModuleType, method: str) -> type[Any]:

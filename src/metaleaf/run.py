@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from metaleaf.provenance import device_facts, git_facts, versions
 from metaleaf.rounding import AS_EVER, Rounding
 from metaleaf.saved import save_state
 from metaleaf.seeds import derive
-from metaleaf.shots import Episode
+from metaleaf.shots import Episode, Shots
 from metaleaf.sources import REMEDY, Choice, Sources, differing, of_run
 from metaleaf.statistics import Columns
 from metaleaf.store import SCHEMA, Cell
@@ -38,6 +38,9 @@ GROUP = 256
 """Participants scored at once, at most."""
 GROUP_BYTES = 1 << 30
 """Bytes that the memories of participants scored at once may take."""
+
+TRIED = 4
+"""Examples that an engine is tried on."""
 
 OnRound = Callable[[int, int, dict[str, float]], None]
 """Called after every round with (round, rounds, the round's row)."""
@@ -71,6 +74,14 @@ class Run:
     stale: what becomes of a checkpoint that other code has made; StaleError if that is to refuse it.
     """
 
+    validation: ClassVar[tuple[str, ...]] = (
+        "validation_before",
+        "validation_after",
+        "validation_client_mean",
+        "validation_loss",
+    )
+    """Columns of every rounds.csv, also of a run that diverged before they were ever filled."""
+
     def __init__(
         self,
         config: RunConfig,
@@ -88,7 +99,7 @@ class Run:
         self.algorithm = config.build_algorithm()
         model = models.build(config.model, self.spec, derive(config.seed, "model"))
         self.task = self._task(rounding.applied(model).to(device))
-        self.engine = engine(self.task, self.algorithm, mode, device)
+        self.engine = engine(self.task, self.algorithm, mode, device, self._examples())
         self.device = device
         self.memories = ClientMemory()
         self.rounds = self._rounds() if getattr(self.algorithm, "federated", True) else 0
@@ -99,6 +110,11 @@ class Run:
     def _task(self, model: models.Model) -> Task:
         clients, cohort = self.federation.clients["train"], self.federation.cohort(1)
         return Task(model, seed=self.config.seed, clients=len(clients), cohort=len(cohort))
+
+    def _examples(self) -> Shots:
+        """A few of the data, to try operators on."""
+        x, y = (np.array(values[:TRIED]) for values in (self.store.x, self.store.y))
+        return Shots(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), torch.tensor(0))
 
     def _rounds(self) -> int:
         if getattr(self.algorithm, "unit", "client") == "environment":
@@ -149,7 +165,8 @@ class Run:
         if save and not progress.diverged:
             selected = None if progress.best_round == progress.round else progress.best
             record["saved"] = save_state(cell.state_path, progress.state, selected)
-        cell.save(record, clients, progress.rows, participants)
+        last = dict.fromkeys(self.validation, math.nan) | progress.rows[-1]
+        cell.save(record, clients, [*progress.rows[:-1], last], participants)
         return record
 
     def _is_milestone(self, number: int) -> bool:

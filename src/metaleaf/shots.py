@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _FAR = torch.iinfo(torch.int64).max
+_STEP = 0xD1B54A32D192ED03
+"""Between the seeds of two steps; odd, so that they differ (Steele & Vigna 2021)."""
 
 
 class Shots(NamedTuple):
     """Examples of one client.
 
-    x: [n, *x_shape] in the store's dtype; y: int64 [n]; seed: int64 scalar that orders passes over them;
-    mask: bool [n], False on rows that only pad the client to its cohort's length, or None where every row is real.
+    x: [n, *x_shape] in the store's dtype; y: int64 [n]; seed: int64 scalar that orders passes over them, and from which
+    dropout draws; mask: bool [n], False on rows that only pad the client to its cohort's length, or None where every
+    row is real.
     """
 
     x: Tensor
@@ -36,6 +39,10 @@ class Shots(NamedTuple):
         """The examples from one row number up to another, as views."""
         mask = None if self.mask is None else self.mask[start:end]
         return Shots(self.x[start:end], self.y[start:end], self.seed, mask)
+
+    def at(self, step: int) -> "Shots":
+        """The same examples with a seed of this step's own (from 0): dropout drops other units in every step."""
+        return self._replace(seed=self.seed + _signed((step + 1) * _STEP % (1 << 64)))
 
 
 class Episode(NamedTuple):
@@ -100,13 +107,15 @@ def minibatches(shots: Shots, batch_size: int, epochs: int = 1, stream: int = 0)
     """Batches of `epochs` passes, each pass in a fresh random order; the last batch of a pass may be smaller.
 
     Padding rows come last in every pass, so a padded client sees the same batches as an unpadded one, followed
-    by batches without a real example. Different `stream` numbers give independent orders.
+    by batches without a real example. Different `stream` numbers give independent orders. Every batch has a seed of its
+    own (`Shots.at`).
     """
     for epoch in range(epochs):
+        number = stream * 1_000_003 + epoch
         # All are put in order at once: then a batch is a view.
-        ordered = shots.take(permutation(shots, stream * 1_000_003 + epoch))
-        for start in range(0, len(shots.y), batch_size):
-            yield ordered.between(start, start + batch_size)
+        ordered = shots.take(permutation(shots, number))
+        for i, start in enumerate(range(0, len(shots.y), batch_size)):
+            yield ordered.between(start, start + batch_size).at((number << 32) + i)
 
 
 def permutation(shots: Shots, stream: int) -> Tensor:
@@ -116,13 +125,13 @@ def permutation(shots: Shots, stream: int) -> Tensor:
     same on every device, in a vectorised cohort and after a resume.
     """
     rows = torch.arange(len(shots.y), device=shots.y.device)
-    keys = _shift(_mix(_mix(shots.seed + stream) + rows), 1)
+    keys = _shift(mix(mix(shots.seed + stream) + rows), 1)
     if shots.mask is not None:
         keys = torch.where(shots.mask, keys, _FAR)
     return torch.argsort(keys)
 
 
-def _mix(z: Tensor) -> Tensor:
+def mix(z: Tensor) -> Tensor:
     """SplitMix64's finaliser (Steele, Lea & Flood 2014) on int64 tensors, whose arithmetic wraps around."""
     z = z + _signed(0x9E3779B97F4A7C15)
     z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)

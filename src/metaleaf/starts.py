@@ -29,7 +29,7 @@ def start_params(run: "EnvironmentRun") -> Params:
     key = digest([config.resolved(), config.seed, *made_by, *([run.rounding] if run.rounding.said() else [])])
     path = data_home() / "starts" / f"{key[:24]}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
+    with open(path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # runs that start alike wait for the first of them
         if (found := _kept(path)) is None:
             _compute(run, config, path)

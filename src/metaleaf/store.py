@@ -41,7 +41,7 @@ class Cell:
     def record(self) -> dict[str, Any]:
         """The finished record; DataError if it lacks what says how it was made."""
         try:
-            found: dict[str, Any] = json.loads(self.record_path.read_text())
+            found: dict[str, Any] = json.loads(self.record_path.read_text(encoding="utf-8"))
             found["data"]["data_hash"], dict(found.get("sources") or {}), found["title"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
@@ -70,7 +70,7 @@ class Cell:
         while True:
             self.partial.mkdir(parents=True, exist_ok=True)
             try:
-                return open(self.partial / "lock", "w")
+                return open(self.partial / "lock", "w", encoding="utf-8")
             except FileNotFoundError:
                 continue  # a process that has just finished the cell removed the folder in between
 
@@ -131,7 +131,7 @@ class _LineFeeds:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that any reader accepts: numbers that are not finite become null."""
     text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda p: p.write_text(text))
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def _cells(column: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """Suites: TOML files that name the grid of runs behind one table."""
 
-import re
+import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,23 +11,10 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from metaleaf import registry
 from metaleaf.config import NewEnvironments, Protocol, RunConfig, Start, Strict, build, explain, override, resolve
 from metaleaf.errors import ConfigError, unknown
+from metaleaf.labels import Label, Printable, printable
 
 SUITES = Path(__file__).resolve().parent / "suites"
 """Folder of the suites that come with metaleaf; their names work without a path."""
-
-
-RESERVED = ("tuning", "report", "figures")
-"""Folders of a suite that are not labels."""
-
-
-def _label(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text) or text in RESERVED:
-        raise ValueError(f"{text!r} names a folder: use letters, digits, '_', '-' and '.', not {', '.join(RESERVED)}")
-    return text
-
-
-Label = Annotated[str, AfterValidator(_label)]
-"""Names of suites, datasets and algorithms are folders of the result store."""
 
 
 def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -69,28 +56,41 @@ class AlgorithmEntry(Strict):
     """``[algorithms.<label>]``: `name` is the plugin (default: the label); all other keys are hyper-parameters.
 
     `space` replaces the plugin's own search space, `seeds` the suite's. `start`: what the run starts from, if not from
-    random parameters.
+    random parameters. `hyperparameters` has those that are called like one of these keys; others may stand in it, too.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", frozen=True)
 
     name: str | None = None
-    title: str | None = None
+    title: Printable | None = None
     seeds: Seeds | None = None
     start: Start | None = None
     space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] | None = None
+    hyperparameters: dict[str, Any] = {}
 
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """The entry's other keys."""
-        return dict(self.model_extra or {})
+    def given(self, plugin: str) -> dict[str, Any]:
+        """The hyper-parameters that the entry gives to its plugin.
+
+        ConfigError if one is given twice, or could be meant by a key that is the entry's own.
+        """
+        others = self.model_extra or {}
+        if twice := sorted(others.keys() & self.hyperparameters):
+            raise ConfigError(f"{plugin}: the hyper-parameter {twice[0]!r} is given twice, also in hyperparameters.")
+        fields = {field.name for field in dataclasses.fields(registry.plugin("algorithms", plugin))}
+        own = self.model_fields_set - others.keys()
+        if meant := sorted((own & fields) - self.hyperparameters.keys()):
+            raise ConfigError(
+                f"{plugin}: {meant[0]!r} is a key of the suite and a hyper-parameter of {plugin}; give the latter as "
+                f"hyperparameters = {{ {meant[0]} = ... }} as well."
+            )
+        return {**others, **self.hyperparameters}
 
 
 class Suite(Strict):
     """A suite file. The grid is datasets x algorithms x seeds."""
 
     name: Label
-    title: str
+    title: Printable
     description: str = ""
     seeds: Seeds = (1, 2, 3)
     protocol: dict[str, Any] = {}
@@ -115,7 +115,7 @@ class Suite(Strict):
         place, method = self.datasets[dataset], self.algorithms[algorithm]
         data_name, name = place.name or dataset, method.name or algorithm
         data = build("datasets", data_name, place.options)
-        given = resolve("algorithms", name, method.hyperparameters)
+        given = resolve("algorithms", name, method.given(name))
         options = resolve("datasets", data_name, place.options)
         if place.redraw and "seed" not in options:
             raise ConfigError(f"suite {self.name}: redraw is set, but dataset {data_name} has no option seed.")
@@ -126,7 +126,7 @@ class Suite(Strict):
             suite=self.name,
             dataset_label=dataset,
             algorithm_label=algorithm,
-            title=method.title or registry.plugin("algorithms", name).title,
+            title=method.title or _title_of(name),
             dataset=data_name,
             dataset_options={**options, "seed": seed} if place.redraw else options,
             model=place.model or data.spec.model,
@@ -155,19 +155,32 @@ def load_suite(name_or_path: str) -> Suite:
     """
     path = _find(name_or_path)
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}.") from None
     except OSError as error:
         raise ConfigError(f"cannot read the suite {path}: {error.strerror}.") from None
-    try:
-        suite = Suite.model_validate(raw)
-    except ValidationError as error:
-        raise _refused(error, raw, str(path)) from None
+    suite = suite_of(raw, str(path))
     for dataset, algorithm in suite.grid():
         space = suite.algorithms[algorithm].space or {}
         suite.config(dataset, algorithm, 0, changes={key: values[0] for key, values in space.items()})
     return suite
+
+
+def suite_of(raw: Mapping[str, Any], where: str) -> Suite:
+    """The suite that a TOML file with this content would be; ConfigError says what is wrong in `where`."""
+    try:
+        return Suite.model_validate(dict(raw))
+    except ValidationError as error:
+        raise _refused(error, raw, where) from None
+
+
+def _title_of(plugin: str) -> str:
+    title = registry.plugin("algorithms", plugin).title
+    try:
+        return printable(title)
+    except ValueError as error:
+        raise ConfigError(f"{plugin}: its title {title!r} {error}.") from None
 
 
 def _resolved_start(start: Start) -> Start:

@@ -2,15 +2,18 @@
 
 import copy
 import math
-import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metaleaf.models import Model, initialise
+from metaleaf import models
+from metaleaf.errors import ConfigError
+from metaleaf.models import Model
+from metaleaf.seeded import Seeded, Watched
 from metaleaf.seeds import derive
 from metaleaf.shots import Shots
 from metaleaf.trees import Tree
@@ -20,8 +23,6 @@ Params = dict[str, Tensor]
 
 Predict = Callable[[Tensor, Tensor | None], Tensor]
 """Class scores [n, classes] for x [n, *x_shape] and a mask (bool [n] or None)."""
-
-_DRAWING = threading.Lock()
 
 SCORE_ROWS = 512
 """Examples per forward pass when scoring: bounds the memory of activations, does not change the result."""
@@ -39,21 +40,19 @@ class Task:
     local_lr = 0.1
 
     def __init__(self, model: Model, *, seed: int = 0, clients: int = 1, cohort: int = 1) -> None:
+        models.check(model)
         self.model, self.seed, self.clients, self.cohort = model, seed, clients, cohort
         self._fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
         self._features = _Features(model)
+        self._seeded: dict[tuple[bool, bool], bool] = {}
+        """By what is computed, and whether in training mode: whether it takes `Seeded`."""
 
     def params(self, draw: int = 0) -> Params:
         """A copy of the model's initial parameters; other numbers than 0 give further independent draws of them."""
-        model = self.model
-        if draw:
-            model = copy.deepcopy(model)
-            # The generator is the process's, and clients may run on several threads.
-            with _DRAWING, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                torch.manual_seed(derive(self.seed, "draw", draw))
-                initialise(model)
-        named = model.named_parameters()
-        return {name: p.detach().clone() for name, p in named if p.requires_grad and name not in self._fixed}
+        drawn = models.redrawn(self.model, derive(self.seed, "draw", draw)) if draw else self.model
+        numbers = dict(drawn.named_parameters())
+        trained = (name for name, p in self.model.named_parameters() if p.requires_grad and name not in self._fixed)
+        return {name: numbers[name].detach().clone() for name in trained}
 
     @property
     def device(self) -> torch.device:
@@ -61,10 +60,13 @@ class Task:
         return next(self.model.parameters()).device
 
     def split(self, params: Params, part: str) -> tuple[Params, Params]:
-        """The parameters outside and inside a part of the model, "head" or "norm"; the part may be empty."""
-        roots = self.model.parts[part]
-        inside = {name: p for name, p in params.items() if name.split(".")[0] in roots}
-        return {name: p for name, p in params.items() if name not in inside}, inside
+        """The parameters outside and inside a part of the model, "head" or "norm".
+
+        ConfigError if the model has no such part; it may have nothing outside it.
+        """
+        inside = models.inside(self.model, part)
+        others = {name: p for name, p in params.items() if name not in inside}
+        return others, {name: p for name, p in params.items() if name in inside}
 
     def holding(self, fixed: Params) -> "Task":
         """The task of finding the other parameters while these keep their values (gradients still reach them)."""
@@ -82,20 +84,55 @@ class Task:
         """A copy of the module that shares the parameters."""
         return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
 
-    def logits(self, params: Params, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Class scores [n, classes] for x [n, *x_shape]; the mask tells batch normalisation which rows are real."""
-        out: Tensor = functional_call(self.model, {**self._fixed, **params}, (x, mask))
-        return out
+    def logits(self, params: Params, x: Tensor, mask: Tensor | None = None, seed: Tensor | None = None) -> Tensor:
+        """Class scores [n, classes] for x [n, *x_shape]; the mask tells batch normalisation which rows are real.
 
-    def features(self, params: Params, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What the model's head reads, [n, width]."""
+        seed: int64 scalar, for a step of training: the model is in training mode, and dropout draws from it. None for a
+        prediction: the model is in evaluation mode.
+        """
+        return self._passed(self.model, {**self._fixed, **params}, x, mask, seed)
+
+    def features(self, params: Params, x: Tensor, mask: Tensor | None = None, seed: Tensor | None = None) -> Tensor:
+        """What the model's head reads, [n, width]; mask and seed as in `logits`."""
         inner = {f"model.{name}": p for name, p in {**self._fixed, **params}.items()}
-        out: Tensor = functional_call(self._features, inner, (x, mask))
-        return out
+        return self._passed(self._features, inner, x, mask, seed)
 
-    def loss(self, params: Params, shots: Shots) -> Tensor:
-        """Mean cross-entropy over the real examples, a scalar; 0 if there are none."""
-        logits = self.logits(params, shots.x, shots.mask)
+    def _passed(self, module: nn.Module, inner: Params, x: Tensor, mask: Tensor | None, seed: Tensor | None) -> Tensor:
+        """The module's result with these parameters."""
+        training = seed is not None
+        if self.model.training is not training:
+            self.model.train(training)
+        what = module is self.model, training
+        if what not in self._seeded:
+            self._seeded[what], out = self._watched(module, inner, x, mask, seed)
+            return out
+        with Seeded(seed, type(self.model).__name__) if self._seeded[what] else nullcontext():
+            found: Tensor = functional_call(module, inner, (x, mask))
+            return found
+
+    def _watched(
+        self, module: nn.Module, inner: Params, x: Tensor, mask: Tensor | None, seed: Tensor | None
+    ) -> tuple[bool, Tensor]:
+        """Whether the module takes `Seeded`, and its result."""
+        name = type(self.model).__name__
+        before = [(path, buffer, buffer._version) for path, buffer in self.model.named_buffers()]
+        with Watched(seed, name) as watched:
+            out = functional_call(module, inner, (x, mask))
+        buffers = dict(self.model.named_buffers())
+        for path, buffer, version in before:
+            if buffers.get(path) is not buffer or buffer._version != version:
+                raise ConfigError(
+                    f"{name} changes its buffer {path!r} in a forward pass, which no algorithm would average or send: "
+                    "make it a parameter, or leave it as it is."
+                )
+        return watched.needed, out
+
+    def loss(self, params: Params, shots: Shots, training: bool = True) -> Tensor:
+        """Mean cross-entropy over the real examples, a scalar; 0 if there are none.
+
+        training: whether the model learns from it (dropout draws from the shots' seed: see `Shots.at`), or is judged.
+        """
+        logits = self.logits(params, shots.x, shots.mask, shots.seed if training else None)
         if shots.mask is None:
             return F.cross_entropy(logits, shots.y, reduction="none").sum() / max(len(shots.y), 1)
         return torch.where(shots.mask, _cross_entropies(logits, shots.y), 0.0).sum() / shots.mask.sum().clamp(min=1)

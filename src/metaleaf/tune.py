@@ -207,7 +207,7 @@ def _tuning(suite: Suite) -> Tuning:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        outcome: dict[str, Any] = json.loads(path.read_text())
+        outcome: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         dict(outcome["changes"]), dict(outcome.get("sources") or {})
         if outcome["score"] is not None:
             outcome["score"] = float(outcome["score"])

@@ -26,7 +26,8 @@ class Verified:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         short = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
-        self._places = (folder / NAME, cache_home() / "verified" / f"{short}.json")
+        cache = cache_home()
+        self._places = (folder / NAME, *([cache / "verified" / f"{short}.json"] if cache else []))
         self._known: dict[str, list[Any]] = {}
         for place in reversed(self._places):
             self._known |= _read(place)
@@ -57,7 +58,7 @@ class Verified:
         settled = {name: entry for name, entry in self._known.items() if now - max(entry[1:3]) > SETTLED}
         for place in self._places if self._new else ():
             try:
-                write_atomically(place, lambda path: path.write_text(json.dumps(settled)))
+                write_atomically(place, lambda path: path.write_text(json.dumps(settled), encoding="utf-8"))
             except OSError:
                 continue
             self._new = False

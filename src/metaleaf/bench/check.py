@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 def algorithms() -> list[str]:
     """Those that learn from clients, not from whole environments."""
-    known = {name: registry.plugin("algorithms", name) for name in registry.names("algorithms")}
+    known, _ = registry.loadable("algorithms")
     return [name for name, plugin in known.items() if getattr(plugin, "unit", "client") == "client"]
 
 

@@ -148,6 +148,7 @@ def _child(module: str, *words: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     if done.returncode != 0:
         raise UserError(f"{module} stopped, and said last: {done.stderr.strip().splitlines()[-1]}")

@@ -14,7 +14,7 @@ def main(name: str, threads: str, quick: str) -> None:
     """Print it. From Linux's own count for this program: what `getrusage` has may be the parent's."""
     torch.set_num_threads(int(threads))
     Metaleaf(workloads(Settings(quick=quick == "True"))[name])()
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     print(next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")))
 
 

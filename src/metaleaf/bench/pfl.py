@@ -20,7 +20,9 @@ from metaleaf.errors import ConfigError, UserError
 def require(python: Path) -> None:
     """ConfigError if that Python is none, or cannot import pfl."""
     try:
-        done = subprocess.run([python, "-c", "import pfl, torch"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [python, "-c", "import pfl, torch"], capture_output=True, text=True, check=False, encoding="utf-8"
+        )
     except OSError as error:
         raise ConfigError(f"--pfl {python}: {error.strerror}; give the Python of an environment with pfl.") from error
     if done.returncode != 0:
@@ -36,7 +38,7 @@ class Pfl:
         _write(work, folder)
         words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
-        self._errors = open(folder / "errors", "w+")  # noqa: SIM115  (closed with the process)
+        self._errors = open(folder / "errors", "w+", encoding="utf-8")  # noqa: SIM115  (closed with the process)
         self._process = subprocess.Popen(
             [python, *words, folder / "pfl_rounds.py", folder],
             stdin=subprocess.PIPE,
@@ -44,6 +46,7 @@ class Pfl:
             stderr=self._errors,
             text=True,
             env=environment,
+            encoding="utf-8",
         )
         self._input, self._output = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
 
@@ -101,6 +104,6 @@ def _write(work: Workload, folder: Path) -> None:
         "lr": algorithm.client_optimizer.lr,
         "batch_size": algorithm.batch_size,
     }
-    (folder / "work.json").write_text(json.dumps(facts))
+    (folder / "work.json").write_text(json.dumps(facts), encoding="utf-8")
     for name in ("pfl_rounds.py", "textbook.py"):
         shutil.copy(Path(__file__).with_name(name), folder)

@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
     """Rounds until the input ends."""
     np.random.seed(0)  # noqa: NPY002  (pfl's samplers have to agree between the processes)
     torch.set_num_threads(1)
-    work = json.loads((folder / "work.json").read_text())
+    work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     x, y, offsets = (np.load(folder / f"{name}.npy") for name in ("x", "y", "offsets"))
 
     def client(i: int) -> Any:
@@ -111,7 +111,7 @@ def main(folder: Path) -> None:
 
 def _status(key: str) -> float:
     """An entry of Linux's /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(key + ":"))
 
 

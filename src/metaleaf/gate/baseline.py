@@ -11,8 +11,8 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 from metaleaf.config import Strict
 from metaleaf.errors import DataError
 from metaleaf.gate.measures import Found
+from metaleaf.labels import Printable
 from metaleaf.provenance import git_facts, versions
-from metaleaf.records import Label
 from metaleaf.statistics import over_seeds
 from metaleaf.store import write_json
 
@@ -40,19 +40,19 @@ class Measure(Strict):
 class Cell(Strict):
     """The baseline of one algorithm on one dataset."""
 
-    hashes: dict[Label, Label]
+    hashes: dict[Printable, Printable]
     seeds: tuple[int, ...]
-    counts: dict[Label, int]
-    measures: dict[Label, Measure]
+    counts: dict[Printable, int]
+    measures: dict[Printable, Measure]
 
 
 class Baseline(Strict):
     """The baseline of a suite; `cells` by ``<dataset>/<algorithm>``, both labels of the suite."""
 
     format: Literal[1] = 1
-    suite: Label
+    suite: Printable
     made_with: dict[str, Any]
-    cells: dict[Label, Cell]
+    cells: dict[Printable, Cell]
 
 
 def path_of(folder: Path, suite: str) -> Path:

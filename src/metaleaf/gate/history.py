@@ -11,8 +11,8 @@ from pydantic import FiniteFloat, NonNegativeFloat, ValidationError
 from metaleaf.config import Strict
 from metaleaf.errors import DataError
 from metaleaf.gate.compare import Comparison
+from metaleaf.labels import Printable
 from metaleaf.provenance import git_facts
-from metaleaf.records import Label
 
 
 class Value(NamedTuple):
@@ -26,9 +26,9 @@ class Entry(Strict):
     """One gate run. values: by ``<suite>/<dataset>/<algorithm> <measure>``; counts have none."""
 
     time: str
-    revision: Label | None
+    revision: Printable | None
     alarms: int
-    values: dict[Label, Value]
+    values: dict[Printable, Value]
 
 
 def entry(compared: Sequence[Comparison]) -> Entry:

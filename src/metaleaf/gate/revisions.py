@@ -15,7 +15,8 @@ from rich.text import Text
 
 from metaleaf.errors import DataError
 from metaleaf.gate.measures import text
-from metaleaf.records import Label, Part
+from metaleaf.labels import Printable
+from metaleaf.records import Part
 
 
 class Reached(NamedTuple):
@@ -34,8 +35,8 @@ class Stats(Part):
 class Extra(Part):
     """What `bench_gate.py` adds; benchmarks of other files have none of it."""
 
-    cell: Label | None = None
-    measures: dict[Label, Reached] = {}
+    cell: Printable | None = None
+    measures: dict[Printable, Reached] = {}
 
 
 class Benchmark(Part):

@@ -16,8 +16,9 @@ from metaleaf.environment_run import COLUMNS
 from metaleaf.errors import DataError, UserError
 from metaleaf.evaluate import CLIENT_COLUMNS
 from metaleaf.execute import Settings
+from metaleaf.labels import Printable
 from metaleaf.recorded import config_of
-from metaleaf.records import LIMITS, Head, Label, Part, Record, Stored, of_new_environments, read_record
+from metaleaf.records import LIMITS, Head, Part, Record, Stored, of_new_environments, read_record
 from metaleaf.submission.problem import Problem
 from metaleaf.whole_files import plain
 
@@ -35,11 +36,11 @@ class Engine(Part):
 class Made(Part):
     """By what a record was made, of which nothing is derived."""
 
-    versions: dict[Label, Label]
-    git: dict[str, Label | bool | None]
-    device: dict[str, Label | bool | NonNegativeInt]
+    versions: dict[Printable, Printable]
+    git: dict[str, Printable | bool | None]
+    device: dict[str, Printable | bool | NonNegativeInt]
     engine: Engine
-    sources: dict[Label, Label | None] | None = None  # our oldest records do not say
+    sources: dict[Printable, Printable | None] | None = None  # our oldest records do not say
 
 
 class Entry(NamedTuple):
