@@ -49,6 +49,10 @@ def home(algorithm: Any) -> str:
     return next(model for model in ("logistic", "face_cnn") if serves(algorithm, model))
 
 
+ON_LOGISTIC = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
+"""Algorithms that need no part of a model that logistic regression does not have."""
+
+
 def shots(model: str, n: int, seed: int) -> Shots:
     spec, rng = SPECS[model], np.random.default_rng(seed)
     shape = (n, *spec["x_shape"])

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS, SPECS, episode, home, remembering, task
+from small_tasks import ON_LOGISTIC, SPECS, episode, remembering, task
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaleaf import cost, registry
@@ -17,8 +17,6 @@ from metaleaf.cost import ClientFlops
 from metaleaf.models import LSTM
 from metaleaf.task import Task
 from metaleaf.vectorised import Vectorised
-
-NAMES = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
 
 # Multiply-adds of one example, times 2, by layer, forward.
 LOGISTIC = 2 * 4 * 3
@@ -92,7 +90,7 @@ def test_second_order_on_logistic_regression_by_hand(algorithm: Algorithm) -> No
 
 @pytest.mark.parametrize("sizes", [(1, 1), (5, 3), (7, 26), (3, 0)])
 @pytest.mark.parametrize("model", ["logistic", "cnn"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_LOGISTIC)
 def test_is_what_a_client_really_does(name: str, model: str, sizes: tuple[int, int]) -> None:
     """At sizes other than those it was fitted to; batches of 10 leave a smaller last one."""
     algorithm = by_name(name)
@@ -101,7 +99,7 @@ def test_is_what_a_client_really_does(name: str, model: str, sizes: tuple[int, i
     assert (found > 0) == getattr(algorithm, "federated", True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_LOGISTIC)
 def test_every_example_costs_the_same(name: str) -> None:
     """Beside what an algorithm does whatever the examples: a hypernetwork, a fixed number of batches."""
     flops = counter(by_name(name), "cnn")

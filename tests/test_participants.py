@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS, home
+from small_tasks import ON_LOGISTIC
 from softmax_by_hand import Array, Data, array, gradient, softmax
 from test_memory import Killed, faces, kill_after
 from test_run import without_times
 
-from metaleaf import registry
 from metaleaf import run as running
 from metaleaf.algorithm import Algorithm, Reply
 from metaleaf.client_store import ClientStore
@@ -29,10 +28,6 @@ STORE = coins.store()
 FACES = faces()
 QUICK: dict[str, dict[str, Any]] = {"ditto": {"adapt_epochs": 1}, "fedrep": {"head_epochs": 2}}
 REMEMBER = ["ditto", "fedrep"]
-
-
-SERVE = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
-"""Algorithms that need no part that the model for coins does not have."""
 
 
 def config(algorithm: str, model: str = "logistic", hyperparameters: Any = None, **protocol: Any) -> RunConfig:
@@ -192,7 +187,7 @@ def poisoned(store: ClientStore, run: Run) -> ClientStore:
     return ClientStore(x, y, store.offsets, store.ids, store.environments, store.about)
 
 
-@pytest.mark.parametrize("name", SERVE)
+@pytest.mark.parametrize("name", ON_LOGISTIC)
 def test_what_is_held_out_changes_nothing_but_participants_scores(tmp_path: Path, name: str) -> None:
     """Not the state, not what validation and so tuning and selection see, not the scores of new clients."""
     found = []

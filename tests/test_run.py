@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS, home
+from small_tasks import ON_LOGISTIC
 
-from metaleaf import registry, trees
+from metaleaf import trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.engine import Mode
@@ -22,7 +22,6 @@ from metaleaf.run import Run
 from metaleaf.store import Cell, write_csv
 
 STORE = coins.store()
-NAMES = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
 
 
 def execute(root: Path, algorithm: str, **options: Any) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
@@ -62,7 +61,7 @@ def test_tables_are_written_as_pandas_writes_them(tmp_path: Path) -> None:
         assert (tmp_path / "table.csv").read_bytes() == pd.DataFrame(table).to_csv(index=False).encode()
 
 
-@pytest.mark.parametrize("algorithm", NAMES)
+@pytest.mark.parametrize("algorithm", ON_LOGISTIC)
 def test_a_record_agrees_with_its_tables(tmp_path: Path, algorithm: str) -> None:
     record, clients, rounds = execute(tmp_path, algorithm)
     assert record["status"] == "finished"
@@ -246,7 +245,7 @@ def test_a_model_that_became_nan_has_nothing_right() -> None:
 
 def test_clients_with_one_example_survive(tmp_path: Path) -> None:
     lonely = coins.store(sizes=[1] * 10 + [12] * 20)
-    for algorithm in NAMES:
+    for algorithm in ON_LOGISTIC:
         config = coins.config(algorithm)
         record = Run(config, lonely).execute(Cell(tmp_path, config))
         assert record["status"] == "finished"

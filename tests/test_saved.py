@@ -12,9 +12,9 @@ import pytest
 import small_environments
 import torch
 from safetensors.torch import load_file
-from small_tasks import LEARN_FROM_CLIENTS, home
+from small_tasks import ON_LOGISTIC
 
-from metaleaf import registry, store, tensor_files, trees
+from metaleaf import store, tensor_files, trees
 from metaleaf.cli import main
 from metaleaf.config import RunConfig
 from metaleaf.environment_records import EnvironmentRecord
@@ -26,8 +26,6 @@ from metaleaf.saved import Saved, load_state
 from metaleaf.store import Cell
 
 STORE = coins.store()
-SERVE = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]
-"""Algorithms that need no part that the model for coins does not have."""
 
 
 class Watched(Run):
@@ -62,7 +60,7 @@ def assert_same(found: Saved, progress: Progress) -> None:
     assert all(torch.equal(same[name], leaf) and same[name].dtype == leaf.dtype for name, leaf in expected.items())
 
 
-@pytest.mark.parametrize("algorithm", SERVE)
+@pytest.mark.parametrize("algorithm", ON_LOGISTIC)
 def test_what_is_loaded_is_what_training_ended_with(tmp_path: Path, algorithm: str) -> None:
     config = coins.config(algorithm)
     cell, run = Cell(tmp_path, config), Watched(config, STORE, mode="sequential")
