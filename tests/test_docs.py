@@ -132,7 +132,7 @@ def test_the_commands(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert (here / "tests" / "test_tether.py").is_file()
 
     point = EntryPoint("tether", "tether:Tether", "metaleaf.algorithms")
-    monkeypatch.setattr(registry, "_third_party", lambda kind: {"tether": point} if kind == "algorithms" else {})
+    monkeypatch.setattr(registry, "_third_party", lambda kind: {"tether": [point]} if kind == "algorithms" else {})
     try:
         capsys.readouterr()
         assert main([*commands[1], *SMALL]) == 0
