@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS, serves
+from small_tasks import ON_LOGISTIC
 
 from metaleaf import models
 from metaleaf.algorithm import State
 from metaleaf.cli import main
-from metaleaf.config import build, resolve
+from metaleaf.config import resolve
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.export import export, state_dict
 from metaleaf.federation import Federation
@@ -27,8 +27,6 @@ from metaleaf.saved import save_state
 from metaleaf.seeds import derive
 from metaleaf.submission.entry import read_one
 from metaleaf.task import Task
-
-ALGORITHMS = [name for name in LEARN_FROM_CLIENTS if serves(build("algorithms", name, {}), "logistic")]
 
 EACH_ITS_OWN = {"ifca", "pefll"}
 """Algorithms that choose or write a model for each client."""
@@ -47,7 +45,7 @@ test_supports = [0.2]
 [datasets.synthetic]
 options = {{ tasks = 40, dimension = 5, classes = 3 }}
 
-{"".join(f"[algorithms.{name}]{chr(10)}" for name in ALGORITHMS)}
+{"".join(f"[algorithms.{name}]{chr(10)}" for name in ON_LOGISTIC)}
 """
 
 ENVIRONMENTS = """
@@ -102,7 +100,7 @@ def loaded(loader: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("algorithm", sorted({*ALGORITHMS} - EACH_ITS_OWN))
+@pytest.mark.parametrize("algorithm", sorted({*ON_LOGISTIC} - EACH_ITS_OWN))
 def test_the_exported_model_answers_as_the_record_says(made: Path, tmp_path: Path, algorithm: str, suffix: str) -> None:
     """Right answers and loss of every test client before adaptation, of both models."""
     path = record(made, algorithm)

@@ -7,18 +7,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from small_tasks import LEARN_FROM_CLIENTS, serves
+from small_tasks import ON_LOGISTIC
 
 from metaleaf import run
 from metaleaf.cli import main
-from metaleaf.config import build
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.execute import Settings
 from metaleaf.records import read_records
 from metaleaf.rescore import Question, Rescored, rescore
 from metaleaf.run import Run
-
-ALGORITHMS = [name for name in LEARN_FROM_CLIENTS if serves(build("algorithms", name, {}), "logistic")]
 
 CLIENTS = f"""
 name = "small"
@@ -34,7 +31,7 @@ test_supports = [0.2, 0.5]
 [datasets.synthetic]
 options = {{ tasks = 40, dimension = 5, classes = 3 }}
 
-{"".join(f"[algorithms.{name}]{chr(10)}" for name in ALGORITHMS)}
+{"".join(f"[algorithms.{name}]{chr(10)}" for name in ON_LOGISTIC)}
 [algorithms.longer]
 name = "fedavg_meta"
 adapt_steps = 8
@@ -98,7 +95,7 @@ def as_read(found: Rescored, path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"client": "string", "environment": "string"})
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ON_LOGISTIC)
 def test_the_records_own_scores_come_out_again(made: Path, tmp_path: Path, algorithm: str) -> None:
     path = record(made, algorithm)
     content = json.loads(path.read_text())
