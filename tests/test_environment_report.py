@@ -393,10 +393,17 @@ class TestReport:
         assert main(["report", str(suite), "--also", str(other)]) == 2
         assert "add --output" in capsys.readouterr().err
 
-    def test_suites_on_the_same_data_are_reported_apart(self, suite: Path, tmp_path: Path) -> None:
-        write_record(tmp_path / "other", "few_round", 1, level(0.4, 0.6))
-        with pytest.raises(DataError, match="the suites other and suite both have a dataset shifts"):
-            write_report(suite, tmp_path / "out", also=[tmp_path / "other"])
+    def test_suites_with_other_rules_are_reported_apart(self, suite: Path, tmp_path: Path) -> None:
+        path = write_record(tmp_path / "other", "few_round", 1, level(0.4, 0.6))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rules = content["config"]["protocol"]["environments"]
+        rules["budget"] += 1
+        path.write_text(json.dumps(content), encoding="utf-8")
+        assert len(read_all(EnvironmentRecord, suite, None, [tmp_path / "other"])) == 6, "a budget is of training"
+        rules["local_steps"] = rules.get("local_steps", 5) + 1
+        path.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(DataError, match="have other rules in new environments and cannot be compared; report them"):
+            read_all(EnvironmentRecord, suite, None, [tmp_path / "other"])
 
     def test_the_tracks_are_not_reported_together(
         self, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

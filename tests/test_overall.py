@@ -11,11 +11,9 @@ from test_report import DIVERGED, change
 from metaleaf.cli import main
 from metaleaf.client_scores import client_scores
 from metaleaf.comparison import MAJORITY, comparison
-from metaleaf.errors import DataError
 from metaleaf.markup import to_latex
 from metaleaf.overall import Overall, over_datasets, tables, to_frame
 from metaleaf.records import Record, read_all
-from metaleaf.report import write_report
 from metaleaf.tables import Table
 
 
@@ -120,12 +118,6 @@ def test_command(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*words[:4], "--output", str(tmp_path / "no"), "--baseline", "mamal"]) == 2
     assert "unknown baseline 'mamal': did you mean 'maml'" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
-
-
-def test_suites_on_the_same_data_are_reported_apart(folders: list[Path], tmp_path: Path) -> None:
-    other = write_suite(tmp_path / "other", ["femnist"], ["maml"], seeds=1, clients=20)
-    with pytest.raises(DataError, match="the suites one and other both have a dataset femnist"):
-        write_report(folders[0], tmp_path / "out", also=[other])
 
 
 @needs_tex

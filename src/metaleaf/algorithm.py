@@ -33,7 +33,9 @@ A complete toy algorithm (one file in ``algorithms/``; the file's name is the na
 The engine calls ``client`` for every member of the cohort, one by one or vectorised (torch.func.vmap), averages
 what they return (weighted by the clients' number of examples, or uniformly) and hands the mean to ``server``. So
 ``client`` and ``adapt`` may not branch on the values of tensors, draw random numbers (`metaleaf.shots.minibatches`
-has its order from the client's seed), keep anything between calls, or touch files and devices.
+has its order from the client's seed), keep anything between calls, or touch files and devices. Tensors
+stay on their device (tested on "meta", which has shapes and no data) and in the dtype of the parameters;
+docs/write-an-algorithm.md has all rules that are checked.
 
 ``task.loss`` is for learning: the model is in training mode, and its dropout draws from the examples' seed. Batches of
 `minibatches` and steps of `metaleaf.learning.descend` have seeds of their own; a loop of your own hands it

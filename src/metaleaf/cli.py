@@ -1,31 +1,29 @@
 """A benchmark suite for federated meta-learning.
 
-Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interrupted (143 terminated, 129 hung up).
+Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interrupted.
 """
 
 import gc
 import io
 import os
-import signal
 import sys
-import threading
 from collections.abc import Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from metaleaf import __version__, registry
-from metaleaf.errors import ConfigError, UserError, of_system
+from metaleaf.errors import ConfigError, UserError
 from metaleaf.visible import visible
 
 # Everything that imports torch or matplotlib is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
     from metaleaf.config import RunConfig
     from metaleaf.execute import Job, Settings
+    from metaleaf.shown import Shown
     from metaleaf.sources import Choice
     from metaleaf.suite import Suite
 
@@ -165,6 +163,26 @@ class TuneCommand:
 
 
 @dataclass(frozen=True)
+class Show:
+    """What of the records is shown."""
+
+    algorithms: tuple[str, ...] = ()
+    """Only these labels, in this order; ``label=name`` calls it by another name."""
+    supports: tuple[float, ...] = ()
+    """Only these support fractions of new clients."""
+    model: Literal["selected", "final"] = "selected"
+    """That of the best round on validation clients, or of the last round."""
+    metric: Literal["accuracy", "mean", "bottom10", "p10", "p50", "p90"] = "accuracy"
+    """Of figures that show one number of each run: over points, or over clients."""
+
+    def shown(self, columns: tuple[str, ...] = ()) -> "Shown":
+        """The same, for those who read records."""
+        from metaleaf.shown import Shown
+
+        return Shown(self.algorithms, self.supports, self.model, columns, self.metric)
+
+
+@dataclass(frozen=True)
 class ReportCommand:
     """Write table, figures and page from the records below a folder."""
 
@@ -175,14 +193,19 @@ class ReportCommand:
     baseline: str | None = None
     """The label that all others are paired with or majority (default: the best; new environments: few_round)."""
     also: tuple[Path, ...] = ()
-    """Folders of further suites, on other datasets, for tables and figures of all."""
+    """Folders of further suites, for tables and figures of all."""
+    columns: tuple[str, ...] = ()
+    """Columns of the tables: before after mean bottom10 p10 p50 p90 hurt rounding seeds rounds bytes flops."""
+    show: Show = field(default_factory=Show)
 
     def main(self) -> None:
         """Write it."""
         if self.also and not self.output:
             raise ConfigError("a report of several suites belongs to none of their folders: add --output.")
         output = self.output or self.folder / "report"
-        _report(self.folder, output, _order(self.folder), baseline=self.baseline, also=self.also)
+        shown = self.show.shown(self.columns)
+        order = _order(self.folder, *self.also)
+        _report(self.folder, output, order, baseline=self.baseline, also=self.also, shown=shown)
 
 
 @dataclass(frozen=True)
@@ -199,9 +222,10 @@ class FiguresCommand:
     """3.25, 6.75 or 5.5 inches (default: a single column for a figure of one panel, else double)."""
     formats: tuple[Literal["pdf", "svg", "png"], ...] = ("pdf", "svg", "png")
     also: tuple[Path, ...] = ()
-    """Folders of further suites, on other datasets, for figures of all."""
+    """Folders of further suites, for figures of all."""
     results: Path = Path("results")
     """Folder of the result store, if the suite is named."""
+    show: Show = field(default_factory=Show)
 
     def main(self) -> None:
         """Draw them, with a line on each."""
@@ -213,10 +237,11 @@ class FiguresCommand:
         folder = Path(self.suite)
         if not folder.is_dir():
             folder = self.results / load_suite(self.suite).name
-        output, order = self.output or folder / "figures", _order(folder)
-        for line in write_figures(
-            folder, output, order, also=self.also, only=self.only, width=self.width, formats=self.formats
-        ):
+        output, order, shown = self.output or folder / "figures", _order(folder, *self.also), self.show.shown()
+        written = write_figures(
+            folder, output, order, also=self.also, only=self.only, width=self.width, formats=self.formats, shown=shown
+        )
+        for line in written:
             print(line, flush=True)
 
 
@@ -597,49 +622,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"metaleaf {__version__}")
         return 0
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    command: Any = tyro.cli(Command, prog="metaleaf", description=__doc__, args=words, config=config)
     try:
-        with _interruptible():
-            command: Any = tyro.cli(Command, prog="metaleaf", description=__doc__, args=words, config=config)
-            command.main()
-    except (UserError, OSError) as error:
-        found = of_system(error) if isinstance(error, OSError) else error
-        print(f"metaleaf: {visible(str(found))}", file=sys.stderr)
-        return found.exit_code
-    except KeyboardInterrupt as interrupt:
-        return _said(interrupt.args[0] if interrupt.args else signal.SIGINT)
+        command.main()
+    except UserError as error:
+        print(f"metaleaf: {visible(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(
+            f"metaleaf: {error.filename or 'input/output'}: {error.strerror or error}; finished runs are kept.",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "metaleaf: interrupted; finished runs are kept, the same command goes on from here.",
+            file=sys.stderr,
+        )
+        return 130
     return 0
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """What asks a process to end interrupts it as Ctrl-C does, so that what is under way is saved."""
-    kept = {}
-    if threading.current_thread() is threading.main_thread():
-        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    # What is ignored stays so (nohup), and what whoever calls us has taken over.
-    ours = [number for number, how in kept.items() if how in (signal.SIG_DFL, signal.default_int_handler)]
-    for number in ours:
-        signal.signal(number, _interrupt)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, kept[number])
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "torch" and frame.f_code.co_name == "<module>":
-            os._exit(_said(number))  # torch's C++ aborts if its import raises this, and nothing is under way
-        frame = frame.f_back
-    raise KeyboardInterrupt(number)
-
-
-def _said(number: int) -> int:
-    """Say that the command was interrupted; the exit code."""
-    how = {signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}.get(signal.Signals(number), "interrupted")
-    print(f"metaleaf: {how}; finished runs are kept, the same command goes on from here.", file=sys.stderr, flush=True)
-    return 128 + number
 
 
 @contextmanager
@@ -730,10 +731,12 @@ def _report(
     only: Container[str] | None = None,
     baseline: str | None = None,
     also: Sequence[Path] = (),
+    shown: "Shown | None" = None,
 ) -> None:
     from metaleaf.report import write_report
+    from metaleaf.shown import ALL
 
-    written = write_report(folder, output, order=order, only=only, baseline=baseline, also=also)
+    written = write_report(folder, output, order=order, only=only, baseline=baseline, also=also, shown=shown or ALL)
     table = next((path for path in written if path.suffix == ".md"), None)
     if table:
         print(table.read_text(encoding="utf-8"))
@@ -747,12 +750,13 @@ def _choice(again: bool, keep: bool) -> "Choice":
     return "again" if again else "keep" if keep else "refuse"
 
 
-def _order(folder: Path) -> tuple[str, ...]:
-    """The algorithms in the order of the suite that comes under the folder's name, if there is one."""
+def _order(*folders: Path) -> tuple[str, ...]:
+    """The algorithms in the order of the suites that come under the folders' names, where there are any."""
     from metaleaf.suite import SUITES, load_suite
 
-    path = SUITES / f"{folder.resolve().name}.toml"
-    return tuple(load_suite(str(path)).algorithms) if path.is_file() else ()
+    paths = (SUITES / f"{folder.resolve().name}.toml" for folder in folders)
+    labels = (label for path in paths if path.is_file() for label in load_suite(str(path)).algorithms)
+    return tuple(dict.fromkeys(labels))
 
 
 def _only(chosen: Sequence[Any], known: Collection[Any], kind: str) -> None:

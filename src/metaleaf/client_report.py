@@ -9,27 +9,29 @@ from metaleaf.client_scores import client_scores
 from metaleaf.comparison import comparison, pairs
 from metaleaf.figures.makers import draw
 from metaleaf.markup import to_csv, to_latex, to_markdown
-from metaleaf.records import MODELS, Model, Record
+from metaleaf.records import MODELS, Record
+from metaleaf.shown import ALL, Shown
 
 
-def contents(records: Sequence[Record], model: Model = "selected", baseline: str | None = None) -> dict[str, bytes]:
+def contents(records: Sequence[Record], shown: Shown = ALL, baseline: str | None = None) -> dict[str, bytes]:
     """File name -> content: tables and figures of one model, CSV files of both, and the page.
 
-    `baseline` is the label that the others are paired with. Raises DataError on damaged records, ConfigError on an
-    unknown baseline.
+    `shown` has the model, the columns and the metric, and has chosen `records`; `baseline` is the label that the others
+    are paired with. Raises DataError on damaged records, ConfigError on an unknown baseline or column.
     """
+    model = shown.model
     scores = {one: client_scores(records, one) for one in MODELS}
     numbers = {one: comparison(records, scores[one], one) for one in MODELS}
     paired = {one: pairs(scores[one], one) for one in MODELS}
     over = {one: overall.over_datasets(scores[one], numbers[one]) for one in MODELS}
     made = [
         *overall.tables(records, scores[model], numbers[model], over[model]),
-        *client_tables.tables(records, scores[model], numbers[model], paired[model], baseline),
+        *client_tables.tables(records, scores[model], numbers[model], paired[model], baseline, shown.columns),
     ]
     further = {"pairs.csv": to_csv(pd.concat(paired.values()))}
     if over[model]:
         further["overall.csv"] = to_csv(overall.to_frame([one for found in over.values() for one in found]))
-    drawn = draw(records, model)
+    drawn = draw(records, model, shown.metric)
     html = page.render(records, made, drawn, further=list(further))
     csv = to_csv(pd.concat(numbers.values()))
     files = page.report_files(drawn, to_markdown(made), csv, to_latex(made), html)

@@ -8,8 +8,9 @@ import pandas as pd
 
 from metaleaf.client_scores import Setting
 from metaleaf.comparison import MAJORITY, Scores, compared
+from metaleaf.errors import unknown
 from metaleaf.paired import against_best
-from metaleaf.records import Record, tidy
+from metaleaf.records import Record, names_of, tidy
 from metaleaf.tables import (
     BEST_ROUND,
     ROUNDING,
@@ -17,6 +18,7 @@ from metaleaf.tables import (
     Field,
     Table,
     amount_cell,
+    by_value,
     check_baseline,
     configuration_of,
     count_cell,
@@ -48,18 +50,27 @@ MARKS = (
 
 
 def tables(
-    records: Sequence[Record], scores: Scores, numbers: pd.DataFrame, paired: pd.DataFrame, baseline: str | None = None
+    records: Sequence[Record],
+    scores: Scores,
+    numbers: pd.DataFrame,
+    paired: pd.DataFrame,
+    baseline: str | None = None,
+    columns: Sequence[str] = (),
 ) -> list[Table]:
     """For each setting the comparison, with the protocol in its caption, and the pairs; where participants are scored,
     they follow beside the new clients.
 
     `scores`, `numbers` (of `metaleaf.comparison.comparison`) and `paired` (of `pairs`) are those of one model.
-    `baseline` is the label that the others are paired with, `majority` among them (default: the best algorithm).
+    `baseline` is the label that the others are paired with, `majority` among them (default: the best algorithm);
+    `columns` are those of the comparison, of `COLUMNS` (default: all).
 
-    Raises ConfigError when there is no such baseline, DataError when it has several configurations.
+    Raises ConfigError when there is no such baseline or column, DataError when it has several configurations.
     """
     runs = tidy(records)
     check_baseline(baseline, {*runs["algorithm"], MAJORITY_LABEL})
+    for column in columns:
+        if column not in COLUMNS:
+            raise unknown("column", column, COLUMNS)
     made = []
     for dataset, rows in numbers.groupby("dataset", sort=False):
         of_dataset = [record for record in records if record.content.dataset == dataset]
@@ -70,7 +81,7 @@ def tables(
         for setting in settings:
             at = rows[setting.of(rows)] if len(settings) > 1 else rows  # a support of nan is equal to none
             tied, best = best_of(scores, setting, at)
-            made.append(_compared(setting, at, of_dataset, tied))
+            made.append(_compared(setting, at, of_dataset, tied, columns or COLUMNS))
             reference = asked if baseline else best
             if reference and not (against := _against(paired, setting, reference)).empty:
                 made.append(_paired(setting, against, reference))
@@ -107,12 +118,21 @@ def held_out(setting: Setting) -> str:
     return f"{100 * (1 - setting.support):.4g} %"
 
 
-def _compared(setting: Setting, rows: pd.DataFrame, records: Sequence[Record], tied: set[str]) -> Table:
+COLUMNS = (
+    *("before", "after", "mean", "bottom10", "p10", "p50", "p90", "hurt"),
+    *("rounding", "seeds", "rounds", "bytes", "flops"),
+)
+"""Names of a comparison's columns, beside the algorithm's, to choose and order them by. Rounding may be missing."""
+
+
+def _compared(
+    setting: Setting, rows: pd.DataFrame, records: Sequence[Record], tied: set[str], columns: Sequence[str]
+) -> Table:
     algorithms = rows[rows["algorithm"] != MAJORITY]
     byte_unit, flop_unit = unit_of(algorithms["bytes"].max()), unit_of(algorithms["flops"].max())
     over_clients = "Over clients, after"
-    fields = [
-        ALGORITHM,
+    rounding = rounding_fields("", rows)
+    found = (
         Field("Accuracy", "Before", with_interval("before_accuracy"), max),
         Field("Accuracy", "After", _after, max),
         Field(over_clients, "Mean", with_interval("after_client_mean"), max, tied),
@@ -121,12 +141,14 @@ def _compared(setting: Setting, rows: pd.DataFrame, records: Sequence[Record], t
         Field(over_clients, "p50", _percent("after_p50"), max),
         Field(over_clients, "p90", _percent("after_p90"), max),
         Field(over_clients, "Hurt", _percent("after_hurt")),
-        *rounding_fields("", rows),
+        *rounding,
         Field("Cost", "Seeds", seeds_cell),
         Field("Cost", "Rounds", lambda row: count_cell(row["rounds"])),
         Field("Cost", f"{byte_unit[1]}B sent", lambda row: amount_cell(row["bytes"], byte_unit[0])),
         Field("Cost", f"{flop_unit[1]}FLOPs", lambda row: amount_cell(row["flops"], flop_unit[0])),
-    ]
+    )
+    by_name = dict(zip((name for name in COLUMNS if name != "rounding" or rounding), found, strict=True))
+    fields = [ALGORITHM, *(by_name[column] for column in columns if column in by_name)]
     title = title_of(setting)
     caption = _caption(records, setting, rows["model"].iloc[0])
     return Table(slug(title), title, caption, *lay_out(rows, fields, competes(rows).tolist()), baseline=MAJORITY)
@@ -280,16 +302,19 @@ def _caption(records: Sequence[Record], setting: Setting, model: str) -> str:
 
 def budget(records: Sequence[Record]) -> str:
     """Rounds, their clients, and seeds."""
-    contents = [record.content for record in records]
-    cohort = span(_protocol(record, "clients_per_round") for record in records)
-    seeds = len({content.seed for content in contents})
-    of_clients = f" of {cohort} clients" if cohort else ""
-    rounds = span(content.rounds or None for content in contents) or 0
-    return (
-        f"{rounds} rounds{of_clients}, mean over {seeds} seeds"
-        if seeds > 1
-        else f"{rounds} rounds{of_clients}, one seed"
-    )
+    named = zip(names_of(records), records, strict=True)
+    trained = [(name, _training(record)) for name, record in named if record.content.rounds]
+    seeds = len({record.content.seed for record in records})
+    over = f"mean over {seeds} seeds" if seeds > 1 else "one seed"
+    if len({what for _, what in trained}) > 1:
+        return f"Not all trained as long, or with as many clients: {by_value(trained)}; {over}"
+    return f"{by_value(trained) or '0 rounds'}, {over}"
+
+
+def _training(record: Record) -> str:
+    """What the run was to do, even if it diverged on the way."""
+    cohort, rounds = _protocol(record, "clients_per_round"), _protocol(record, "rounds") or record.content.rounds
+    return f"{rounds} rounds of {cohort} clients" if cohort else f"{rounds} rounds"
 
 
 def _protocol(record: Record, key: str) -> int | None:

@@ -136,6 +136,8 @@ class RunConfig(Strict):
     dataset_label: str
     algorithm_label: str
     title: str
+    place: int | None = None
+    """Of the algorithm in its suite, from 0: the order of tables."""
     dataset: str
     dataset_options: dict[str, Any]
     model: str

@@ -2,18 +2,29 @@
 
 A complete toy dataset (one file in ``datasets/``; the file's name is the name on the command line)::
 
+    from collections.abc import Iterator
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    import numpy as np
+
+    from metaleaf.dataset import Client, Spec
+    from metaleaf.raw import RawFiles
+
     @dataclass(frozen=True)
     class Coins:
-        '''Two clients who throw biased coins.'''
+        '''Clients who throw coins, each with a bias of its own.'''
 
-        throws: int = 100
+        people: int = 100
+        throws: int = 40
         spec: ClassVar[Spec] = Spec(version="1.0.0", x_shape=(1,), x_dtype="float32", classes=2,
                                     model="logistic", licence="CC0", homepage="", citation="")
 
         def clients(self, raw: RawFiles) -> Iterator[Client]:
-            for name, bias in ("fair", 0.5), ("bent", 0.8):
-                y = (np.random.default_rng(0).random(self.throws) < bias).astype(np.uint8)
-                yield Client(name, "mint", np.zeros((self.throws, 1), np.float32), y)
+            draw = np.random.default_rng(0)
+            for i in range(self.people):
+                y = (draw.random(self.throws) < draw.random()).astype(np.uint8)
+                yield Client(f"coin {i}", "mint", np.ones((self.throws, 1), np.float32), y)
 
 `metaleaf.prepare` turns a plugin into a tensorflow-datasets builder (one record per client) and flattens that
 into a `metaleaf.client_store.ClientStore`; training only ever sees the store. A plugin imports neither

@@ -63,6 +63,13 @@ class EnvironmentScores(Part):
     entry: Entry
 
 
+TRAINING = (
+    *("budget", "environments_per_round", "train_participants", "queries", "members"),
+    "validation_rounds",
+)
+"""Rules of `metaleaf.config.NewEnvironments` that are of training only."""
+
+
 class EnvironmentContent(Head):
     """The JSON file of a record on the track of new environments."""
 
@@ -71,6 +78,12 @@ class EnvironmentContent(Head):
     data: EnvironmentData
     cost: EnvironmentCost
     scores: Annotated[EnvironmentScores | None, BeforeValidator(_empty_is_none)]
+
+    @property
+    def judged(self) -> dict[str, Hashable]:
+        """Also the rules of what happens in a new environment."""
+        rules = {key: str(value) for key, value in (self.environments or {}).items() if key not in TRAINING}
+        return {**super().judged, "other rules in new environments": frozenset(rules.items())}
 
     @property
     def comparable(self) -> tuple[Hashable, ...]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from metaleaf.environment_records import SIDES, EnvironmentRecord, runs, visited
 from metaleaf.environment_statistics import differences, mean_and_two_errors, paired
+from metaleaf.records import names_of
 from metaleaf.tables import (
     BEST_ROUND,
     ROUNDING,
@@ -16,6 +17,7 @@ from metaleaf.tables import (
     Layout,
     Table,
     amount_cell,
+    by_value,
     check_baseline,
     configuration_of,
     count_cell,
@@ -236,15 +238,16 @@ def _caption(rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> str:
         for part in ("train", "validation", "test")
     )
     rules = [content.environments or {} for content in contents]
-    participants, scored, draws, budget, steps = (
-        span(integer(rule.get(key)) for rule in rules)
-        for key in ("participants", "scored", "draws", "budget", "local_steps")
+    participants, scored, draws, steps = (
+        span(integer(rule.get(key)) for rule in rules) for key in ("participants", "scored", "draws", "local_steps")
     )
+    budgets = list(zip(names_of(records), (integer(rule.get("budget")) for rule in rules), strict=True))
+    within = "within" if len({budget for _, budget in budgets}) == 1 else "within unequal budgets of"
     pairs = span(int(number) for number in rows["pairs"] if number)
     sentences = (
         f"Accuracy in {test} new environments, over {scored} clients of each who never take part;",
         f"R rounds of {participants} participants follow the first meeting (R = 0), in {draws} draws.",
-        f"Trained on {train} environments within {budget} client updates, validated on {validation};",
+        f"Trained on {train} environments {within} {by_value(budgets)} client updates, validated on {validation};",
         f"model of {BEST_ROUND}.",
         f"Mean ± two standard errors over {pairs or 'no'} pairs of environment and seed, each counting once.",
         f"Local adaptation: {steps} steps.",

@@ -5,12 +5,11 @@ The format is described in docs/records.md. Whatever is wrong with a file become
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -141,6 +140,7 @@ class Head(Part):
     seed: int = Field(ge=-(2**63), lt=2**63)
     config_hash: Printable
     title: Printable
+    place: NonNegativeInt | None = None  # of the algorithm in its suite; our oldest records do not say
     status: Literal["finished", "diverged"]
     reason: str | None = None
     config: dict[str, Any]
@@ -173,6 +173,13 @@ class Head(Part):
         """The algorithm behind the label."""
         name = _within(self.config, "algorithm", "name")
         return name if isinstance(name, str) else self.algorithm
+
+    @property
+    def judged(self) -> dict[str, Hashable]:
+        """What has to be the same for numbers to be comparable, in words; how long a run trains is not among it."""
+        model = _within(self.config, "model")
+        split = {"other clients or other data in their splits": (self.data.data_hash, self.data.split_hash)}
+        return {**split, "another model": model if isinstance(model, str) else None}
 
     @property
     def comparable(self) -> tuple[Hashable, ...]:
@@ -304,22 +311,21 @@ def read_all(
         if len(suites) > 1:
             raise DataError(f"{place} holds records of several suites ({', '.join(suites)}); report one of them")
     _check_comparable(records)
-    return records
+    firsts: dict[Hashable, AnyRecord] = {}
+    for record in records:
+        firsts.setdefault(_run(record.content), record)
+    return list(firsts.values())
 
 
 def _check_comparable(records: Sequence[Stored[Head]]) -> None:
     """DataError if a table of these records would compare what cannot be compared."""
-    for dataset, suites in groupby(sorted({(r.content.dataset, r.content.suite) for r in records}), itemgetter(0)):
-        if len(names := [suite for _, suite in suites]) > 1:
-            raise DataError(f"the suites {' and '.join(names)} both have a dataset {dataset}; report them apart")
-    splits: dict[tuple[Hashable, ...], Stored[Head]] = {}
+    firsts: dict[tuple[Hashable, ...], Stored[Head]] = {}
     for record in records:
-        first = splits.setdefault(record.content.comparable, record)
-        if first.content.data.split_hash != record.content.data.split_hash:
-            raise DataError(
-                f"{first.path} and {record.path} have other clients or other data in their splits and cannot be "
-                "compared; remove the older ones"
-            )
+        first = firsts.setdefault(record.content.comparable, record)
+        theirs, ours = first.content, record.content
+        if other := [what for what, value in ours.judged.items() if theirs.judged[what] != value]:
+            remedy = "remove the older ones" if ours.suite == theirs.suite else "report them apart"
+            raise DataError(f"{first.path} and {record.path} have {other[0]} and cannot be compared; {remedy}")
 
 
 def tidy(records: Sequence[Record]) -> pd.DataFrame:
@@ -360,10 +366,25 @@ def about_run(position: int, record: Stored[Head]) -> dict[str, Any]:
     return {**run, "record": position, "name": content.title, "bytes": sent, "flops": cost.flops, "rounding": moved}
 
 
-def in_order(records: Sequence[AnyRecord], algorithms: Sequence[str]) -> list[AnyRecord]:
-    """`records` with the algorithm labels in the given order (a suite's); those not named follow."""
-    rank = {label: position for position, label in enumerate(algorithms)}
-    return sorted(records, key=lambda record: rank.get(record.content.algorithm, len(rank)))
+def names_of(records: Sequence[Stored[Head]]) -> list[str]:
+    """The name of each, as tables and figures have it: see `with_distinct_names`."""
+    runs = pd.DataFrame([about_run(position, record) for position, record in enumerate(records)])
+    return list(with_distinct_names(runs)["name"]) if records else []
+
+
+def in_order(records: Sequence[AnyRecord], algorithms: Sequence[str] = ()) -> list[AnyRecord]:
+    """`records` suite by suite as they come, in each the algorithm labels in the given order and then in the suite's.
+
+    An algorithm whose records do not say its place is after those that do.
+    """
+    given = {label: position for position, label in enumerate(algorithms)}
+    suites = list(dict.fromkeys(record.content.suite for record in records))
+    rank: dict[str, tuple[float, ...]] = {}
+    for content in (record.content for record in records):
+        place = math.inf if content.place is None else content.place
+        key = (suites.index(content.suite), given.get(content.algorithm, len(given)), place)
+        rank[content.algorithm] = min(rank.get(content.algorithm, key), key)
+    return sorted(records, key=lambda record: rank[record.content.algorithm])
 
 
 def read_record(kind: type[AnyRecord], path: Path) -> AnyRecord:
@@ -415,6 +436,11 @@ def _header(path: Path) -> list[str]:
 
 def _cell(content: Head) -> tuple[str, str, str, str, int]:
     return content.suite, content.dataset, content.algorithm, content.config_hash, content.seed
+
+
+def _run(content: Head) -> tuple[str, str, str, int]:
+    """The same run in several suites is one: that of the folder that was named first."""
+    return content.dataset, content.algorithm, content.config_hash, content.seed
 
 
 def _flat(scores: Scores) -> dict[str, float]:

@@ -306,6 +306,7 @@ class Run:
             "dataset": config.dataset_label,
             "algorithm": config.algorithm_label,
             "title": config.title,
+            "place": config.place,
             "seed": config.seed,
             "config_hash": config.config_hash(),
             "status": "diverged" if progress.diverged else "finished",

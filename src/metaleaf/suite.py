@@ -127,6 +127,7 @@ class Suite(Strict):
             dataset_label=dataset,
             algorithm_label=algorithm,
             title=method.title or _title_of(name),
+            place=list(self.algorithms).index(algorithm),
             dataset=data_name,
             dataset_options={**options, "seed": seed} if place.redraw else options,
             model=place.model or data.spec.model,

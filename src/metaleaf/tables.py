@@ -198,11 +198,13 @@ def _printing_best(cells: Sequence[Cell], among: Sequence[bool], better: Callabl
 
 def tuning_sentence(contents: Iterable[Head]) -> str:
     """Where the hyper-parameters come from."""
-    trials = {integer((content.tuning or {}).get("trials", 0)) or 0 for content in contents}
-    if trials == {0}:
+    trials = [(content.title, integer((content.tuning or {}).get("trials", 0)) or 0) for content in contents]
+    each = {number for _, number in trials}
+    if each == {0}:
         return "Hyper-parameters are those that the suite states."
-    each = " per algorithm" if len(trials) == 1 else ""
-    return f"Hyper-parameters: {span(trials)} trials{each} on validation clients."
+    if len(each) == 1:
+        return f"Hyper-parameters: {span(each)} trials per algorithm on validation clients."
+    return f"Hyper-parameters: unequal numbers of trials on validation clients: {by_value(trials)}."
 
 
 def integer(value: object) -> int | None:
@@ -216,6 +218,16 @@ def span(values: Iterable[int | None]) -> str:
     if not known:
         return ""
     return f"{known[0]}" if len(known) == 1 else f"{known[0]}–{known[-1]}"
+
+
+def by_value(found: Iterable[tuple[str, object]]) -> str:
+    """Who has what, as ``100 (FedAvg, MAML), 2 (Mine)``, or only ``100`` where all have the same."""
+    names: dict[object, dict[str, None]] = {}
+    for name, value in found:
+        names.setdefault(value, {})[name] = None
+    if len(names) < 2:
+        return "".join(map(str, names))
+    return ", ".join(f"{value} ({', '.join(its)})" for value, its in names.items())
 
 
 def slug(text: str) -> str:

@@ -50,7 +50,7 @@ def adaptation_steps(runs: Runs) -> Picture:
     legend_of_algorithms(figure, runs.look)
     return Picture(
         figure,
-        f"Accuracy over test points after every step of adaptation (0: before it): {_INTERVALS}. What a step is, is "
+        f"{runs.in_words} after every step of adaptation (0: before it): {_INTERVALS}. What a step is, is "
         "the algorithm's affair (a gradient step, or an epoch); one that does not adapt is a level line without "
         f"markers.{runs.of_participants}",
     )
@@ -66,15 +66,14 @@ def support(runs: Runs) -> Picture:
         fractions = runs.supports(dataset)
         for name in runs.names:
             at = {s: runs.scores[Setting(dataset, s)].get(name) for s in fractions}
-            found = {s: estimate(scores, "after_accuracy", draws=DRAWS) for s, scores in at.items() if scores}
+            found = {s: estimate(scores, f"after_{runs.statistic}", draws=DRAWS) for s, scores in at.items() if scores}
             aside = min(0.9, 8 / len(runs.names)) * (
                 runs.names.index(name) - (len(runs.names) - 1) / 2
             )  # intervals beside one another
             line, x = runs.look[name].line(linewidth=0.9), [100 * s + aside for s in found]
             axes.vlines(x, *_draw(axes, line, x, list(found.values())), color=line.get_color(), linewidth=0.7)
-        majority = [
-            runs.rows(Setting(dataset, s)).drop_duplicates("seed")["majority_accuracy"].mean() for s in fractions
-        ]
+        of_seeds = [runs.rows(Setting(dataset, s)).drop_duplicates("seed") for s in fractions]
+        majority = [rows[f"majority_{runs.statistic}"].mean() for rows in of_seeds]
         axes.plot([100 * s for s in fractions], [100 * m for m in majority], **_MAJORITY)
         axes.set_title(short(dataset))
         axes.set_xticks([100 * s for s in fractions])
@@ -83,7 +82,7 @@ def support(runs: Runs) -> Picture:
     legend_of_algorithms(figure, runs.look, Line2D([], [], label="majority class", **_MAJORITY))
     return Picture(
         figure,
-        f"Accuracy over test points after adaptation on more and more of a client's examples: {_INTERVALS}. The points "
+        f"{runs.in_words} after adaptation on more and more of a client's examples: {_INTERVALS}. The points "
         "are those that are left, so they differ by fraction: compare algorithms at one fraction. Dashed: the most "
         "frequent class of each client's support set.",
     )
@@ -104,7 +103,7 @@ def _by_step(runs: Runs, setting: Setting, scores: ClientScores) -> dict[Any, Es
     found = {}
     for step in tables[0]:
         after = np.stack([table[step].to_numpy(dtype=np.int64) for table in tables])
-        found[step] = estimate(replace(scores, after=after), "after_accuracy", draws=DRAWS)
+        found[step] = estimate(replace(scores, after=after), f"after_{runs.statistic}", draws=DRAWS)
     return found
 
 

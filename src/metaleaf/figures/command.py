@@ -12,6 +12,7 @@ from metaleaf.figures.runs import Runs
 from metaleaf.figures.style import FORMATS, WIDTHS
 from metaleaf.records import Record, in_order, of_new_environments, read_all, record_paths
 from metaleaf.report import replace_file
+from metaleaf.shown import ALL, Shown
 
 
 def write_figures(
@@ -23,22 +24,25 @@ def write_figures(
     only: Sequence[str] = (),
     width: str | None = None,
     formats: Sequence[str] = FORMATS,
+    shown: Shown = ALL,
 ) -> Iterator[str]:
     """Write ``<figure>.<format>``, and its caption as ``.txt``, one after the other; a line on each: files, or why not.
 
-    order: the algorithm labels in the suite's order. also: folders of further suites, on other datasets. only: names of
-    figures (default: all). width: of `style.WIDTHS` (default: a column for one panel, else two). Raises DataError when
-    there is no record or a damaged one, ConfigError for a figure that does not exist.
+    order: the algorithm labels in the suite's order. also: folders of further suites. only: names of
+    figures (default: all). width: of `style.WIDTHS` (default: a column for one panel, else two). shown: what of the
+    records. Raises DataError when there is no record or a damaged one, ConfigError for a figure that does not exist.
     """
     paths = record_paths(folder)
     if not paths:
         raise DataError(f"no records below {folder}; run the suite first")
     inches = WIDTHS[width] if width else None
     if of_new_environments(paths[0]):
-        visits = environment_figures.Visits(in_order(read_all(EnvironmentRecord, folder, None, also), order), inches)
+        entered = in_order(read_all(EnvironmentRecord, folder, None, also), order)
+        visits = environment_figures.Visits(shown.of_environments(entered), inches)
         made = drawings(visits, _chosen(environment_figures.MAKERS, only), formats)
     else:
-        runs = Runs(in_order(read_all(Record, folder, None, also), order), width=inches)
+        records = in_order(read_all(Record, folder, None, also), order)
+        runs = Runs(shown.of(records), shown.model, inches, shown.metric)
         made = drawings(runs, _chosen(WITH_DATA, only), formats)
     output.mkdir(parents=True, exist_ok=True)
     for name, one in made:

@@ -7,21 +7,48 @@ from functools import cached_property
 import pandas as pd
 
 from metaleaf.client_scores import ClientScores, Setting, client_scores
+from metaleaf.errors import unknown
 from metaleaf.figures.drawing import NotDrawnError
 from metaleaf.figures.style import Look, looks, short
 from metaleaf.records import Model, Record, tidy
+
+METRICS = {
+    "accuracy": ("accuracy", "Accuracy over test points"),
+    "mean": ("client_mean", "Accuracy, mean over clients,"),
+    "bottom10": ("bottom10", "Accuracy of the worst tenth of clients"),
+    "p10": ("p10", "Accuracy of clients, 10th percentile,"),
+    "p50": ("p50", "Accuracy of clients, median,"),
+    "p90": ("p90", "Accuracy of clients, 90th percentile,"),
+}
+"""What figures of one number of each run can show: its key in `metaleaf.intervals.STATISTICS`, and in words."""
 
 
 @dataclass(frozen=True)
 class Runs:
     """The records of a suite and, computed once for all figures, what they show.
 
-    width: of the figures in inches; None leaves it to each figure: a column for one panel, else two columns.
+    width: of the figures in inches; None leaves it to each figure: a column for one panel, else two columns. metric: of
+    figures that show one number of each run, a key of `METRICS`.
     """
 
     records: Sequence[Record]
     model: Model = "selected"
     width: float | None = None
+    metric: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise unknown("metric", self.metric, METRICS)
+
+    @property
+    def statistic(self) -> str:
+        """The metric's key in summaries and in `metaleaf.intervals`."""
+        return METRICS[self.metric][0]
+
+    @property
+    def in_words(self) -> str:
+        """What the metric is, for the start of a caption."""
+        return METRICS[self.metric][1]
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -1,0 +1,84 @@
+"""What a person chose to see of records, in a report as in figures: algorithms in an order of one's own, under names of
+one's own, at some support fractions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from metaleaf.errors import ConfigError, unknown
+from metaleaf.labels import printable
+from metaleaf.records import AnyRecord, Model, Record
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of records; by default all of it.
+
+    algorithms: labels in the order wanted, ``label`` or ``label=name`` to call it otherwise. supports: fractions of new
+    clients. model: of the last round or of the selected one. columns: of the tables of comparisons
+    (`metaleaf.client_tables.COLUMNS`). metric: of the figures that show one number of each run
+    (`metaleaf.figures.runs.METRICS`). All but algorithms are of the track of new clients.
+    """
+
+    algorithms: Sequence[str] = ()
+    supports: Sequence[float] = ()
+    model: Model = "selected"
+    columns: Sequence[str] = ()
+    metric: str = "accuracy"
+
+    def of(self, records: Sequence[Record]) -> list[Record]:
+        """The records that are shown, as they are shown; ConfigError for what none of them has."""
+        return _supported(_renamed(records, self.algorithms), self.supports)
+
+    def of_environments(self, records: Sequence[AnyRecord]) -> list[AnyRecord]:
+        """The same on the track of new environments, where algorithms are all that can be chosen."""
+        plain = Shown(self.algorithms)
+        for name in ("supports", "model", "columns", "metric"):
+            if getattr(self, name) != getattr(plain, name):
+                raise ConfigError(f"--{name}: reports of new environments have none to choose.")
+        return _renamed(records, self.algorithms)
+
+
+ALL = Shown()
+"""Everything that the records have."""
+
+
+def _renamed(records: Sequence[AnyRecord], algorithms: Sequence[str]) -> list[AnyRecord]:
+    if not algorithms:
+        return list(records)
+    known = {record.content.algorithm for record in records}
+    names: dict[str, str] = {}
+    for word in algorithms:
+        label, renames, name = word.partition("=")
+        if label not in known:
+            raise unknown("algorithm of the records", label, known)
+        if label in names:
+            raise ConfigError(f"--algorithms: {label} is there twice.")
+        try:
+            names[label] = printable(name) if renames else ""
+        except ValueError as error:
+            raise ConfigError(f"--algorithms: the name {name!r} of {label} {error}.") from None
+    return [_called(record, names[label]) for label in names for record in records if record.content.algorithm == label]
+
+
+def _called(record: AnyRecord, name: str) -> AnyRecord:
+    return replace(record, content=record.content.model_copy(update={"title": name})) if name else record
+
+
+def _supported(records: Sequence[Record], supports: Sequence[float]) -> list[Record]:
+    if not supports:
+        return list(records)
+    scores = [by_support for record in records for by_support in record.content.scores.values()]
+    known = sorted({float(key) for by_support in scores for key in by_support})
+    for support in supports:
+        if support not in known:
+            raise ConfigError(f"--supports: the records have no {support:g}, but {', '.join(f'{s:g}' for s in known)}.")
+    return [_at(record, supports) for record in records]
+
+
+def _at(record: Record, supports: Sequence[float]) -> Record:
+    scores = {
+        model: {key: found for key, found in by_support.items() if float(key) in supports}
+        for model, by_support in record.content.scores.items()
+    }
+    return Record(record.path, record.content.model_copy(update={"scores": scores}))
