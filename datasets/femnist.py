@@ -36,6 +36,8 @@ LEAF = "**/all_data_*.json"
 # Where LEAF's own scripts leave their output. "auto" looks nowhere deeper: a sample of it may lie about.
 LEAF_OUTPUT = tuple(f"{stage}/all_data_*.json" for stage in (".", "all_data", "train", "data/all_data", "data/train"))
 WRITERS = "femnist_writers.npz"
+MAX_ARRAY = 1 << 30
+"""Most bytes of an array in it: all of NIST's images are 0.6 GiB."""
 
 REMEDY = (
     "put by_class.zip and by_write.zip (https://www.nist.gov/srd/nist-special-database-19, 2nd edition), or "
@@ -221,7 +223,7 @@ def _shrink(data: bytes, name: str) -> np.ndarray:
             if image.size != (128, 128):
                 raise DataError(f"{name} is {image.size[0]} x {image.size[1]}, not 128 x 128.")
             grey = image.convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a whole PNG image ({error}): fetch the archive again.") from error
     grey.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(grey)
@@ -288,15 +290,19 @@ def _second_copies(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _read_writers(raw: RawFiles, path: Path) -> list[np.ndarray]:
     """The archive's images, labels, writer (of each row), duplicate; writers (ids) and writer_truncated."""
     names = ("images", "labels", "writer", "duplicate", "writers", "writer_truncated")
-    with raw.zip(path) as archive:
-        try:
-            arrays = [np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False) for name in names]
-        except (ValueError, EOFError, OSError) as error:
-            raise DataError(f"{path} is damaged ({error}): fetch it again.") from error
+    with raw.zip(path, member_limit=MAX_ARRAY) as archive:
+        arrays = [archive.array(f"{name}.npy") for name in names]
     images, labels, writer, duplicate, writers, truncated = arrays
-    rows, clients = len(images), len(writers)
-    whole = images.shape == (rows, SIDE, SIDE) and labels.shape == writer.shape == duplicate.shape == (rows,)
-    typed = images.dtype == np.uint8 and duplicate.dtype == truncated.dtype == np.bool_
-    if not (whole and typed and truncated.shape == (clients,) and (np.diff(writer) >= 0).all()):
+    whole = images.ndim == 3 and images.shape[1:] == (SIDE, SIDE) and writers.ndim == 1
+    fit = whole and labels.shape == writer.shape == duplicate.shape == images.shape[:1]
+    typed = images.dtype == np.uint8 and duplicate.dtype == truncated.dtype == np.bool_ and writers.dtype.kind == "U"
+    if not (fit and typed and truncated.shape == writers.shape and _numbers(writer, len(writers))):
         raise DataError(f"{path} is not an archive of whole writers: its arrays do not fit together.")
     return arrays
+
+
+def _numbers(writer: np.ndarray, writers: int) -> bool:
+    """Whether these are numbers of writers, those of one together."""
+    if writer.dtype.kind not in "iu":
+        return False
+    return not len(writer) or bool((writer[1:] >= writer[:-1]).all() and writer[0] >= 0 and writer[-1] < writers)

@@ -10,12 +10,13 @@ every position. The text is Project Gutenberg's etext #100 of January 1994, read
 - Roles are upper-cased, those of one or two lines left out; lines are joined, runs of spaces become one.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -26,8 +27,22 @@ from metaleaf.leaf import Arrays, read_shard
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles
 
-Source = Literal["auto", "text", "leaf"]
+Source = Literal["auto", "text", "any_text", "leaf"]
 Roles = dict[str, list[str]]
+Said = tuple[str, str, np.ndarray]
+"""A play, a role of it, and the classes of the characters that it says, uint8 [n]."""
+
+
+class Edition(NamedTuple):
+    """What all roles of three lines or more say: how many, characters in all, and the hash of all of it."""
+
+    roles: int
+    characters: int
+    sha256: str
+
+
+EDITION = Edition(1_145, 4_317_538, "776b58b7253520ec515dd6d4119e2a11c395549894e22fa63a4c0cd73b3457ab")
+"""The etext of January 1994."""
 
 WINDOW = 80
 ALPHABET = "\n !\"&'(),-.0123456789:;>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz}"
@@ -50,8 +65,9 @@ _CODES = np.array([ALPHABET.find(chr(code)) % len(ALPHABET) for code in range(12
 class Shakespeare:
     """1,130 roles with 4,226,206 windows in 36 plays, when made from the text.
 
-    source: "text" reads the Gutenberg etext, "leaf" the JSON files that LEAF's scripts write, "auto" the text
-    if it is there and else the JSON. What LEAF split into a train and a test shard is joined in this order.
+    source: "text" reads the Gutenberg etext, "any_text" also one that differs from it but for its layout, "leaf" the
+    JSON files that LEAF's scripts write, "auto" the text if it is there and else the JSON. What LEAF split into a train
+    and a test shard is joined in this order.
     """
 
     source: Source = "auto"
@@ -85,7 +101,7 @@ class Shakespeare:
         if self.source == "leaf" or (first and ".json" in first.suffixes):
             yield from _leaf_clients(raw)
         else:
-            yield from _text_clients(raw, raw.require(TEXT_NAMES, REMEDY))
+            yield from _text_clients(raw, raw.require(TEXT_NAMES, REMEDY), self.source == "any_text")
 
 
 def encode(text: str) -> np.ndarray:
@@ -140,26 +156,44 @@ def user_id(play: str, role: str) -> str:
     return re.sub(r"\W+", "_", f"{play}_{role}".replace(" ", "_"))
 
 
-def _text_clients(raw: "RawFiles", path: Path) -> Iterator[Client]:
-    for play, role, codes in texts(raw, path):
+def _text_clients(raw: "RawFiles", path: Path, any_edition: bool) -> Iterator[Client]:
+    for play, role, codes in texts(raw, path, any_edition):
         if len(codes) > WINDOW:
             windows = np.lib.stride_tricks.sliding_window_view(codes[:-1], WINDOW)
             yield Client(user_id(play, role), play, windows, codes[WINDOW:])
 
 
-def texts(raw: "RawFiles", path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield (play, role, its characters' classes uint8 [n]) of every role of three lines or more.
+def texts(raw: "RawFiles", path: Path, any_edition: bool = False) -> list[Said]:
+    """Every role of three lines or more.
 
-    DataError if the file is damaged or has no plays.
+    DataError if the file is damaged, has no plays, or is another edition than EDITION and that was not asked for.
     """
-    empty = True
-    for play, roles in plays(_read(raw, path)):
-        for role, lines in roles.items():
-            if len(lines) > 2:
-                empty = False
-                yield play, role, encode(spoken(lines))
-    if empty:
+    found = [
+        (play, role, encode(spoken(lines)))
+        for play, roles in plays(_read(raw, path))
+        for role, lines in roles.items()
+        if len(lines) > 2
+    ]
+    if not found:
         raise DataError(f"{path} has no plays in the layout of the 1994 edition: {REMEDY}")
+    edition = edition_of(found)
+    if not any_edition and edition != EDITION:
+        raise DataError(
+            f"{path} is not the 1994 edition, or not all of it: {edition.roles:,} roles say {edition.characters:,} "
+            f"characters there, {EDITION.roles:,} say {EDITION.characters:,} in the edition, not the same: {REMEDY} "
+            'The dataset shakespeare takes it as it is with source = "any_text".'
+        )
+    return found
+
+
+def edition_of(said: Iterable[Said]) -> Edition:
+    """What an edition is known by: all that its roles say, in order."""
+    digest, roles, characters = hashlib.sha256(), 0, 0
+    for play, role, codes in said:
+        digest.update(f"{play}\n{role}\n{len(codes)}\n".encode())
+        digest.update(codes.tobytes())
+        roles, characters = roles + 1, characters + len(codes)
+    return Edition(roles, characters, digest.hexdigest())
 
 
 def _read(raw: "RawFiles", path: Path) -> str:

@@ -54,7 +54,7 @@ class ShakespearePlays:
         than five plays.
         """
         files = raw.of("shakespeare")
-        roles = list(texts(files, files.require(TEXT_NAMES, REMEDY)))
+        roles = texts(files, files.require(TEXT_NAMES, REMEDY))
         parts = self.parts(sorted({play for play, _, _ in roles}))
         for play, role, codes in roles:
             pieces = len(codes) // (self.window + 1)

@@ -4,7 +4,9 @@ import io
 import json
 import lzma
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metaleaf import leaf as leaf_module
 from metaleaf.dataset import Client
 from metaleaf.datasets.femnist import LEAF, WRITERS, Femnist, environment_of
 from metaleaf.errors import DataError
@@ -72,6 +75,14 @@ def nist(folder: Path, class_of: dict[str, tuple[str, bytes]], writers: dict[str
     return folder
 
 
+def bomb() -> bytes:
+    """A small picture whose header says that it is 60,000 pixels wide and high."""
+    data = bytearray(png(5))
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
 IMAGES = {"zero": ("30", png(0)), "nine": ("39", png(1)), "A": ("41", png(2)), "z": ("7a", png(3))}
 HANDS = {"hsf_4/f2100_11": ["zero", "z"], "hsf_0/f0001_10": ["A", "nine", "zero"]}
 
@@ -119,7 +130,9 @@ def test_archives_that_do_not_belong_together_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("no_raw")
-@pytest.mark.parametrize(("data", "message"), [(png(5, 64), "64 x 64"), (png(5)[:60], "not a whole PNG")])
+@pytest.mark.parametrize(
+    ("data", "message"), [(png(5, 64), "64 x 64"), (png(5)[:60], "not a whole PNG"), (bomb(), "not a whole PNG")]
+)
 def test_bad_images_are_named(tmp_path: Path, data: bytes, message: str) -> None:
     folder = nist(tmp_path, {"A": ("41", data)}, {"hsf_0/f0001_10": ["A"]})
     with pytest.raises(DataError, match=rf"by_write\.zip: by_write/hsf_0/f0001_10/d0001_10/.*{message}"):
@@ -292,10 +305,34 @@ def test_an_npz_with_pickles_or_odd_shapes_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / WRITERS, **whole)  # type: ignore[arg-type]
     assert clients_of(Femnist(), tmp_path)["f0002_00"].y.tolist() == [1, 2]
     np.savez(tmp_path / WRITERS, **whole | {"writers": np.array(["f0002_00"], object)})  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"is damaged .*allow_pickle"):
+    with pytest.raises(DataError, match=r"is damaged: writers.npy is not a whole array"):
         clients_of(Femnist(), tmp_path)
-    np.savez(tmp_path / WRITERS, **whole | {"labels": np.array([1], np.uint8)})  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="do not fit together"):
+    for odd in (
+        {"labels": np.array([1], np.uint8)},
+        {"images": np.array(1, np.uint8)},
+        {"writers": np.array("f0002_00")},
+        {"writers": np.array([7])},
+        {"writer": np.array([0, 1], np.int16)},
+        {"writer": np.array([-1, 0], np.int16)},
+        {"writer": np.array([0.0, 0.0])},
+    ):
+        np.savez(tmp_path / WRITERS, **whole | odd)
+        with pytest.raises(DataError, match="do not fit together"):
+            clients_of(Femnist(), tmp_path)
+
+
+@pytest.mark.usefixtures("no_raw")
+def test_leafs_json_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "all_data_0.json"
+    leaf(path, {"f0002_00": (pictures(2), [1, 2])})
+    assert clients_of(Femnist(), tmp_path)
+    monkeypatch.setattr(leaf_module, "MAX_VALUES", 32 * 2 * 784)
+    with pytest.raises(
+        DataError, match=r"all_data_0.json is not used: its values could take [\d,]+ bytes of memory; 50,176"
+    ):
+        clients_of(Femnist(), tmp_path)
+    monkeypatch.setattr(leaf_module, "MAX_TEXT", 1000)
+    with pytest.raises(DataError, match=r"all_data_0.json unpacks to more than 1,000 bytes"):
         clients_of(Femnist(), tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Raw files: where they are looked for, and that nothing damaged or hostile gets through."""
 
+import errno
 import gzip
 import hashlib
 import http.server
@@ -9,8 +10,10 @@ import stat
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from metaleaf import raw as raw_module
@@ -205,6 +208,35 @@ def test_damaged_zips_are_named(tmp_path: Path) -> None:
         archive.read("a")
     with pytest.raises(DataError, match=r"gone\.zip cannot be read"):
         raw.zip(tmp_path / "gone.zip").__enter__()
+
+
+def test_a_zip_with_changed_offsets_is_named(tmp_path: Path) -> None:
+    """zipfile seeks to where there is nothing; the system's error names no file, so that nothing else may come out."""
+    path = zip_of(tmp_path / "moved.zip", {"a": bytes(100), "b": bytes(100)})
+    whole = path.read_bytes()
+    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :])
+        with suppress(DataError), RawFiles("toy", tmp_path).zip(path) as archive:
+            for name in archive.names():
+                archive.read(name)
+
+
+def test_what_happens_elsewhere_is_not_laid_to_a_raw_file(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a": bytes(100)})
+    with pytest.raises(OSError, match="No space"), RawFiles("toy", tmp_path).zip(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("header", [(10**12,), (7,), (2, 2)])
+def test_an_arrays_header_is_not_believed(tmp_path: Path, header: tuple[int, ...]) -> None:
+    said = io.BytesIO()
+    np.lib.format.write_array_header_1_0(said, {"descr": "<f8", "fortran_order": False, "shape": header})
+    path = zip_of(tmp_path / "arrays.npz", {"a.npy": said.getvalue() + bytes(3 * 8)})
+    with (
+        RawFiles("toy", tmp_path).zip(path) as archive,
+        pytest.raises(DataError, match=r"arrays.npz .*a.npy is not a whole"),
+    ):
+        archive.array("a.npy")
 
 
 def test_the_checksums_that_are_shipped_can_be_read() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metaleaf.dataset import Client
+from metaleaf.datasets import shakespeare
 from metaleaf.datasets.shakespeare import (
     ALPHABET,
     TEXT_NAMES,
@@ -22,6 +23,8 @@ from metaleaf.datasets.shakespeare import (
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.prepare import load
 from metaleaf.raw import RawFiles
+
+EDITION_OF = shakespeare.edition_of
 
 LONG = "It is a tale told by an idiot, full of sound and fury, signifying nothing at all; truly"
 
@@ -79,7 +82,8 @@ def decode(codes: np.ndarray) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files come from the test's own folder only (`real` below is made before this)."""
+    """Files come from the test's own folder only (`real` below is made before this); any text is the edition."""
+    monkeypatch.setattr(shakespeare, "edition_of", lambda said: shakespeare.EDITION)
     monkeypatch.delenv("METALEAF_RAW", raising=False)
     monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "home"))
 
@@ -279,6 +283,33 @@ def test_a_zip_without_one_text_is_refused(tmp_path: Path) -> None:
         source(tmp_path)
 
 
+def test_another_text_than_the_edition_is_refused_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_clients: list[Client]
+) -> None:
+    raw, path = RawFiles("shakespeare", tmp_path, download=False), tmp_path / "raw_data.txt"
+    path.write_text(TEXT)
+    monkeypatch.setattr(shakespeare, "edition_of", EDITION_OF)
+    edition = EDITION_OF(shakespeare.texts(raw, path, any_edition=True))
+    monkeypatch.setattr(shakespeare, "EDITION", edition)
+    assert_same(source(tmp_path), text_clients)
+    path.write_text(TEXT.replace("\n", " \r\n"))
+    assert_same(source(tmp_path), text_clients)
+    damages = {
+        "cut": (TEXT[: len(TEXT) // 2], r"2 roles say \d+ characters there, 4 say \d+ in"),
+        "changed": (
+            TEXT.replace("idiot", "idiOt", 1),
+            rf"{edition.characters:,} characters there, 4 say {edition.characters:,}",
+        ),
+        "zeroed": (TEXT.replace(LONG, "\0" * len(LONG), 1), "not the same"),
+    }
+    for text, sentence in damages.values():
+        path.write_text(text)
+        for kind in ("auto", "text"):
+            with pytest.raises(DataError, match=sentence):
+                source(tmp_path, kind)
+        assert source(tmp_path, "any_text")
+
+
 @pytest.mark.parametrize("kind", ["auto", "text", "leaf"])
 def test_missing_files_are_named_with_the_remedy(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(raw_data\.txt|all_data\.json) .*in .*etext #100 of January 1994"):
@@ -321,6 +352,7 @@ def test_the_real_text_has_leafs_roles(real: RawFiles) -> None:
         pytest.skip("reads the unzipped text")
     with real.open(path) as stream:
         found = list(plays(stream.read().decode()))
+    assert EDITION_OF(shakespeare.texts(real, path, any_edition=True)) == shakespeare.EDITION
     roles = [(title, role, lines) for title, cast in found for role, lines in cast.items()]
     assert (len(found), len(roles)) == (36, 1302)
     assert len({user_id(title, role) for title, role, _ in roles}) == 1302

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metaleaf.config import build
+from metaleaf.datasets import shakespeare
 from metaleaf.datasets.shakespeare import ALPHABET, TEXT_NAMES
 from metaleaf.datasets.shakespeare_plays import LIMITS, ShakespearePlays
 from metaleaf.errors import ConfigError, DataError
@@ -42,6 +43,7 @@ def decode(codes: np.ndarray) -> str:
 @pytest.fixture(autouse=True)
 def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "home"))
+    monkeypatch.setattr(shakespeare, "edition_of", lambda said: shakespeare.EDITION)  # any text is it
     monkeypatch.delenv("METALEAF_RAW", raising=False)
 
 

@@ -17,6 +17,15 @@ Arrays = tuple[np.ndarray, np.ndarray]
 Read = Callable[[list[Any], list[Any]], Arrays]
 """Makes x [n, ...] and y [n] of one user's lists; ValueError says what is wrong with them."""
 
+MAX_TEXT = 1 << 30
+"""Most bytes of one file (1 GiB). LEAF's of 100 writers have 0.1 GiB, all of Shakespeare in one has 0.4."""
+
+VALUE, LIST = 32, 64
+"""Bytes that Python takes for a number and its place in a list, and for a list."""
+
+MAX_VALUES = 4 << 30
+"""Most bytes that the values of one file may take, if nothing of them were turned into arrays while it is read."""
+
 
 class User(NamedTuple):
     """One user of a shard: x [n, ...], y [n]; environment is its hierarchy, None where the file does not say."""
@@ -33,9 +42,13 @@ def read_shard(raw: "RawFiles", path: Path, read: Read) -> list[User]:
     DataError names the file, and what is wrong: it is not whole, a name is there twice, num_samples is not what is
     there, or there is not one label an example.
     """
+    with raw.open(path, limit=MAX_TEXT) as file:
+        text = file.read()
+    if (room := VALUE * text.count(b",") + LIST * text.count(b"[")) > MAX_VALUES:
+        limit = f"{MAX_VALUES:,} are allowed"
+        raise DataError(f"{path} is not used: its values could take {room:,} bytes of memory; {limit}.")
     try:
-        with raw.open(path) as file:
-            shard = json.load(file, object_pairs_hook=partial(_compact, read))
+        shard = json.loads(text, object_pairs_hook=partial(_compact, read))
         names, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
         users = [User(*named, *data[named[0]]) for named in zip(names, _environments(shard), strict=True)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

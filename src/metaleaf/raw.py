@@ -11,6 +11,7 @@ Files are looked for in ``$METALEAF_RAW/<dataset>/``, among earlier downloads, a
 unsafe is a `DataError` of one sentence that names the file.
 """
 
+import errno
 import gzip
 import hashlib
 import io
@@ -27,7 +28,10 @@ from contextlib import contextmanager
 from copy import copy
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
+from tokenize import TokenError
 from typing import IO, BinaryIO, NamedTuple, cast
+
+import numpy as np
 
 from metaleaf.errors import DataError
 from metaleaf.progress import progress_of
@@ -269,6 +273,21 @@ class ZipReader:
         except KeyError as error:
             raise DataError(f"{self._path} has no member {name!r}: it is another archive.") from error
 
+    def array(self, name: str) -> np.ndarray:
+        """The array in an .npy member, read-only; DataError if it is not there, damaged, or no array of plain values.
+
+        Its bytes are in memory once, and no more of them than the archive's directory says, whatever its header says.
+        """
+        with self.open(name) as stream:
+            try:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, turned, dtype = read(stream)
+                values = np.frombuffer(stream.read(), dtype)  # refuses objects
+                return values.reshape(shape, order="F" if turned else "C")
+            except (ValueError, TypeError, SyntaxError, TokenError) as error:
+                raise DataError(f"{self._path} is damaged: {name} is not a whole array ({error}).") from error
+
     def _check(self, member: zipfile.ZipInfo, limit: int) -> None:
         # orig_filename: ZipInfo.filename has already been cut at a NUL byte and given the system's separator.
         name = member.orig_filename
@@ -287,7 +306,7 @@ class _Guarded(io.RawIOBase):
 
     def __init__(self, path: Path, limit: int) -> None:
         self._path = path
-        self._limit = limit
+        self._limit = self._left = limit
         self._stream = _opener(path)
 
     def readable(self) -> bool:
@@ -296,9 +315,9 @@ class _Guarded(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         with _named(self._path):
             data = self._stream.read(len(buffer))
-        self._limit -= len(data)
-        if self._limit < 0:
-            raise DataError(f"{self._path} unpacks to more bytes than allowed: it is not used.")
+        self._left -= len(data)
+        if self._left < 0:
+            raise DataError(f"{self._path} unpacks to more than {self._limit:,} bytes: it is not used.")
         buffer[: len(data)] = data
         return len(data)
 
@@ -323,8 +342,11 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except _DAMAGED as error:
         raise DataError(f"{path} is damaged or cut off ({error}): fetch it again.") from error
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    except OSError as error:
+        # Not what happens to another file meanwhile, e.g. on a full disk.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or Path(error.filename or path) != path:
+            raise
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 def _folders(dataset: str, folder: Path | None) -> Iterator[Path]:
