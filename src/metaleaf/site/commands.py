@@ -88,7 +88,7 @@ def _check(content: Head, dataset: str, algorithm: str, parts: dict[str, dict[st
     """ConfigError if the run that ``metaleaf run`` makes of this is another."""
     method = {"name": algorithm, **parts["--set"]}
     place = {"name": dataset, "model": content.config["model"], "options": parts["--options"]}
-    cell = {"name": "runs", "title": "", "protocol": parts["--protocol"], "datasets": {"data": place}}
+    cell = {"name": "runs", "title": "runs", "protocol": parts["--protocol"], "datasets": {"data": place}}
     suite = Suite.model_validate(cell | {"algorithms": {"method": method}})
     if suite.config("data", "method", content.seed).resolved() != content.config:
         raise ConfigError("it leaves out a setting that has a default, which only a suite file can say.")
