@@ -16,6 +16,7 @@ from finite_differences import direction, query_loss, slope_along, step_along
 from safetensors.torch import load, save
 from small_tasks import (
     LEARN_FROM_CLIENTS,
+    ON_LOGISTIC,
     RAGGED,
     SPECS,
     cohort,
@@ -233,7 +234,7 @@ ADAM_ON_CLIENTS = [
         build("algorithms", name, {"client_optimizer": ADAM} if hasattr(default(name), "client_optimizer") else {}),
         id=name,
     )
-    for name in NAMES
+    for name in ON_LOGISTIC
 ]
 
 
@@ -390,9 +391,9 @@ def test_adapts_in_the_same_number_of_steps(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if hasattr(default(name), "personal")])
 def test_participants_have_the_same_number_of_models(name: str) -> None:
-    work, algorithm = task("cnn"), default(name)
+    algorithm, model, work = at_home(name)
     state = started(algorithm, work)
-    clients = participants(algorithm, work, state.broadcast, "cnn")
+    clients = participants(algorithm, work, state.broadcast, model)
     assert len({len(list(own(algorithm, work, state, one))) for one, _ in clients}) == 1
 
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from metaleaf import cli
 from metaleaf.cli import main
 
 SMALL = (
@@ -170,3 +173,56 @@ def test_a_run_imports_only_what_it_uses() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "after adaptation" in done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")]
+)
+def test_what_asks_a_process_to_end_does_as_ctrl_c_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, word: str
+) -> None:
+    monkeypatch.setattr(cli.ListCommand, "main", lambda self: os.kill(os.getpid(), number))
+    before = [signal.signal(one, how) for one, how in DEFAULTS.items()]
+    try:
+        assert main(["list", "suites"]) == 128 + number
+        assert [signal.getsignal(one) for one in DEFAULTS] == list(DEFAULTS.values()), "as they were"
+    finally:
+        for one, how in zip(DEFAULTS, before, strict=True):
+            signal.signal(one, how)
+    sentence = "finished runs are kept, the same command goes on from here."
+    assert capsys.readouterr().err == f"metaleaf: {word}; {sentence}\n"
+
+
+DEFAULTS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
+
+def test_what_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nohup has it."""
+    monkeypatch.setattr(cli.ListCommand, "main", lambda self: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["list", "suites"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_while_torch_is_imported_ends_the_process_at_once() -> None:
+    """To raise there would make torch's C++ abort."""
+    script = """
+import signal, sys
+from metaleaf import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+module = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('went on')"
+class Importing:
+    def main(self):
+        exec(module, {"__name__": "torch"})
+cli.tyro.cli = lambda *a, **k: Importing()
+sys.exit(cli.main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "metaleaf: interrupted; finished runs are kept, the same command goes on from here.\n"

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS
+from small_tasks import ON_LOGISTIC
 
 from metaleaf import models
 from metaleaf.algorithm import State
@@ -45,7 +45,7 @@ test_supports = [0.2]
 [datasets.synthetic]
 options = {{ tasks = 40, dimension = 5, classes = 3 }}
 
-{"".join(f"[algorithms.{name}]{chr(10)}" for name in LEARN_FROM_CLIENTS)}
+{"".join(f"[algorithms.{name}]{chr(10)}" for name in ON_LOGISTIC)}
 """
 
 ENVIRONMENTS = """
@@ -100,7 +100,7 @@ def loaded(loader: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("algorithm", sorted({*LEARN_FROM_CLIENTS} - EACH_ITS_OWN))
+@pytest.mark.parametrize("algorithm", sorted({*ON_LOGISTIC} - EACH_ITS_OWN))
 def test_the_exported_model_answers_as_the_record_says(made: Path, tmp_path: Path, algorithm: str, suffix: str) -> None:
     """Right answers and loss of every test client before adaptation, of both models."""
     path = record(made, algorithm)

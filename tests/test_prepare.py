@@ -1,6 +1,7 @@
 """Preparing: what lands on the disk, and that it is whole or not there at all, whatever happens."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -227,6 +228,8 @@ def test_a_client_without_examples_is_left_out_and_named() -> None:
         ([child(y=np.array([0, -1]))], "label"),
         ([child(y=np.array([0.0, 1.0]))], "integer"),
         ([child("a" * 300)], "over 256 characters"),
+        ([child("a\0")], "ends in a NUL or is no Unicode"),
+        ([child("\ud800", 0)], "ends in a NUL or is no Unicode"),
         ([child(7)], "id of client 7 is int, not str"),
         ([child(room=None)], "environment of client 'a' is NoneType, not str"),
         ([child(y=[0, 1])], "y of client 'a' is list, not ndarray"),
@@ -323,6 +326,20 @@ def test_a_killed_preparation_is_not_taken_for_whole() -> None:
     assert len(list(directory.parent.glob("*.partial"))) == 1
     assert load("toys", Toys(), progress=False).counts.tolist() == [1, 2, 3, 4]
     assert list(directory.parent.glob("*.partial")) == []
+
+
+def test_what_is_left_beside_whole_data_goes_at_the_next_run() -> None:
+    """Of a process that was killed while it prepared anew; unless another is at it."""
+    directory = prepare("toys", Toys(), progress=False)
+    left = [directory.with_name(f"{directory.name}{end}") for end in (".partial", ".retired.partial")]
+    for folder in left:
+        (folder / "tfds").mkdir(parents=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        load("toys", Toys(), progress=False)
+        assert all(folder.exists() for folder in left)
+    load("toys", Toys(), progress=False)
+    assert not any(folder.exists() for folder in left)
 
 
 def test_two_at_once_make_one_dataset(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from small_tasks import LEARN_FROM_CLIENTS
+from small_tasks import ON_LOGISTIC
 
 from metaleaf import run
 from metaleaf.cli import main
@@ -31,7 +31,7 @@ test_supports = [0.2, 0.5]
 [datasets.synthetic]
 options = {{ tasks = 40, dimension = 5, classes = 3 }}
 
-{"".join(f"[algorithms.{name}]{chr(10)}" for name in LEARN_FROM_CLIENTS)}
+{"".join(f"[algorithms.{name}]{chr(10)}" for name in ON_LOGISTIC)}
 [algorithms.longer]
 name = "fedavg_meta"
 adapt_steps = 8
@@ -95,7 +95,7 @@ def as_read(found: Rescored, path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"client": "string", "environment": "string"})
 
 
-@pytest.mark.parametrize("algorithm", LEARN_FROM_CLIENTS)
+@pytest.mark.parametrize("algorithm", ON_LOGISTIC)
 def test_the_records_own_scores_come_out_again(made: Path, tmp_path: Path, algorithm: str) -> None:
     path = record(made, algorithm)
     content = json.loads(path.read_text())

@@ -1,8 +1,10 @@
 """Suite files: the grid, refusals by name, what is finished is left alone, several processes at once."""
 
+import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -272,7 +274,7 @@ def _wait_for(condition: Any, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_suite_goes_on_to_the_same_records(here: Path, how: signal.Signals) -> None:
     (here / "tiny.toml").write_text(SUITE.replace("rounds = 4", "rounds = 60"))
     whole = _start(here, "--results", "whole")
@@ -282,9 +284,10 @@ def test_a_stopped_suite_goes_on_to_the_same_records(here: Path, how: signal.Sig
     _wait_for(lambda: any(broken.rglob("checkpoint.safetensors")))
     first.send_signal(how)
     _, said = first.communicate(timeout=60)
-    if how == signal.SIGINT:
-        assert first.returncode == 130
-        assert said.strip().splitlines()[-1].startswith("metaleaf: interrupted; finished runs are kept")
+    if how != signal.SIGKILL:
+        assert first.returncode == 128 + how
+        word = "interrupted" if how == signal.SIGINT else "terminated"
+        assert said.strip().splitlines()[-1].startswith(f"metaleaf: {word}; finished runs are kept")
     assert len(records(broken)) < 4
     assert _start(here).wait(timeout=120) == 0
     for one, two in zip(records(here / "whole"), records(broken), strict=True):
@@ -307,6 +310,58 @@ def test_ctrl_c_with_workers_saves_what_they_have_and_goes_on(here: Path, whole_
     assert "Traceback" not in said
     assert not records(here / "results")
     assert len(list((here / "results").rglob("checkpoint.safetensors"))) == 2
+
+
+def test_what_the_system_refuses_ends_a_suite_in_one_sentence(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "file").touch()
+    assert main(["suite", "tiny.toml", "--results", "file"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("metaleaf: file/tiny/synthetic/")
+    assert main(["suite", "tiny.toml", "--no-report", "--algorithms", "fast"]) == 0
+    capsys.readouterr()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert main(["suite", "tiny.toml", "--no-report"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    sentence = r"metaleaf: results/tiny/.*/checkpoint.safetensors: No space left on device: free some space there\. Fin"
+    assert not any("seed 2" in line or "Traceback" in line for line in lines), "what would fail as well is not tried"
+    assert re.match(sentence, lines[-1])
+    assert len(records(here / "results")) == 2, "what is finished stays"
+    assert main(["suite", "tiny.toml"]) == 0
+    assert not list((here / "results").rglob("*.partial"))
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["report", "results/tiny"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"metaleaf: results/tiny/report/\S+: No space left", last)
+
+
+def test_workers_stop_at_what_the_system_refuses(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "file").touch()
+    assert main(["suite", "tiny.toml", "--results", "file", "--workers", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert re.match(
+        r"metaleaf: file/tiny/synthetic/.*: move away what is in the place of a file", error.splitlines()[-1]
+    )
+
+
+def test_what_a_killed_process_leaves_beside_a_record_goes(here: Path) -> None:
+    words = ["suite", "tiny.toml", "--no-report", "--algorithms", "fast", "--seeds", "1"]
+    assert main(words) == 0
+    [path] = records(here / "results")
+    left = path.with_name("seed-1.partial")
+    (left / "memories").mkdir(parents=True)
+    with (left / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(words) == 0
+        assert left.exists(), "another process is at it"
+    assert main(words) == 0
+    assert not left.exists()
 
 
 def test_workers_die_with_the_process_that_started_them(here: Path) -> None:

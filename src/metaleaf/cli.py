@@ -1,22 +1,25 @@
 """A benchmark suite for federated meta-learning.
 
-Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interrupted.
+Exit codes: 0 done, 1 a check fails, 2 a user error, 3 not measured, 130 interrupted (143 terminated, 129 hung up).
 """
 
 import gc
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from metaleaf import __version__, registry
-from metaleaf.errors import ConfigError, UserError
+from metaleaf.errors import ConfigError, UserError, of_system
 from metaleaf.visible import visible
 
 # Everything that imports torch or matplotlib is imported by the command that needs it: help answers at once.
@@ -622,25 +625,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"metaleaf {__version__}")
         return 0
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
-    command: Any = tyro.cli(Command, prog="metaleaf", description=__doc__, args=words, config=config)
     try:
-        command.main()
-    except UserError as error:
-        print(f"metaleaf: {visible(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(
-            f"metaleaf: {error.filename or 'input/output'}: {error.strerror or error}; finished runs are kept.",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "metaleaf: interrupted; finished runs are kept, the same command goes on from here.",
-            file=sys.stderr,
-        )
-        return 130
+        with _interruptible():
+            command: Any = tyro.cli(Command, prog="metaleaf", description=__doc__, args=words, config=config)
+            command.main()
+    except (UserError, OSError) as error:
+        found = of_system(error) if isinstance(error, OSError) else error
+        print(f"metaleaf: {visible(str(found))}", file=sys.stderr)
+        return found.exit_code
+    except KeyboardInterrupt as interrupt:
+        return _said(interrupt.args[0] if interrupt.args else signal.SIGINT)
     return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """What asks a process to end interrupts it as Ctrl-C does, so that what is under way is saved."""
+    kept = {}
+    if threading.current_thread() is threading.main_thread():
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    # What is ignored stays so (nohup), and what whoever calls us has taken over.
+    ours = [number for number, how in kept.items() if how in (signal.SIG_DFL, signal.default_int_handler)]
+    for number in ours:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, kept[number])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch" and frame.f_code.co_name == "<module>":
+            os._exit(_said(number))  # torch's C++ aborts if its import raises this, and nothing is under way
+        frame = frame.f_back
+    raise KeyboardInterrupt(number)
+
+
+def _said(number: int) -> int:
+    """Say that the command was interrupted; the exit code."""
+    how = {signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}.get(signal.Signals(number), "interrupted")
+    print(f"metaleaf: {how}; finished runs are kept, the same command goes on from here.", file=sys.stderr, flush=True)
+    return 128 + number
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Errors that a user can act on: one sentence naming the thing, the value and the remedy."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -23,6 +24,25 @@ class ConfigError(UserError):
 
 class StaleError(UserError):
     """What is there was made by other code, or from other data, than what is there now."""
+
+
+class SystemRefuses(UserError):
+    """The machine cannot read or write what it has to: a full disk, a folder of someone else's."""
+
+
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT): "free some space there",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "give a folder that you may write to (--results; METALEAF_DATA for data)",
+    (errno.EEXIST, errno.ENOTDIR, errno.EISDIR): "move away what is in the place of a file or folder of ours",
+    (errno.EMFILE, errno.ENFILE): "raise the limit of open files (ulimit -n), or use fewer workers",
+}
+
+
+def of_system(error: OSError) -> SystemRefuses:
+    """An error of the operating system as the one sentence that it is shown as."""
+    remedy = next((remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers), "see to it")
+    what = f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return SystemRefuses(f"{what}: {remedy}. Finished runs are kept, the same command goes on from here.")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -6,10 +6,10 @@ import signal
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import torch
 from metaleaf.config import RunConfig
 from metaleaf.display import Display
 from metaleaf.engine import Mode
-from metaleaf.errors import StaleError, UserError
+from metaleaf.errors import StaleError, UserError, of_system
 from metaleaf.prepare import load
 from metaleaf.rounding import AS_EVER, Rounding
 from metaleaf.run import OnRound, Run
@@ -79,6 +79,7 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
     store = load(config.dataset, config.build_dataset(), raw=settings.raw, stale=settings.stale)
     now = Making(store.about["data_hash"], of_run(config, kind.__module__, store.about))
     if finished := _finished(cell, config, now, settings):
+        cell.tidy()
         return finished
     with cell.claimed() as mine:
         if not mine:
@@ -144,19 +145,25 @@ def _in_words(record: Mapping[str, Any], config: RunConfig) -> str:
 
 
 def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> None:
-    """Do every named job and show how each ended. One that fails does not stop the others; then UserError is raised."""
+    """Do every named job and show how each ended. One that fails does not stop the others; then UserError is raised.
+
+    What the system refuses to one it refuses to the next: that ends them all, at once.
+    """
     failures: list[str] = []
     notes: Counter[str] = Counter()
     run = _in_processes if settings.workers > 1 else _here
-    for name, outcome in run(jobs, job, settings, display):
-        if isinstance(outcome, Exception):
+    with closing(run(jobs, job, settings, display)) as outcomes:
+        for name, outcome in outcomes:
+            if isinstance(outcome, OSError):
+                raise of_system(outcome) from outcome
+            if isinstance(outcome, Outcome):
+                display.done(name, outcome.text)
+                notes.update([outcome.note] if outcome.note else [])
+                continue
             if not isinstance(outcome, UserError):
                 display.say("".join(traceback.format_exception(outcome)).rstrip())
             failures.append(f"{name} failed: {outcome or type(outcome).__name__}")
             display.done(name, f"failed: {outcome}")
-            continue
-        display.done(name, outcome.text)
-        notes.update([outcome.note] if outcome.note else [])
     for note, count in notes.items():
         display.say(f"{display.what} {note}: {count}")
     if failures:
@@ -164,7 +171,7 @@ def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings,
         raise UserError(f"{failures[0]}{others}")
 
 
-Outcomes = Iterator[tuple[str, Outcome | Exception]]
+Outcomes = Generator[tuple[str, Outcome | Exception]]
 
 
 def _here(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> Outcomes:
@@ -222,8 +229,9 @@ def _start_worker(settings: Settings, queue: Any) -> None:
     _Worker.rounds = queue
     queue.cancel_join_thread()  # rounds that nobody shows any more must not keep an interrupted worker alive
     torch.set_num_threads(settings.threads_per_worker())
-    # Ctrl-C in a terminal reaches every process; only the parent acts on it, and passes it on once, as SIGTERM.
+    # Ctrl-C in a terminal and its end reach every process; only the parent acts, and passes it on once, as SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     _die_with_parent()
 

@@ -23,7 +23,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -105,12 +105,13 @@ def prepare(
         return not again and is_prepared(target) and _accepted(target, dataset, files, stale)
 
     if will_do():
+        _tidy(target)
         return target
     with _only_one(target, progress):
         if will_do():  # by now: another process has prepared it
             return target
         # Under the lock, a folder of this name is what a killed process has left.
-        staging = target.with_name(f"{target.name}.partial")
+        staging = _staging(target)
         _remove(staging)
         try:
             _write(staging, name, dataset, files, progress)
@@ -298,6 +299,11 @@ def _check_kinds(name: str, client: object) -> None:
     for field, kind in kinds.items():
         if not isinstance(found := getattr(client, field), kind):
             raise DataError(f"{name}: {field} of client {client.id!r} is {type(found).__name__}, not {kind.__name__}.")
+    for text in (client.id, client.environment):
+        if text.endswith("\0") or any("\ud800" <= c <= "\udfff" for c in text):
+            raise DataError(
+                f"{name}: {text[:MAX_ID]!r} of client {client.id[:MAX_ID]!r} ends in a NUL or is no Unicode."
+            )
     if client.y.ndim != 1 or client.x.shape[:1] != client.y.shape:
         shapes = f"x {list(client.x.shape)} and y {list(client.y.shape)}"
         raise DataError(f"{name}: client {client.id!r} has {shapes}, not one label y [n] for each of n examples.")
@@ -496,7 +502,7 @@ def _check_arrays(store: ClientStore, directory: Path) -> None:
 def _only_one(target: Path, shown: bool) -> Iterator[None]:
     """Hold this dataset's lock. The system lets go of it when its process ends, also when that is killed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(f"{target.name}.lock").open("w", encoding="utf-8") as lock:
+    with _lock_of(target).open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -506,11 +512,34 @@ def _only_one(target: Path, shown: bool) -> Iterator[None]:
         yield
 
 
+def _staging(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial")
+
+
+def _retired(target: Path) -> Path:
+    return target.with_name(f"{target.name}.retired.partial")
+
+
+def _tidy(target: Path) -> None:
+    """Remove what a process that was killed over preparing it anew has left, unless one is at work, if that may be."""
+    left = [folder for folder in (_staging(target), _retired(target)) if folder.exists()]
+    if not left:
+        return
+    with suppress(OSError), _lock_of(target).open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for folder in left:
+            _remove(folder)
+
+
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.lock")
+
+
 def _commit(staging: Path, target: Path) -> None:
     """Make sure that everything is on the disk, then move it into place in one step."""
     for path in (*staging.rglob("*"), staging):
         _sync(path)
-    retired = target.with_name(f"{target.name}.retired.partial")
+    retired = _retired(target)
     _remove(retired)
     if target.exists():
         target.rename(retired)  # whoever has it open keeps reading the old files

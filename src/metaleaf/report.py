@@ -1,15 +1,14 @@
 """Everything that a suite's records say, written as files: tables, figures and the HTML page."""
 
-import os
 from collections.abc import Container, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from metaleaf import client_report, environment_report
 from metaleaf.environment_records import EnvironmentRecord
 from metaleaf.errors import DataError
 from metaleaf.records import Record, in_order, of_new_environments, read_all, record_paths
 from metaleaf.shown import ALL, Shown
+from metaleaf.whole_files import write_atomically
 
 
 def write_report(
@@ -44,19 +43,10 @@ def write_report(
     else:
         records = in_order(read_all(Record, suite_folder, only, also), order)
         contents = client_report.contents(shown.of(records), shown, baseline)
-    output.mkdir(parents=True, exist_ok=True)
     return [replace_file(output / name, data) for name, data in contents.items()]
 
 
 def replace_file(path: Path, data: bytes) -> Path:
     """Write a file as a whole or not at all; returns its path."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.close()
-            os.chmod(file.name, 0o644)  # a temporary file is private; a report is for everyone
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
     return path

@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 from metaleaf import registry
 from metaleaf.config import RunConfig
 from metaleaf.dataset import Dataset
+from metaleaf.errors import unknown
 
 PARTS = ("algorithm", "dataset", "model", "harness")
 
@@ -122,6 +123,8 @@ def common(several: Iterable[Mapping[str, str | None]]) -> Sources:
 def _model(name: str) -> str:
     from metaleaf import models  # only here: it imports torch
 
+    if name not in models.MODELS:
+        raise unknown("model", name, models.MODELS)
     module: str = models.MODELS[name].__module__
     return module
 

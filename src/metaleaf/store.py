@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -65,6 +65,12 @@ class Cell:
             yield True
             if self.done():
                 shutil.rmtree(self.partial, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed just after it had written the record has left, if that may be."""
+        if self.partial.exists():
+            with suppress(OSError), self.claimed():
+                pass
 
     def _lock_file(self) -> TextIO:
         while True:
