@@ -1,6 +1,8 @@
 """How far rounding moves a run: measured, written into its record, and told from what is no rounding."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,22 @@ client_optimizer = { name = "sgd", lr = 0.1 }
 SPEC = {"classes": 3, "x_shape": (4,), "x_dtype": "float32"}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the suite and its records; its data stays prepared for the tests."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METALEAF_DATA", str(root / "data"))
+        (root / "tiny.toml").write_text(SUITE)
+        assert main(["suite", str(root / "tiny.toml"), "--results", str(root), "--threads", "1", "--no-report"]) == 0
+        yield root
+
+
 @pytest.fixture
-def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The words of a command on a suite whose records exist."""
-    monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "data"))
-    (tmp_path / "tiny.toml").write_text(SUITE)
-    words = [str(tmp_path / "tiny.toml"), "--results", str(tmp_path), "--threads", "1", "--no-report"]
-    assert main(["suite", *words]) == 0
-    return words
+def suite(made: Path, tmp_path: Path) -> list[str]:
+    """The words of a command on a suite whose records, which a test may change, are in its own folder."""
+    shutil.copytree(made / "tiny", tmp_path / "tiny")
+    return [str(made / "tiny.toml"), "--results", str(tmp_path), "--threads", "1", "--no-report"]
 
 
 def paths(root: Path) -> dict[str, Path]:
@@ -89,12 +99,13 @@ def test_it_goes_on_where_it_was_stopped_and_measures_nothing_twice(
     kept = json.loads(paths(tmp_path)["fedavg"].read_text())["rounding"]["variants"]
     assert list(kept) == done == ["start 1", "sequential"]
     monkeypatch.undo()
-    monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "data"))
-    assert main(["stability", *suite]) == 0
     computed = stability._computed
-    monkeypatch.setattr(stability, "_computed", lambda *_: pytest.fail("was measured already"))
-    assert main(["stability", *suite]) == 0
-    assert computed is not stability._computed
+    monkeypatch.setattr(stability, "_computed", lambda *given: again.append(given[2].name) or computed(*given))
+    again: list[str] = []
+    assert main(["stability", *suite, "--algorithms", "fedavg"]) == 0
+    assert again == ["start 2", "start 3", "float64", "2 threads"]
+    assert main(["stability", *suite, "--algorithms", "fedavg"]) == 0
+    assert len(again) == 4
 
 
 def test_a_figure_that_is_not_the_farthest_breaks_a_rule(
