@@ -100,8 +100,13 @@ def test_it_goes_on_where_it_was_stopped_and_measures_nothing_twice(
     assert list(kept) == done == ["start 1", "sequential"]
     monkeypatch.undo()
     computed = stability._computed
-    monkeypatch.setattr(stability, "_computed", lambda *given: again.append(given[2].name) or computed(*given))
     again: list[str] = []
+
+    def counted(settings: Any, config: Any, variant: Any, on_round: Any) -> Any:
+        again.append(variant.name)
+        return computed(settings, config, variant, on_round)
+
+    monkeypatch.setattr(stability, "_computed", counted)
     assert main(["stability", *suite, "--algorithms", "fedavg"]) == 0
     assert again == ["start 2", "start 3", "float64", "2 threads"]
     assert main(["stability", *suite, "--algorithms", "fedavg"]) == 0
