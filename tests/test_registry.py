@@ -89,6 +89,8 @@ def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
     package(tmp_path, "yours", PLUGIN, {"algorithms.both": "yours:Mine"})
     package(tmp_path, "bad", "1 / 0\n", {"algorithms.crooked": "bad:X", "datasets.skew": "bad:Y"})
     package(tmp_path, "odd", "X = 1\n", {"algorithms.number": "odd:X", "algorithms.absent": "odd:Y"})
+    loud = r"raise ValueError('\x1b[2J\nmetaleaf: all is well')"
+    package(tmp_path, "loud", loud, {"algorithms.loud": "loud:X"})
     commands = ("list algorithms", "list datasets", "data list", "algorithms", "run --algorithm crooked")
     algorithms, *datasets, counted, run = cli(tmp_path, *commands)
     code, out, err = algorithms
@@ -100,7 +102,8 @@ def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
         r"mine and yours both have algorithm 'both': rename an entry point, or uninstall one\.",
     ):
         assert re.search("metaleaf: " + sentence, err), err
-    assert len(err.splitlines()) == 4
+    assert len(err.splitlines()) == 5
+    assert all("\x1b" not in text for text in (err, counted[1], counted[2]))
     for code, out, err in datasets:
         assert (code, "femnist" in out, "skew" in out) == (0, True, False)
         assert err.startswith("metaleaf: the dataset skew of bad cannot be loaded")

@@ -19,6 +19,7 @@ from metaleaf.cost import empty_episode, exchanged
 from metaleaf.errors import ConfigError, UserError, unknown
 from metaleaf.starter import checkout
 from metaleaf.task import Task
+from metaleaf.visible import visible
 
 CLIENTS, COHORT = 100, 10
 """Training clients and clients a round of the federation that is counted for."""
@@ -187,7 +188,8 @@ def _relative(entry: Entry, i: int = 0) -> str:
 
 
 def _notes(found: Sequence[Entry]) -> list[str]:
-    return [f"{entry.name}: {why}" for entry in found for why in dict.fromkeys(entry.costs) if isinstance(why, str)]
+    whys = ((entry.name, why) for entry in found for why in dict.fromkeys(entry.costs))
+    return [visible(f"{name}: {why}") for name, why in whys if isinstance(why, str)]
 
 
 def text(found: Sequence[Entry], one: Place) -> str:

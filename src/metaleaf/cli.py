@@ -419,7 +419,7 @@ class DataCommand:
                     directory = prepare.prepared_directory(name, build("datasets", name, {}))
                     print(f"{name:<24}{directory if prepare.is_prepared(directory) else 'not prepared'}")
                 except ConfigError as error:  # it has an option without a default
-                    print(f"{name:<24}{error}")
+                    print(visible(f"{name:<24}{error}"))
             return
         if not self.dataset:
             raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
@@ -449,7 +449,7 @@ class ListCommand:
         if self.what in registry.METHOD:
             for name, plugin in _loadable(self.what).items():
                 doc = (plugin.__doc__ or "").strip() or "(no docstring)"
-                print(f"{name:<24}{doc.splitlines()[0]}")
+                print(visible(f"{name:<24}{doc.splitlines()[0]}"))
             return
         for name in sorted(MODELS) if self.what == "models" else sorted(p.stem for p in SUITES.glob("*.toml")):
             print(name)
@@ -723,7 +723,7 @@ def _loadable(kind: str) -> dict[str, type[Any]]:
     """The plugins that can be loaded; a line on stderr on each that cannot."""
     found, refused = registry.loadable(kind)
     for sentence in refused:
-        print(f"metaleaf: {sentence}", file=sys.stderr)
+        print(f"metaleaf: {visible(sentence)}", file=sys.stderr)
     return found
 
 

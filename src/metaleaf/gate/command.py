@@ -14,6 +14,7 @@ from metaleaf.gate.compare import Comparison, compare, number_of_measures
 from metaleaf.gate.measures import text
 from metaleaf.gate.steps import steps
 from metaleaf.suite import SUITES, Suite, load_suite
+from metaleaf.visible import visible
 from metaleaf.whole_files import write_atomically
 
 FALSE_ALARM = 0.01
@@ -116,7 +117,7 @@ def update(gated: Sequence[Gated], seeds: Sequence[int], settings: Settings) -> 
         new = seeds or baseline.SEEDS
         _disjoint(one.suite, new, _own_seeds(one.suite, ()))
         if reason := runs.without_data(one.suite, settings):
-            print(f"skipped {one.suite.name}: {reason}")
+            print(visible(f"skipped {one.suite.name}: {reason}"))
             incomplete.append(one.suite.name)
             continue
         measured = runs.measure(one.suite, new, settings)
@@ -141,7 +142,7 @@ def show_steps(path: Path, false_alarm: float) -> None:
         measure, entry = step.name.rpartition(" ")[2], entries[step.at]
         revision = (entry.revision or "unknown revision")[:12]
         change = f"{text(measure, step.before)} -> {text(measure, step.after)}"
-        print(f"{entry.time} {revision} (run {step.at + 1} of {len(entries)}): {step.name}: {change}")
+        print(visible(f"{entry.time} {revision} (run {step.at + 1} of {len(entries)}): {step.name}: {change}"))
     if not found:
         print(f"no step in {len(entries)} runs (false-alarm rate {false_alarm:.2g})")
 
@@ -171,7 +172,7 @@ def _disjoint(suite: Suite, of_baseline: Sequence[int], of_gate: set[int]) -> No
 
 def _write(compared: Sequence[Comparison], skipped: dict[str, str], false_alarm: float, files: Files) -> None:
     for line in github.annotations(compared):
-        print(line)
+        print(visible(line))
     page = report.markdown(compared, skipped, false_alarm)
     github.add_to_job_page(page)
     if files.summary:

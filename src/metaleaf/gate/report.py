@@ -9,6 +9,7 @@ from rich.text import Text
 
 from metaleaf.gate.compare import Comparison
 from metaleaf.gate.measures import text
+from metaleaf.visible import visible
 
 HEADINGS = ("cell", "measure", "verdict", "baseline", "now", "change", "tolerance")
 
@@ -49,7 +50,7 @@ def show(compared: Sequence[Comparison], skipped: Mapping[str, str], false_alarm
     if table.row_count:
         Console(width=max(Console().width, 150)).print(table)
     for suite, reason in skipped.items():
-        print(f"skipped {suite}: {reason}")
+        print(visible(f"skipped {suite}: {reason}"))
     print(conclusion(compared, false_alarm))
 
 
