@@ -65,8 +65,9 @@ def test_a_plain_loop_trains_as_the_plugin_does(name: str) -> None:
     for key, value in (learned["params"] if loop.rates else learned).items():
         found = loop.model.get_parameter(key).detach()
         assert not torch.equal(found, before[key])
-        # Adam divides by the root of its second moment, which magnifies rounding where a gradient is nearly zero.
-        assert_close(found, value, rtol=1e-7, atol=1e-9)
+        # Adam divides by the root of its second moment, which magnifies rounding where a gradient is nearly zero; on
+        # clients in every step anew, of 5e-4.
+        assert_close(found, value, rtol=1e-7, atol=1e-7 if "adam" in name else 1e-9)
     for key, rate in loop.rates.items():
         assert_close(rate.detach(), learned["rates"][key], rtol=1e-7, atol=1e-9)
 

@@ -31,8 +31,8 @@ def shown(path: Path) -> str:
 
 
 def test_there_are_records_of_three_suites() -> None:
-    assert {path.parents[3].name for path in RECORDS} >= {"synthetic", "femnist", "shakespeare"}
-    assert {path.parents[3].name for path in TRIALS} >= {"synthetic_search", "femnist"}
+    assert {path.parents[3].name for path in RECORDS} >= {"synthetic", "lite_femnist", "environments_shakespeare"}
+    assert {path.parents[3].name for path in TRIALS} >= {"synthetic_search", "lite_femnist"}
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=shown)

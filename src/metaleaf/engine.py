@@ -23,6 +23,7 @@ from metaleaf.task import Task
 from metaleaf.trees import Tree
 from metaleaf.vectorisable import obstacle, said
 from metaleaf.vectorised import Vectorised
+from metaleaf.worth import pays
 
 Mode = Literal["auto", "sequential", "lowrank", "vectorised"]
 
@@ -56,11 +57,12 @@ class Engine(Protocol):
 def engine(
     task: Task, algorithm: Algorithm, mode: Mode = "auto", device: str = "cpu", examples: Shots | None = None
 ) -> Engine:
-    """The engine of that mode; ``auto`` vectorises on a GPU and small models on a CPU, and is low-rank otherwise.
+    """The engine of that mode; ``auto`` vectorises on a GPU and small models on a CPU, and is low-rank where that pays.
 
-    What cannot be done is done sequentially, with a warning: vectorised, what torch.func.vmap cannot run, which is
-    tried on the examples if there are some and otherwise shows with the first cohort; low-rank (if it was asked for), a
-    model without a big dense layer.
+    Whether it pays is counted on the examples (`metaleaf.worth`); without, a big dense layer is enough. What cannot be
+    done is done sequentially, with a warning: vectorised, what torch.func.vmap cannot run, which is tried on the
+    examples if there are some and otherwise shows with the first cohort; low-rank (if it was asked for), a model
+    without a big dense layer.
     """
     place = torch.device(device)
     if place.type == "cuda":
@@ -70,7 +72,9 @@ def engine(
     small = trees.nbytes(task.params()) <= 4 * SMALL_MODEL
     if mode == "vectorised" or (mode == "auto" and (small or place.type == "cuda")):
         return _vectorised(task, algorithm, place, examples)
-    shapes = () if mode == "sequential" else big_layers(task.model)
+    shapes = big_layers(task.model) if mode != "sequential" else set()
+    if mode == "auto" and shapes and examples and not pays(task, algorithm, examples, shapes):
+        shapes = set()
     if mode == "lowrank" and not shapes:
         warnings.warn("no dense layer is big enough for mode lowrank: clients run with ordinary weights.", stacklevel=2)
     return Sequential(task, algorithm, place, shapes)

@@ -23,7 +23,8 @@ class Metaleaf:
         self.algorithm: Any = work.build_algorithm()
         task = Task(work.build_model().to(device, dtype), clients=work.clients, cohort=work.clients)
         self.state = self.algorithm.init(task, task.params())
-        self.engine = engine(task, self.algorithm, mode, device)
+        few = self.cohort[0].data.take(torch.arange(4))
+        self.engine = engine(task, self.algorithm, mode, device, few)
         if hasattr(self.algorithm, "memory"):
             fresh = self.algorithm.memory(task, self.state.broadcast)
             self.cohort = [episode._replace(memory=fresh) for episode in self.cohort]
@@ -70,7 +71,8 @@ class Loop:
             return loops.evaluation(self.model, plugin.adapt_lr, plugin.adapt_steps)
         server_lr = plugin.server_optimizer.lr
         if work.algorithm in ("fedavg", "reptile"):
-            return loops.fedavg(self.model, plugin.client_optimizer.lr, plugin.batch_size, server_lr, order)
+            local = getattr(loops, plugin.client_optimizer.name)(plugin.client_optimizer.lr)
+            return loops.fedavg(self.model, local, plugin.batch_size, server_lr, order)
         if work.algorithm == "meta_sgd":
             trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
             self.rates = {name: torch.full_like(p, plugin.inner_lr).requires_grad_() for name, p in trained.items()}

@@ -19,13 +19,28 @@ Round = Callable[[Sequence[Episode]], list[Tensor]]
 
 Order = Callable[[Shots], Tensor]
 
+Optimizer = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+"""Makes a client's optimizer, anew in every round."""
+
 
 def shuffled(shots: Shots) -> Tensor:
     """A random order of the rows, int64 [n]."""
     return torch.randperm(len(shots.y), device=shots.y.device)
 
 
-def fedavg(model: nn.Module, lr: float, batch_size: int, server_lr: float = 1.0, order: Order = shuffled) -> Round:
+def sgd(lr: float) -> Optimizer:
+    """Plain gradient descent."""
+    return lambda params: torch.optim.SGD(params, lr=lr)
+
+
+def adam(lr: float) -> Optimizer:
+    """Adam with its usual constants."""
+    return lambda params: torch.optim.Adam(params, lr=lr)
+
+
+def fedavg(
+    model: nn.Module, local_optimizer: Optimizer, batch_size: int, server_lr: float = 1.0, order: Order = shuffled
+) -> Round:
     """FedAvg with one local epoch; a server rate below 1 makes it Reptile."""
     local = copy.deepcopy(model)
     device = next(model.parameters()).device
@@ -40,7 +55,7 @@ def fedavg(model: nn.Module, lr: float, batch_size: int, server_lr: float = 1.0,
         mean = [torch.zeros_like(p) for p in model.parameters()]
         for client in clients:
             local.load_state_dict(model.state_dict())
-            optimizer = torch.optim.SGD((p for p in local.parameters() if p.requires_grad), lr=lr)
+            optimizer = local_optimizer(p for p in local.parameters() if p.requires_grad)
             shots = to(client.data, device)
             for batch in batches(shots, batch_size, order(shots)):
                 optimizer.zero_grad()

@@ -19,7 +19,7 @@ def workloads(settings: Settings) -> dict[str, Workload]:
 
 
 def rates(work: Workload, settings: Settings, limit: Limit) -> list[Row]:
-    """A row for each baseline: the plain loop, and pfl if its Python is given and the work is FedAvg's."""
+    """A row for each baseline: the plain loop, and pfl if its Python is given and the work is FedAvg's with SGD."""
     ours = Metaleaf(work, settings.device)
     with ExitStack() as stack:
         contenders: dict[str, Contender] = {
@@ -27,7 +27,7 @@ def rates(work: Workload, settings: Settings, limit: Limit) -> list[Row]:
             "loop": stopwatch(Loop(work, settings.device), settings.device),
             "limit": stopwatch(limit, settings.device),
         }
-        if settings.pfl and work.algorithm == "fedavg" and settings.device == "cpu":
+        if settings.pfl and work.is_fedavg and settings.device == "cpu":
             contenders["pfl"] = stack.enter_context(Pfl(settings.pfl, work, settings.threads))
         seconds = interleaved(contenders, settings.repeats)
     samples, flops = int(work.sizes().sum()), work.flops(ours.cohort)

@@ -25,6 +25,11 @@ SPECS: Mapping[str, Mapping[str, Any]] = {
 """Examples of LEAF's FEMNIST, Shakespeare and Synthetic."""
 
 
+_SGD = {"name": "sgd", "lr": 0.01}
+_ADAM = {"name": "adam", "lr": 0.0005}
+"""On clients, as Chen et al. (2018) train FedAvg."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """Times the speed of `against` that are wanted, and which share of the hardware's limit: (least, hoped for)."""
@@ -57,6 +62,11 @@ class Workload:
     def spec(self) -> Mapping[str, Any]:
         """The examples' shape and classes."""
         return {**SPECS[self.model], **self.shape}
+
+    @property
+    def is_fedavg(self) -> bool:
+        """Whether it is FedAvg as first written, with SGD on clients."""
+        return self.algorithm == "fedavg" and self.options.get("client_optimizer", _SGD)["name"] == "sgd"
 
     def build_algorithm(self) -> Algorithm:
         """The plugin."""
@@ -120,8 +130,16 @@ class _Scoring:
         return score(task, self.algorithm, broadcast, (episode.support, episode.query), every_step=False)
 
 
-def _fedavg(name: str, model: str, clients: int, goals: tuple[Goal, ...], batch: int = 10, **rest: Any) -> Workload:
-    options = {"client_optimizer": {"name": "sgd", "lr": 0.01}, "batch_size": batch}
+def _fedavg(
+    name: str,
+    model: str,
+    clients: int,
+    goals: tuple[Goal, ...],
+    batch: int = 10,
+    optimizer: Mapping[str, Any] = _SGD,
+    **rest: Any,
+) -> Workload:
+    options = {"client_optimizer": optimizer, "batch_size": batch}
     return Workload(f"fedavg-{name}", "fedavg", model, clients, options=options, goals=goals, **rest)
 
 
@@ -135,6 +153,8 @@ def _evaluation(model: str, clients: int, goal: Goal, **rest: Any) -> Workload:
 
 
 _CNN, _LOOP = Goal("pfl", (2.2, 3), (0.5, 0.75)), Goal("loop", (2, 4))
+_READ = Goal("loop", (1, 1.5))
+"""Of rules that read every entry of every matrix: nothing of a client's work is spared."""
 _VARIANT, _SMALL = Goal("pfl", (2, 3)), (Goal("loop", (40, 100)), Goal("pfl", (40, 100)))
 
 CPU = (
@@ -142,6 +162,8 @@ CPU = (
     _fedavg("cnn-50", "cnn", 50, (_CNN,)),
     _fedavg("cnn-batch-20", "cnn", 10, (_VARIANT,), batch=20),
     _fedavg("cnn-sigma-1", "cnn", 10, (_VARIANT,), sigma=1.0),
+    _fedavg("cnn-adam-4", "cnn", 4, (_READ,), optimizer=_ADAM),
+    _fedavg("cnn-adam-10", "cnn", 10, (_READ,), optimizer=_ADAM),
     _meta("maml-cnn-4", "maml", "cnn", 4, _LOOP),
     _meta("maml-cnn-8", "maml", "cnn", 8, _LOOP),
     _meta("maml-cnn-4-5-steps", "maml", "cnn", 4, _LOOP, steps=5),
