@@ -19,7 +19,7 @@ import pytest
 from metaleaf import registry
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.cli import main
-from metaleaf.config import override
+from metaleaf.config import override, resolve
 from metaleaf.errors import ConfigError
 from metaleaf.suite import SUITES, load_suite, suite_of
 
@@ -244,6 +244,20 @@ def test_overriding_a_key_that_does_not_exist_is_refused() -> None:
     assert options["client_optimizer"]["lr"] == 1.0
     with pytest.raises(ConfigError, match=r"unknown option 'client.lr'"):
         override(options, {"client.lr": 2.0})
+
+
+def test_another_optimizer_keeps_nothing_of_the_one_it_replaces() -> None:
+    options = resolve("algorithms", "fedavg", {"client_optimizer": {"name": "sgd", "lr": 1.0, "momentum": 0.9}})
+    for changes in (
+        {"client_optimizer.lr": 0.001, "client_optimizer.name": "adam"},
+        {"client_optimizer.name": "adam", "client_optimizer.lr": 0.001},
+    ):
+        assert override(options, changes)["client_optimizer"] == {"name": "adam", "lr": 0.001}
+        resolve("algorithms", "fedavg", override(options, changes))
+    with pytest.raises(ConfigError, match=r"client_optimizer.adam.lr' is missing"):
+        resolve("algorithms", "fedavg", override(options, {"client_optimizer.name": "adam"}))
+    same = override(options, {"client_optimizer.name": "sgd", "client_optimizer.lr": 0.5})
+    assert same["client_optimizer"] == {**options["client_optimizer"], "lr": 0.5}
 
 
 def test_a_diverged_cell_is_recorded_and_the_suite_goes_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,16 +216,21 @@ def resolve(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def override(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with changes by dotted key, e.g. ``{"client_optimizer.lr": 0.1}``."""
+    """The options with changes by dotted key, e.g. ``{"client_optimizer.lr": 0.1}``.
+
+    Another ``client_optimizer.name`` is another optimizer: it keeps nothing of the one it replaces, its rate neither.
+    """
     changed = json.loads(json.dumps(dict(options)))
-    for key, value in changes.items():
+    for key in sorted(changes, key=lambda key: not key.endswith(".name")):
         *path, leaf = key.split(".")
         place = changed
         for part in path:
             if not isinstance(place.get(part), dict):
                 raise unknown("option", key, options)
             place = place[part]
-        place[leaf] = value
+        if path and leaf == "name" and place.get(leaf) != changes[key]:
+            place.clear()
+        place[leaf] = changes[key]
     return cast(dict[str, Any], changed)
 
 
