@@ -16,7 +16,7 @@ import small_environments
 import torch
 from safetensors.torch import load_file
 
-from metaleaf import registry, starts, tensor_files, trees
+from metaleaf import environment_run, registry, trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.client_store import ClientStore
@@ -26,8 +26,8 @@ from metaleaf.errors import ConfigError
 from metaleaf.newcomers import Newcomer, advance, enter
 from metaleaf.rounds import averaged, differences
 from metaleaf.run import Run
-from metaleaf.starts import start_params
 from metaleaf.store import Cell
+from metaleaf.task import Params
 
 STORE = small_environments.store()
 PARAMETERS = 2 * 3 + 3
@@ -339,7 +339,7 @@ def test_both_engines_agree(method: str) -> None:
 def test_two_methods_see_the_same() -> None:
     a, b = run("few_round"), run("learned_start")
     assert a.federation.split_hash() == b.federation.split_hash()
-    torch.testing.assert_close(start_params(a), start_params(b), rtol=0, atol=0)
+    torch.testing.assert_close(a.start_params(), b.start_params(), rtol=0, atol=0)
     for number in (1, 2, 3):
         names = a.federation.environment_cohort(number)
         assert names == b.federation.environment_cohort(number)
@@ -397,7 +397,7 @@ def cached(home: Path) -> list[Path]:
 
 def test_a_start_is_the_run_of_its_algorithm_with_its_share(home: Path) -> None:
     found = run("few_round", budget=200)
-    params = start_params(found)
+    params = found.start_params()
     alone = EnvironmentRun(
         small_environments.config("fedavg", 1_000_001, hyperparameters=FEDAVG, budget=50), STORE, mode="auto"
     )
@@ -410,19 +410,19 @@ def test_a_start_is_the_run_of_its_algorithm_with_its_share(home: Path) -> None:
 
 
 def test_a_start_is_computed_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    computed: list[str] = []
-    original = starts._compute
+    computed: list[RunConfig] = []
+    original = EnvironmentRun._reached
 
-    def compute(run: Any, config: RunConfig, path: Path) -> None:
-        computed.append(path.name)
-        original(run, config, path)
+    def reached(self: EnvironmentRun, start: RunConfig) -> Params:
+        computed.append(start)
+        return original(self, start)
 
-    monkeypatch.setattr(starts, "_compute", compute)
+    monkeypatch.setattr(EnvironmentRun, "_reached", reached)
     for method in ("few_round", "learned_start", "few_round"):
-        start_params(run(method))
+        run(method).start_params()
     assert len(computed) == len(cached(home)) == 1
     cached(home)[0].unlink()
-    before = start_params(run("few_round"))
+    before = run("few_round").start_params()
     assert len(computed) == 2
     torch.testing.assert_close(before, load_file(cached(home)[0]), rtol=0, atol=0)
 
@@ -447,22 +447,19 @@ CHANGES: dict[str, Callable[[], EnvironmentRun]] = {
 
 
 def test_whatever_decides_a_start_is_in_its_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def touch(run: Any, config: RunConfig, path: Path) -> None:
-        tensor_files.write(path, run.task.params())
-
-    monkeypatch.setattr(starts, "_compute", touch)
-    start_params(run("few_round"))
+    monkeypatch.setattr(EnvironmentRun, "_reached", lambda self, start: self.task.params())
+    run("few_round").start_params()
     for name, change in CHANGES.items():
         before = len(cached(home))
-        start_params(change())
+        change().start_params()
         assert len(cached(home)) == before + (name != "model"), name
-    start_params(run("learned_start"))
-    start_params(run("few_round", hyperparameters={"clip": 3.0}, protocol={"evaluate_every": 7}))
+    run("learned_start").start_params()
+    run("few_round", hyperparameters={"clip": 3.0}, protocol={"evaluate_every": 7}).start_params()
     assert len(cached(home)) == len(CHANGES), "what follows a start does not decide it"
-    monkeypatch.setattr(starts, "versions", lambda config: {"torch": "another"})
-    start_params(run("few_round"))
-    monkeypatch.setattr(starts, "device_facts", lambda device: {"type": "another"})
-    start_params(run("few_round"))
+    monkeypatch.setattr(environment_run, "versions", lambda config: {"torch": "another"})
+    run("few_round").start_params()
+    monkeypatch.setattr(environment_run, "device_facts", lambda device: {"type": "another"})
+    run("few_round").start_params()
     assert len(cached(home)) == len(CHANGES) + 2
 
 
@@ -476,15 +473,14 @@ def test_a_start_that_diverges_is_refused(home: Path) -> None:
 def _wanting(data: str, queue: Any) -> None:
     os.environ["METALEAF_DATA"] = data
     torch.set_num_threads(1)
-    original = starts._compute
-    computed = []
+    original, computed = EnvironmentRun._reached, []
 
-    def compute(run: Any, config: RunConfig, path: Path) -> None:
-        computed.append(1)
-        original(run, config, path)
+    def reached(self: EnvironmentRun, start: RunConfig) -> Params:
+        computed.append(start)
+        return original(self, start)
 
-    starts._compute = compute
-    params = start_params(run("few_round", budget=2000))
+    EnvironmentRun._reached = reached  # type: ignore[method-assign]
+    params = run("few_round", budget=2000).start_params()
     queue.put((len(computed), float(sum(leaf.double().sum() for leaf in params.values()))))
 
 

@@ -232,7 +232,7 @@ class FiguresCommand:
 
     def main(self) -> None:
         """Draw them, with a line on each."""
-        from metaleaf.figures.command import write_figures
+        from metaleaf.figure_files import write_figures
         from metaleaf.suite import load_suite
 
         if self.also and not self.output:

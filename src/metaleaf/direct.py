@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metaleaf.deferred import tensor
-from metaleaf.padding import Padded, Ragged
+from metaleaf.ragged import Padded, Ragged
 from metaleaf.recording import Slot, Step, Tape, read, slots
 from metaleaf.simplify import needed
 

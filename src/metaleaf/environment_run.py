@@ -11,16 +11,18 @@ import torch
 
 from metaleaf import trees
 from metaleaf.algorithm import Replies, State
-from metaleaf.config import NewEnvironments
+from metaleaf.config import NewEnvironments, RunConfig
 from metaleaf.cost import count
 from metaleaf.environments import EnvironmentFederation
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import over
 from metaleaf.models import Model
 from metaleaf.newcomers import Newcomer, Session, advance, enter, scores
+from metaleaf.provenance import device_facts, versions
 from metaleaf.run import COSTS, Progress, Run
 from metaleaf.shots import EnvironmentEpisode, Shots
-from metaleaf.starts import start_params
+from metaleaf.sources import of_run
+from metaleaf.starts import kept, start_of
 from metaleaf.statistics import Columns, summarise
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
@@ -109,7 +111,23 @@ class EnvironmentRun(Run):
     def _initial_state(self) -> State:
         if self.config.start is None:
             return super()._initial_state()
-        return self.algorithm.init(self.task, start_params(self))
+        return self.algorithm.init(self.task, self.start_params())
+
+    def start_params(self) -> Params:
+        """The parameters that the configured start reaches."""
+        start = start_of(self.config)
+        sources = of_run(start, type(self).__module__, self.store.about)
+        made_by = [self.store.about["data_hash"], sources, versions(start), device_facts(self.device)]
+        rounding = [self.rounding] if self.rounding.said() else []
+        params = kept([start.resolved(), start.seed, *made_by, *rounding], lambda: self._reached(start))
+        return {name: params[name].to(self.task.device) for name in self.task.params()}
+
+    def _reached(self, start: RunConfig) -> Params:
+        other = type(self)(start, self.store, mode="auto", device=self.device, rounding=self.rounding)
+        progress = other.train()
+        if progress.diverged:
+            raise ConfigError(f"{start.algorithm_label}: its start {start.algorithm} diverged ({progress.diverged}).")
+        return other.algorithm_params(progress.state.broadcast)
 
     def _start(self) -> Progress:
         state = self._initial_state()

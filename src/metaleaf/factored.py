@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import DisableTorchFunctionSubclass
 
+from metaleaf.gradient import Combine, Form
 from metaleaf.lockstep import product
 from metaleaf.trees import Tree, leaves, tree_map
 
@@ -119,7 +120,7 @@ class Origin(NamedTuple):
     parts: tuple["Factored", ...]
 
 
-class Factored(torch.Tensor):
+class Factored(Form):
     """A matrix [out, in] as a sum of shared matrices, thin products and, while a gradient is taken, variables.
 
     origin: None if it was not made of others, or has been read.
@@ -250,6 +251,20 @@ class Factored(torch.Tensor):
         variables = (*self.variables, Term(1.0, Variable()))
         return Factored(self, self.matrices, self.thin, variables, Origin(lambda matrix: matrix, (self,)))
 
+    def close(self) -> tuple[list[Tensor], Combine]:
+        """What was computed with its last variable, and the gradient in this form."""
+        uses = self.variables[-1].of.close()
+        return [use.y for use in uses], partial(_gradient, self, uses)
+
+
+def _gradient(
+    like: Factored, uses: Sequence[Use | Whole], found: Sequence[Tensor | None], differentiable: bool
+) -> Factored:
+    terms = [use.gradient(by_y, differentiable) for use, by_y in zip(uses, found, strict=True) if by_y is not None]
+    thin = tuple(term for term in terms if isinstance(term.of, Thin))
+    matrices = tuple(term for term in terms if not isinstance(term.of, Thin))
+    return Factored(like, matrices, thin)
+
 
 def lift(tree: Tree, shapes: Iterable[tuple[int, int]]) -> Tree:
     """The tree with its leaves of those shapes as `Factored`."""
@@ -285,36 +300,6 @@ def big_layers(model: nn.Module) -> set[tuple[int, int]]:
 def break_even(out: int, inner: int) -> int:
     """Rows at which thin factors are as large as the matrix."""
     return out * inner // (out + inner)
-
-
-# ---- gradients
-
-
-def gradients(
-    inputs: Sequence[Tensor], differentiate: Callable[[list[Tensor]], Sequence[Tensor | None]], differentiable: bool
-) -> list[Tensor]:
-    """The gradients by the inputs, each in its input's form.
-
-    differentiate: autograd's gradients by tensors that are part of the graph, None for those without influence.
-    """
-    collected = [leaf.variables[-1].of.close() if isinstance(leaf, Factored) else [Whole(1.0, leaf)] for leaf in inputs]
-    every = [use.y for uses in collected for use in uses]
-    found = iter(differentiate(every) if every else [])
-    return [
-        _gradient(leaf, uses, [next(found) for _ in uses], differentiable)
-        for leaf, uses in zip(inputs, collected, strict=True)
-    ]
-
-
-def _gradient(
-    leaf: Tensor, uses: Sequence[Use | Whole], found: Sequence[Tensor | None], differentiable: bool
-) -> Tensor:
-    if not isinstance(leaf, Factored):
-        return torch.zeros_like(leaf) if found[0] is None else found[0]
-    terms = [use.gradient(by_y, differentiable) for use, by_y in zip(uses, found, strict=True) if by_y is not None]
-    thin = tuple(term for term in terms if isinstance(term.of, Thin))
-    matrices = tuple(term for term in terms if not isinstance(term.of, Thin))
-    return Factored(leaf, matrices, thin)
 
 
 # ---- arithmetic

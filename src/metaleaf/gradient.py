@@ -15,12 +15,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaleaf.factored import Factored, gradients
 from metaleaf.trees import Tree, leaves, tree_map
 
 _anchor: ContextVar[Tensor | None] = ContextVar("anchor", default=None)
 _as_written: ContextVar[bool] = ContextVar("as_written", default=False)
 _order: ContextVar[int] = ContextVar("order", default=0)
+
+
+class Form(Tensor):
+    """A kind of tensor whose gradients have a form of their own, made from what was computed with it."""
+
+    def as_variable(self) -> "Form":
+        """The same as a variable of its own, which notes what is computed with it from now on."""
+        raise NotImplementedError
+
+    def close(self) -> tuple[list[Tensor], "Combine"]:
+        """Of a variable, which notes nothing after: what was computed with it, and how that makes its gradient."""
+        raise NotImplementedError
+
+
+Combine = Callable[[Sequence[Tensor | None], bool], Tensor]
+"""Makes a gradient of those by outputs (None: without influence), on request a differentiable one."""
 
 
 def over(f: Callable[..., Tree]) -> Callable[..., Tree]:
@@ -83,7 +98,7 @@ def grad(f: Callable[..., Tensor]) -> Callable[..., Tree]:
                         return [None] * len(by)
                     return torch.autograd.grad(value, by, create_graph=outer, allow_unused=True)
 
-                found = iter(gradients(leaves(inputs), differentiate, outer))
+                found = iter(_gradients(leaves(inputs), differentiate, outer))
         finally:
             _order.reset(token)
         return tree_map(lambda _: next(found), inputs)
@@ -93,9 +108,23 @@ def grad(f: Callable[..., Tensor]) -> Callable[..., Tree]:
 
 def _fresh(leaf: Tensor) -> Tensor:
     """A variable of its own: f may use the same tensor elsewhere, and that use does not count."""
-    if isinstance(leaf, Factored):
+    if isinstance(leaf, Form):
         return leaf.as_variable()
     anchor = _anchor.get()
     if anchor is not None:  # `requires_grad_` is not allowed there
         return leaf + anchor.to(leaf.dtype)
     return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()
+
+
+def _gradients(
+    inputs: Sequence[Tensor], differentiate: Callable[[list[Tensor]], Sequence[Tensor | None]], differentiable: bool
+) -> list[Tensor]:
+    """The gradients by the inputs, each in its input's form."""
+    closed = [leaf.close() if isinstance(leaf, Form) else ([leaf], partial(_ordinary, leaf)) for leaf in inputs]
+    every = [output for outputs, _ in closed for output in outputs]
+    found = iter(differentiate(every) if every else [])
+    return [combine([next(found) for _ in outputs], differentiable) for outputs, combine in closed]
+
+
+def _ordinary(leaf: Tensor, found: Sequence[Tensor | None], _: bool) -> Tensor:
+    return torch.zeros_like(leaf) if found[0] is None else found[0]

@@ -5,15 +5,16 @@ at its support and query.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.deferred import Deferred, tensor
+from metaleaf.deferred import Deferred
+from metaleaf.ragged import Padded, Ragged
 from metaleaf.shots import Shots
 from metaleaf.trees import Tree
 
@@ -97,44 +98,6 @@ def _side_by_side(leaves: Sequence[Tensor]) -> Tensor:
     if leaves[0].dim() or leaves[0].device.type != "cpu":
         return torch.stack(list(leaves))
     return torch.tensor([leaf.item() for leaf in leaves], dtype=leaves[0].dtype)  # five times as fast
-
-
-class Ragged:
-    """Clients of these sizes with so many rows each, the last of which are padding."""
-
-    def __init__(self, sizes: Sequence[int], rows: int, device: torch.device) -> None:
-        self.sizes, self.rows, self.device = sizes, rows, device
-
-    @cached_property
-    def mask(self) -> Tensor:
-        """Bool [clients, rows]: what is no padding."""
-        return torch.arange(self.rows) < torch.tensor(self.sizes)[:, None]
-
-    @cached_property
-    def numbers(self) -> Tensor:
-        """The number of each row among all clients' one after the other and one of zeros, int64 [clients * rows]."""
-        sizes = torch.tensor(self.sizes)
-        ends = sizes.cumsum(0)
-        numbers = torch.arange(self.rows) + (ends - sizes)[:, None]
-        return torch.where(self.mask, numbers, ends[-1]).view(-1).to(self.device)
-
-
-class Padded(Deferred):
-    """The clients' x or y [clients, rows, ...], zeros where there are none."""
-
-    def __init__(self, clients: Sequence[Shots], field: Literal["x", "y"], ragged: Ragged) -> None:
-        first: Tensor = getattr(clients[0], field)
-        super().__init__((len(clients), ragged.rows, *first.shape[1:]), first.dtype, ragged.device, self._filled)
-        self.clients, self.field, self.ragged = clients, field, ragged
-
-    def table(self) -> Tensor:
-        """All clients' rows one after the other, and one of zeros: `Ragged.numbers` are rows of this."""
-        parts = [tensor(getattr(shots, self.field)) for shots in self.clients]
-        return torch.cat([*parts, parts[0].new_zeros((1, *parts[0].shape[1:]))]).to(self.device)
-
-    def _filled(self) -> Tensor:
-        # Not client by client, as copying one takes longer to start.
-        return self.table().index_select(0, self.ragged.numbers).view(self.shape)
 
 
 def pad(shots: Shots, rows: int) -> Shots:
