@@ -64,7 +64,7 @@ class MetaSGD:
         return State(*self.server_optimizer.step(state.broadcast, update, state.kept))
 
     def params(self, learned: Tree) -> Params:
-        """The initial parameters: what a new environment starts from (`metaleaf.newcomers`)."""
+        """The initial parameters: what a new environment starts from (`metaleaf.environments.newcomers`)."""
         initial: Params = learned["params"]
         return initial
 

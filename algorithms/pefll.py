@@ -102,7 +102,7 @@ class PeFLL:
         """The paper's exchange: h stays on the server."""
         return Traffic((learned["embedding"], update["difference"], update["v"]), update)
 
-    # ---- in a new environment (metaleaf.newcomers): participants send embeddings, the server writes their mean's model
+    # ---- in a new environment: participants send embeddings, the server writes the model of their mean
 
     def params(self, learned: Tree) -> Params:
         """The model of the embedding 0."""

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from metaleaf.execute import Settings
 from metaleaf.gate import command, runs
 from metaleaf.gate.compare import compare
+from metaleaf.jobs.execute import Settings
 
 GATED = command.suites((), None)
 CELLS = [(one, *pair) for one in GATED for pair in one.suite.grid()]

@@ -22,8 +22,8 @@ from PIL import Image
 
 from metaleaf.dataset import Client, Published, Spec
 from metaleaf.errors import DataError
-from metaleaf.leaf import Arrays, read_shard
 from metaleaf.raw import RawFiles, ZipReader
+from metaleaf.raw.leaf import Arrays, read_shard
 
 SIDE = 28
 """Width and height of an image."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from metaleaf.dataset import Client, Published, Spec
 from metaleaf.errors import DataError, unknown
-from metaleaf.leaf import Arrays, read_shard
+from metaleaf.raw.leaf import Arrays, read_shard
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaleaf.client_store import ClientStore
-from metaleaf.config import RunConfig
+from metaleaf.config.config import RunConfig
+from metaleaf.data.client_store import ClientStore
 from metaleaf.models import Model
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task

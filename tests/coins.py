@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from metaleaf.client_store import ClientStore
-from metaleaf.config import Protocol, RunConfig, resolve
+from metaleaf.config.config import Protocol, RunConfig, resolve
+from metaleaf.data.client_store import ClientStore
 
 SPEC = {"version": "1.0.0", "x_shape": [4], "x_dtype": "float32", "classes": 3, "window": 0}
 

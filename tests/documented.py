@@ -10,10 +10,11 @@ from small_tasks import RAGGED, SPECS, episode, remembering, task
 from torch.testing import assert_close
 
 from metaleaf import algorithm as contract
-from metaleaf import catalogue, learning, trees
+from metaleaf import learning, trees
 from metaleaf.algorithm import Algorithm, State
-from metaleaf.cost import exchanged
-from metaleaf.engine import Mode, engine
+from metaleaf.catalogue import catalogue
+from metaleaf.engine.cost import exchanged
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.gradient import grad
 from metaleaf.task import Task
 from metaleaf.trees import Tree

@@ -5,14 +5,15 @@ from typing import Any
 import torch
 from small_tasks import shots
 
-from metaleaf import registry, trees
+from metaleaf import trees
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.algorithms.few_round import FewRound
 from metaleaf.algorithms.learned_start import LearnedStart
+from metaleaf.config import registry
+from metaleaf.engine.padding import pad
+from metaleaf.environments.newcomers import Newcomer
 from metaleaf.gradient import over
-from metaleaf.newcomers import Newcomer
 from metaleaf.optimizers import SGD
-from metaleaf.padding import pad
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf.statistics import summarise
+from metaleaf.statistics.statistics import summarise
 
 ROUNDS = (0, 1, 2, 5, 10)
 EXAMPLES = 1000

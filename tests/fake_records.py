@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaleaf.statistics import summarise
+from metaleaf.statistics.statistics import summarise
 
 SUPPORTS = (0.2, 0.5, 0.9)
 STEPS = 5

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
-from metaleaf.federation import Federation
+from metaleaf.data.federation import Federation
 from metaleaf.gradient import grad
 from metaleaf.optimizers import Adam, Adaptive
 from metaleaf.shots import Episode, Shots

@@ -8,8 +8,8 @@ import torch
 from softmax_by_hand import ALL, QUERIES, SUPPORTS, Array, Data
 from torch import Tensor
 
-from metaleaf.client_store import ClientStore
-from metaleaf.config import NewEnvironments, Protocol, RunConfig, Start, resolve
+from metaleaf.config.config import NewEnvironments, Protocol, RunConfig, Start, resolve
+from metaleaf.data.client_store import ClientStore
 from metaleaf.shots import EnvironmentEpisode, Shots
 
 SPEC = {"version": "1.0.0", "x_shape": [2], "x_dtype": "float32", "classes": 3, "window": 0}

@@ -14,7 +14,7 @@ from small_tasks import reference_batches, remembering
 from torch import Tensor, nn
 
 from metaleaf.algorithm import Algorithm, State
-from metaleaf.engine import Engine, Mode, engine
+from metaleaf.engine.engine import Engine, Mode, engine
 from metaleaf.models import Logistic, TensorFlowModel
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task

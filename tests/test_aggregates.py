@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaleaf.aggregates import interquartile_mean, overall, performance_profile, profile_interval, ranking
-from metaleaf.client_scores import ClientScores
 from metaleaf.errors import DataError
-from metaleaf.intervals import estimate
+from metaleaf.records.client_scores import ClientScores
+from metaleaf.statistics.aggregates import interquartile_mean, overall, performance_profile, profile_interval, ranking
+from metaleaf.statistics.intervals import estimate
 
 
 def test_interquartile_mean() -> None:

@@ -57,7 +57,7 @@ from softmax_by_hand import (
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import factored, registry, trees
+from metaleaf import trees
 from metaleaf.algorithm import Algorithm, Replies, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fedavg_meta import FedAvgMeta
@@ -66,14 +66,16 @@ from metaleaf.algorithms.local import Local
 from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
 from metaleaf.algorithms.reptile import Reptile
-from metaleaf.config import build, override, resolve
-from metaleaf.engine import Mode, engine
+from metaleaf.config import registry
+from metaleaf.config.config import build, override, resolve
+from metaleaf.engine import factored
+from metaleaf.engine.engine import Mode, engine
+from metaleaf.engine.sequential import Sequential
+from metaleaf.engine.vectorised import Vectorised
 from metaleaf.optimizers import SGD, Adam
-from metaleaf.sequential import Sequential
 from metaleaf.shots import Episode, Scored, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
-from metaleaf.vectorised import Vectorised
 
 NAMES = LEARN_FROM_CLIENTS
 MODELS = ["logistic", "cnn", "lstm", "face_cnn"]

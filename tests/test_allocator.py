@@ -12,7 +12,7 @@ def test_freed_memory_is_kept_for_the_next_round() -> None:
     """In a process of its own: the allocator's rules are the process's."""
     program = """
 import resource, torch
-from metaleaf.allocator import keep_freed_memory
+from metaleaf.engine.allocator import keep_freed_memory
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -30,7 +30,7 @@ from softmax_by_hand import (
 
 from metaleaf.algorithms.anil import ANIL
 from metaleaf.algorithms.maml import MAML
-from metaleaf.engine import Mode
+from metaleaf.engine.engine import Mode
 from metaleaf.optimizers import SGD
 from metaleaf.task import Params, Task
 

@@ -22,7 +22,7 @@ from metaleaf.bench.limit import Limit
 from metaleaf.bench.rows import Row, Settings
 from metaleaf.bench.workloads import CPU, CUDA, Workload
 from metaleaf.cli import main
-from metaleaf.figures.style import as_files
+from metaleaf.report.figures.style import as_files
 from metaleaf.shots import Shots, permutation
 
 NAMED = {work.name: work for work in CPU}

@@ -28,23 +28,24 @@ from test_run import without_times
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from metaleaf import factored, models
+from metaleaf import models
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fedbn import FedBN
 from metaleaf.algorithms.maml import MAML
-from metaleaf.engine import Mode, engine
-from metaleaf.environment_run import EnvironmentRun
+from metaleaf.engine import factored
+from metaleaf.engine.engine import Mode, engine
+from metaleaf.engine.sequential import Sequential
+from metaleaf.engine.vectorised import Vectorised
+from metaleaf.environments.run import EnvironmentRun
 from metaleaf.errors import ConfigError
 from metaleaf.learning import descend
 from metaleaf.models import Model
 from metaleaf.optimizers import SGD
-from metaleaf.run import Run
-from metaleaf.sequential import Sequential
+from metaleaf.runs.run import Run
+from metaleaf.runs.store import Cell
 from metaleaf.shots import minibatches
-from metaleaf.store import Cell
 from metaleaf.task import Task
-from metaleaf.vectorised import Vectorised
 
 MODES: tuple[Mode, ...] = ("sequential", "lowrank", "vectorised")
 WEIGHTS = [0.1, 0.2, 0.3, 0.4]

@@ -10,16 +10,18 @@ import coins
 import pytest
 import torch
 
-from metaleaf import catalogue, models, registry, starter, trees
+from metaleaf import models, trees
 from metaleaf.algorithm import Reply, State, Traffic
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.maml import MAML
-from metaleaf.catalogue import Cost, Place
+from metaleaf.catalogue import catalogue, starter
+from metaleaf.catalogue.catalogue import Cost, Place
 from metaleaf.cli import main
+from metaleaf.config import registry
 from metaleaf.errors import ConfigError
-from metaleaf.run import Run
+from metaleaf.runs.run import Run
+from metaleaf.runs.store import Cell
 from metaleaf.shots import Episode
-from metaleaf.store import Cell
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
@@ -130,7 +132,7 @@ def test_rows_are_by_family_then_name(others: list[str]) -> None:
 
 @pytest.mark.parametrize(("dataset", "model"), catalogue.README_PLACES)
 def test_no_built_in_algorithm_has_a_bug_here(dataset: str, model: str) -> None:
-    found = catalogue.entries(catalogue.built_in(), [catalogue.place(dataset, model)])
+    found = catalogue.entries(sorted(registry.built_in("algorithms")), [catalogue.place(dataset, model)])
     assert {entry.name for entry in found} <= set(registry.names("algorithms"))
     for entry in found:
         assert entry.about

@@ -10,14 +10,15 @@ from fake_records import write_record, write_suite
 from latex import compile_within_a_page, needs_tex
 from test_report import DIVERGED, EVIL, change
 
-from metaleaf import client_report, client_tables
-from metaleaf.client_scores import Setting, client_scores
-from metaleaf.comparison import MAJORITY, WITH_INTERVAL, comparison, pairs
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.markup import to_csv, to_latex, to_markdown
-from metaleaf.paired import compare
-from metaleaf.records import Model, Record, read_records
-from metaleaf.tables import Cell, Field, Table, amount_cell, lay_out
+from metaleaf.records.client_scores import Setting, client_scores
+from metaleaf.records.records import Model, Record, read_records
+from metaleaf.report import client_report
+from metaleaf.report.markup import to_csv, to_latex, to_markdown
+from metaleaf.report.tables import clients as client_tables
+from metaleaf.report.tables.tables import Cell, Field, Table, amount_cell, lay_out
+from metaleaf.statistics.comparison import MAJORITY, WITH_INTERVAL, comparison, pairs
+from metaleaf.statistics.paired import compare
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from metaleaf.config import NewEnvironments, Protocol, RunConfig, Start, digest
+from metaleaf.config.config import NewEnvironments, Protocol, RunConfig, Start, digest
+from metaleaf.config.suite import Suite, load_suite
 from metaleaf.errors import ConfigError
-from metaleaf.suite import Suite, load_suite
-from metaleaf.tune import trial_config, trial_path
+from metaleaf.jobs.tune import trial_config, trial_path
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = sorted((ROOT / "results").glob("*/*/*/*/seed-*.json"))

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from fake_records import write_record, write_suite
 
-from metaleaf import registry
-from metaleaf.cost_to_target import cost_to_target, target_of
+from metaleaf.config import registry
 from metaleaf.errors import DataError
-from metaleaf.records import read_records
+from metaleaf.records.records import read_records
+from metaleaf.statistics.cost_to_target import cost_to_target, target_of
 
 
 def _validated(path: Path, scores: dict[int, float]) -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from small_tasks import cohort, task
 
-from metaleaf import factored, trees
+from metaleaf import trees
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.crew import Crew
-from metaleaf.engine import engine
+from metaleaf.engine import factored
+from metaleaf.engine.crew import Crew
+from metaleaf.engine.engine import engine
 from metaleaf.optimizers import SGD
 from metaleaf.task import Task
 

@@ -10,13 +10,13 @@ from test_algorithms import CPU
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from metaleaf.deferred import made
-from metaleaf.direct import direct
-from metaleaf.padding import batch
-from metaleaf.recording import Recorder, Tape
-from metaleaf.replay import compiled
+from metaleaf.data.deferred import made
+from metaleaf.engine.padding import batch
+from metaleaf.engine.replay.as_python import compiled
+from metaleaf.engine.replay.simplify import simplified
+from metaleaf.engine.replay.tape import Recorder, Tape
+from metaleaf.engine.replay.unpadded import direct
 from metaleaf.shots import Shots, minibatches
-from metaleaf.simplify import simplified
 from metaleaf.trees import leaves
 
 Function = Callable[[Shots], list[Tensor]]

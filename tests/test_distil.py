@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from metaleaf import trees
-from metaleaf.distil import fit_coefficients, principal
-from metaleaf.writers import SetNetwork
+from metaleaf.algorithms.learned_start.distil import fit_coefficients, principal
+from metaleaf.algorithms.learned_start.writers import SetNetwork
 
 
 def data(n: int, total: int, rank: int, seed: int = 0) -> Tensor:

@@ -24,7 +24,7 @@ from metaleaf import trees
 from metaleaf.algorithms.ditto import Ditto
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.local import Local
-from metaleaf.engine import Mode
+from metaleaf.engine.engine import Mode
 from metaleaf.optimizers import SGD
 
 

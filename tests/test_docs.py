@@ -13,10 +13,12 @@ from documented import both_ways, executed, fenced, mixed
 from small_tasks import RAGGED, episode, task
 from torch.testing import assert_close
 
-from metaleaf import registry, starter, trees
+from metaleaf import trees
+from metaleaf.catalogue import starter
+from metaleaf.catalogue.starter import checkout, render
 from metaleaf.cli import main
+from metaleaf.config import registry
 from metaleaf.learning import last
-from metaleaf.starter import checkout, render
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
@@ -114,10 +116,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "algorithms").mkdir()
     (tmp_path / "tests").mkdir()
     monkeypatch.syspath_prepend(tmp_path / "algorithms")
-    built_in = registry._builtin("algorithms")
+    built_in = registry.built_in("algorithms")
     monkeypatch.setattr(starter, "checkout", lambda: tmp_path)
     monkeypatch.setattr(
-        registry, "_builtin", lambda kind: frozenset(built_in - {"tether"} if kind == "algorithms" else {"synthetic"})
+        registry, "built_in", lambda kind: frozenset(built_in - {"tether"} if kind == "algorithms" else {"synthetic"})
     )
     return tmp_path
 

@@ -9,17 +9,18 @@ from safetensors.torch import load, save
 from small_tasks import shots, task
 from torch.testing import assert_close
 
-from metaleaf import registry, trees
+from metaleaf import trees
 from metaleaf.algorithm import Algorithm, State
-from metaleaf.config import build, override, resolve
-from metaleaf.engine import Mode, engine
+from metaleaf.config import registry
+from metaleaf.config.config import build, override, resolve
+from metaleaf.engine.engine import Mode, engine
+from metaleaf.engine.sequential import Sequential
+from metaleaf.engine.vectorised import Vectorised
+from metaleaf.environments.newcomers import Newcomer, advance, enter, scores
 from metaleaf.gradient import over
-from metaleaf.newcomers import Newcomer, advance, enter, scores
 from metaleaf.rounds import differences
-from metaleaf.sequential import Sequential
 from metaleaf.task import Task
 from metaleaf.trees import Tree
-from metaleaf.vectorised import Vectorised
 
 MODELS = ["logistic", "small_cnn", "face_cnn"]
 CPU = torch.device("cpu")

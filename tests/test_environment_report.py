@@ -13,16 +13,16 @@ from fake_records import write_record as write_ordinary
 from latex import compile_within_a_page, needs_tex
 from test_report import DIVERGED, EVIL, _outside_figures, change, tags
 
-from metaleaf import environment_figures as figures
-from metaleaf import environment_tables as tables
 from metaleaf.cli import main
-from metaleaf.environment_records import EnvironmentRecord, runs, visited
-from metaleaf.environment_statistics import bootstrap_means, differences, mean_and_two_errors, paired
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.figures.style import looks
-from metaleaf.markup import to_csv, to_latex, to_markdown
-from metaleaf.records import read_all, read_records
-from metaleaf.report import write_report
+from metaleaf.records.environments import EnvironmentRecord, runs, visited
+from metaleaf.records.records import read_all, read_records
+from metaleaf.report.figures import environments as figures
+from metaleaf.report.figures.style import looks
+from metaleaf.report.markup import to_csv, to_latex, to_markdown
+from metaleaf.report.report import write_report
+from metaleaf.report.tables import environments as tables
+from metaleaf.statistics.environments import bootstrap_means, differences, mean_and_two_errors, paired
 
 FILES = {"table.md", "table.csv", "table.tex", "index.html"} | {
     f"{name}.{kind}" for name in figures.CAPTIONS if name != "variants" for kind in ("png", "svg", "pdf")

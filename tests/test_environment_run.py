@@ -16,17 +16,19 @@ import small_environments
 import torch
 from safetensors.torch import load_file
 
-from metaleaf import environment_run, registry, trees
+from metaleaf import trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.client_store import ClientStore
-from metaleaf.config import RunConfig
-from metaleaf.environment_run import COLUMNS, EnvironmentRun
+from metaleaf.config import registry
+from metaleaf.config.config import RunConfig
+from metaleaf.data.client_store import ClientStore
+from metaleaf.environments import run as environment_run
+from metaleaf.environments.newcomers import Newcomer, advance, enter
+from metaleaf.environments.run import COLUMNS, EnvironmentRun
 from metaleaf.errors import ConfigError
-from metaleaf.newcomers import Newcomer, advance, enter
 from metaleaf.rounds import averaged, differences
-from metaleaf.run import Run
-from metaleaf.store import Cell
+from metaleaf.runs.run import Run
+from metaleaf.runs.store import Cell
 from metaleaf.task import Params
 
 STORE = small_environments.store()

@@ -10,9 +10,9 @@ import torch
 from small_environments import rules, store
 
 from metaleaf import trees
-from metaleaf.client_store import ClientStore
-from metaleaf.config import Protocol
-from metaleaf.environments import EnvironmentFederation
+from metaleaf.config.config import Protocol
+from metaleaf.data.client_store import ClientStore
+from metaleaf.environments.environments import EnvironmentFederation
 from metaleaf.errors import ConfigError
 
 PARTS = ("train", "validation", "test")

@@ -18,12 +18,12 @@ from small_tasks import ON_LOGISTIC
 from metaleaf import models
 from metaleaf.algorithm import State
 from metaleaf.cli import main
-from metaleaf.config import resolve
+from metaleaf.config.config import resolve
+from metaleaf.data.federation import Federation
+from metaleaf.data.prepare import load
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.export import export, state_dict
-from metaleaf.federation import Federation
-from metaleaf.prepare import load
-from metaleaf.saved import save_state
+from metaleaf.reuse.export import export, state_dict
+from metaleaf.runs.saved import save_state
 from metaleaf.seeds import derive
 from metaleaf.submission.entry import read_one
 from metaleaf.task import Task

@@ -15,10 +15,11 @@ from small_tasks import cohort, task
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import factored, models, trees
+from metaleaf import models, trees
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.engine import engine
-from metaleaf.factored import Factored, Term, Thin, Unsupported, big_layers, break_even, dense, lift
+from metaleaf.engine import factored
+from metaleaf.engine.engine import engine
+from metaleaf.engine.factored import Factored, Term, Thin, Unsupported, big_layers, break_even, dense, lift
 from metaleaf.gradient import grad
 from metaleaf.optimizers import SGD, Adam, Adaptive, Optimizer
 from metaleaf.task import Task

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from metaleaf import trees
 from metaleaf.algorithms.fedbn import FedBN
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.errors import ConfigError
 from metaleaf.models import BatchNorm, Model
 from metaleaf.optimizers import SGD

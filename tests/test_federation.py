@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaleaf import deferred, trees
-from metaleaf.client_store import ClientStore
-from metaleaf.config import Protocol
+from metaleaf import trees
+from metaleaf.config.config import Protocol
+from metaleaf.data import deferred
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.federation import Federation
 from metaleaf.errors import ConfigError
-from metaleaf.federation import Federation
 
 WINDOW = 5
 FRACTIONS = st.sampled_from([0.05, 0.2, 0.5, 0.8, 0.9, 0.99])
@@ -62,7 +63,7 @@ def test_a_cohorts_episodes_are_those_of_its_clients() -> None:
 
 
 def test_kept_row_numbers_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaleaf.federation.KEPT", 50)
+    monkeypatch.setattr("metaleaf.data.federation.KEPT", 50)
     found, again = federation([20] * 10), federation([20] * 10)
     for _ in range(2):
         for i in range(10):

@@ -31,7 +31,7 @@ from softmax_by_hand import (
 from metaleaf import trees
 from metaleaf.algorithms.fedrep import FedRep
 from metaleaf.algorithms.local import Local
-from metaleaf.engine import Mode
+from metaleaf.engine.engine import Mode
 from metaleaf.optimizers import SGD
 
 

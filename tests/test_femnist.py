@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metaleaf import leaf as leaf_module
+from metaleaf.data.prepare import load
 from metaleaf.dataset import Client
 from metaleaf.datasets.femnist import LEAF, WRITERS, Femnist, environment_of
 from metaleaf.errors import DataError
-from metaleaf.prepare import load
 from metaleaf.raw import RawFiles
+from metaleaf.raw import leaf as leaf_module
 
 
 @pytest.fixture(autouse=True)

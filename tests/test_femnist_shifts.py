@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from metaleaf.config import build
+from metaleaf.config.config import build
+from metaleaf.data.prepare import load
 from metaleaf.dataset import Client
 from metaleaf.datasets.femnist import WRITERS
 from metaleaf.datasets.femnist_shifts import CONFUSABLE, LIMITS, PARTS, FemnistShifts, Shift, pooled, shifted
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.prepare import load
 from metaleaf.raw import RawFiles
 
 SMALL: dict[str, Any] = {"environments": 10, "writers": 2, "images": 12, "side": 28}

@@ -10,8 +10,8 @@ from softmax_by_hand import THETA, Array, NumpyAdam, array, descended, gradient,
 
 from metaleaf.algorithm import State
 from metaleaf.algorithms.few_round import FewRound
-from metaleaf.engine import Mode, engine
-from metaleaf.newcomers import Newcomer, advance, enter
+from metaleaf.engine.engine import Mode, engine
+from metaleaf.environments.newcomers import Newcomer, advance, enter
 from metaleaf.optimizers import SGD
 from metaleaf.rounds import loss
 from metaleaf.task import Task

@@ -18,17 +18,17 @@ from fake_records import write_record, write_suite
 from matplotlib.colors import to_rgb
 
 from metaleaf.cli import main
-from metaleaf.client_store import ClientStore
+from metaleaf.data.client_store import ClientStore
 from metaleaf.errors import DataError
-from metaleaf.figures import adaptation, distribution, fairness, participants, portrait
-from metaleaf.figures.convergence import _apart, convergence, convergence_bytes
-from metaleaf.figures.cost import cost
-from metaleaf.figures.critical_difference import critical_difference
-from metaleaf.figures.drawing import Drawing, NotDrawnError, drawings, drawn
-from metaleaf.figures.makers import MAKERS, WITH_DATA, draw
-from metaleaf.figures.runs import Runs
-from metaleaf.figures.style import COLOURS, WIDTHS, looks, styled
-from metaleaf.records import Record, read_records
+from metaleaf.records.records import Record, read_records
+from metaleaf.report.figures import adaptation, distribution, fairness, participants, portrait
+from metaleaf.report.figures.convergence import _apart, convergence, convergence_bytes
+from metaleaf.report.figures.cost import cost
+from metaleaf.report.figures.critical_difference import critical_difference
+from metaleaf.report.figures.drawing import Drawing, NotDrawnError, drawings, drawn
+from metaleaf.report.figures.makers import MAKERS, WITH_DATA, draw
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.figures.style import COLOURS, WIDTHS, looks, styled
 
 NAMES = (
     *("FedAvg", "MAML", "Reptile", "Meta-SGD", "FOMAML", "FedAvg(Meta)", "Local", "Ditto", "SCAFFOLD", "Learned start"),

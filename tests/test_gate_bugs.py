@@ -6,9 +6,9 @@ from pathlib import Path
 import planted_bugs
 import pytest
 
-from metaleaf.execute import Settings
 from metaleaf.gate import command
 from metaleaf.gate.compare import Comparison
+from metaleaf.jobs.execute import Settings
 
 pytestmark = pytest.mark.slow
 SUITES = ("gate_second_order", "gate_synthetic")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metaleaf.cli import main
-from metaleaf.federation import Federation
+from metaleaf.data.federation import Federation
 
 SUITE = """
 name = "own"

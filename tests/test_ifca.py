@@ -29,7 +29,7 @@ from softmax_by_hand import (
 from metaleaf import trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.ifca import IFCA
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.optimizers import SGD
 from metaleaf.trees import Tree
 

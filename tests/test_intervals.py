@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_records import write_suite
 
-from metaleaf.client_scores import ClientScores, Setting, client_scores
 from metaleaf.errors import DataError
-from metaleaf.intervals import STATISTICS, estimate
-from metaleaf.records import read_records, tidy
+from metaleaf.records.client_scores import ClientScores, Setting, client_scores
+from metaleaf.records.records import read_records, tidy
+from metaleaf.statistics.intervals import STATISTICS, estimate
 
 
 def scores(correct: np.ndarray, n: int = 100, before: np.ndarray | None = None) -> ClientScores:

@@ -23,7 +23,7 @@ from torch.testing import assert_close
 from metaleaf import trees
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.knn_per import KNNPer
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.optimizers import SGD
 
 # More support than in the other tests, so that k can be smaller than it.

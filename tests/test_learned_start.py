@@ -29,10 +29,10 @@ from test_newcomers import LATER, LATER_SHARES, mean_change
 from metaleaf import trees
 from metaleaf.algorithm import Replies, State
 from metaleaf.algorithms.learned_start import LearnedStart
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.engine import Mode, engine
+from metaleaf.environments.newcomers import Newcomer, advance, enter
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import over
-from metaleaf.newcomers import Newcomer, advance, enter
 from metaleaf.optimizers import SGD
 from metaleaf.rounds import differences
 from metaleaf.shots import EnvironmentEpisode

@@ -10,11 +10,12 @@ import torch
 from small_tasks import cohort, task
 from torch import Tensor
 
-from metaleaf import crew, factored, lockstep, trees
+from metaleaf import trees
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.maml import MAML
-from metaleaf.engine import engine
-from metaleaf.lockstep import Team, product
+from metaleaf.engine import crew, factored, lockstep
+from metaleaf.engine.engine import engine
+from metaleaf.engine.lockstep import Team, product
 from metaleaf.optimizers import SGD
 
 WEIGHT = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -13,15 +13,16 @@ from small_tasks import SPECS, shots, task
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from metaleaf import lstm, models
+from metaleaf import models
 from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
+from metaleaf.engine.vectorised import Vectorised
 from metaleaf.gradient import grad, order
-from metaleaf.lstm import recurrence
+from metaleaf.models import lstm
+from metaleaf.models.lstm import recurrence
 from metaleaf.shots import Episode
 from metaleaf.task import Params, Task
 from metaleaf.trees import leaves, tree_map
-from metaleaf.vectorised import Vectorised
 
 HIDDEN, INPUTS = 4, 3
 

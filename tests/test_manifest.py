@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from metaleaf import manifest, verified
 from metaleaf.cli import main
-from metaleaf.client_store import ClientStore
+from metaleaf.data import manifest
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.prepare import load, prepare
 from metaleaf.dataset import Client, Spec
 from metaleaf.errors import DataError, StaleError
-from metaleaf.prepare import load, prepare
+from metaleaf.files import verified
 from metaleaf.raw import RawFiles, data_home, sha256_of
 
 

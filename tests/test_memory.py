@@ -12,15 +12,16 @@ import torch
 from small_tasks import home
 from test_run import without_times
 
-from metaleaf import registry, trees
+from metaleaf import trees
 from metaleaf.algorithm import Reply
-from metaleaf.client_store import ClientStore
-from metaleaf.config import RunConfig
-from metaleaf.engine import Mode
+from metaleaf.config import registry
+from metaleaf.config.config import RunConfig
+from metaleaf.data.client_store import ClientStore
+from metaleaf.engine.engine import Mode
+from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import DataError
-from metaleaf.memory import ClientMemory
-from metaleaf.run import Progress, Run
-from metaleaf.store import Cell
+from metaleaf.runs.run import Progress, Run
+from metaleaf.runs.store import Cell
 
 NAMES = [name for name in registry.names("algorithms") if hasattr(registry.plugin("algorithms", name), "memory")]
 ROUNDS, COHORT = 6, 5

@@ -26,9 +26,9 @@ from softmax_by_hand import (
 from metaleaf import trees
 from metaleaf.algorithm import Replies
 from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.environments.newcomers import Newcomer, Session, advance, enter, scores
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import over
-from metaleaf.newcomers import Newcomer, Session, advance, enter, scores
 from metaleaf.rounds import averaged, differences, loss, train
 from metaleaf.shots import Shots
 from metaleaf.task import Params, Task

@@ -9,12 +9,12 @@ from latex import compile_within_a_page, needs_tex
 from test_report import DIVERGED, change
 
 from metaleaf.cli import main
-from metaleaf.client_scores import client_scores
-from metaleaf.comparison import MAJORITY, comparison
-from metaleaf.markup import to_latex
-from metaleaf.overall import Overall, over_datasets, tables, to_frame
-from metaleaf.records import Record, read_all
-from metaleaf.tables import Table
+from metaleaf.records.client_scores import client_scores
+from metaleaf.records.records import Record, read_all
+from metaleaf.report.markup import to_latex
+from metaleaf.report.tables.overall import Overall, over_datasets, tables, to_frame
+from metaleaf.report.tables.tables import Table
+from metaleaf.statistics.comparison import MAJORITY, comparison
 
 
 @pytest.fixture

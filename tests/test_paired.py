@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaleaf.client_scores import ClientScores
 from metaleaf.errors import DataError
-from metaleaf.paired import against_best, all_pairs, compare, holm, mean_of_two_samples
+from metaleaf.records.client_scores import ClientScores
+from metaleaf.statistics.paired import against_best, all_pairs, compare, holm, mean_of_two_samples
 
 
 def scores(name: str, correct: np.ndarray, seeds: tuple[int, ...] = (1, 2, 3)) -> ClientScores:

@@ -15,13 +15,13 @@ from softmax_by_hand import Array, Data, array, gradient, softmax
 from test_memory import Killed, faces, kill_after
 from test_run import without_times
 
-from metaleaf import run as running
 from metaleaf.algorithm import Algorithm, Reply
-from metaleaf.client_store import ClientStore
-from metaleaf.config import RunConfig
-from metaleaf.engine import Mode, engine
-from metaleaf.run import Run
-from metaleaf.store import Cell
+from metaleaf.config.config import RunConfig
+from metaleaf.data.client_store import ClientStore
+from metaleaf.engine.engine import Mode, engine
+from metaleaf.runs import run as running
+from metaleaf.runs.run import Run
+from metaleaf.runs.store import Cell
 
 SHARE = 0.25
 STORE = coins.store()

@@ -12,23 +12,23 @@ import pandas as pd
 import pytest
 from fake_records import write_suite
 
-from metaleaf import client_tables
 from metaleaf.cli import main
-from metaleaf.client_report import contents
-from metaleaf.client_scores import Setting, client_scores
-from metaleaf.comparison import MAJORITY, comparison, pairs
 from metaleaf.errors import DataError
-from metaleaf.execute import Settings
-from metaleaf.figures.makers import MAKERS
-from metaleaf.figures.runs import Runs
-from metaleaf.overall import over_datasets, tables
-from metaleaf.paired import compare
-from metaleaf.records import Record, read_records
-from metaleaf.report import write_report
-from metaleaf.site.page import write_site
+from metaleaf.jobs.execute import Settings
+from metaleaf.records.client_scores import Setting, client_scores
+from metaleaf.records.records import Record, read_records
+from metaleaf.report.client_report import contents
+from metaleaf.report.figures.makers import MAKERS
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.report import write_report
+from metaleaf.report.site.page import write_site
+from metaleaf.report.tables import clients as client_tables
+from metaleaf.report.tables.overall import over_datasets, tables
+from metaleaf.report.tables.tables import Table
+from metaleaf.statistics.comparison import MAJORITY, comparison, pairs
+from metaleaf.statistics.paired import compare
 from metaleaf.submission.check import Invalid, check
-from metaleaf.tables import Table
-from metaleaf.verify import verify
+from metaleaf.submission.verify import verify
 
 HERE = Setting("femnist", 0.8, "participants")
 

@@ -28,7 +28,7 @@ from torch.testing import assert_close
 
 from metaleaf import trees
 from metaleaf.algorithms.pefll import PeFLL
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.optimizers import SGD, Adam
 from metaleaf.task import Task
 from metaleaf.trees import Tree

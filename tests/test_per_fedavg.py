@@ -27,7 +27,7 @@ from softmax_by_hand import (
 
 from metaleaf import trees
 from metaleaf.algorithms.per_fedavg import PerFedAvg, _batch
-from metaleaf.engine import Mode
+from metaleaf.engine.engine import Mode
 
 ALPHA, BETA, SIZE = 0.8, 0.5, 2
 

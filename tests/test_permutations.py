@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from metaleaf.permutations import permutations
+from metaleaf.data.permutations import permutations
 from metaleaf.seeds import derive
 
 

@@ -27,7 +27,7 @@ from torch.testing import assert_close
 
 from metaleaf import hypernetwork, trees
 from metaleaf.algorithms.pfedhn import PFedHN
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.optimizers import SGD
 from metaleaf.trees import Tree
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf.piecewise import all_pieces_at_once
-from metaleaf.recording import Recorder, Tape
-from metaleaf.replay import compiled
-from metaleaf.simplify import simplified
+from metaleaf.engine.replay.as_python import compiled
+from metaleaf.engine.replay.pieces_at_once import all_pieces_at_once
+from metaleaf.engine.replay.simplify import simplified
+from metaleaf.engine.replay.tape import Recorder, Tape
 
 
 def recorded(function: Callable[..., Tensor], *given: Tensor) -> tuple[Tape, Tape]:

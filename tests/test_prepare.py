@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from metaleaf import manifest
-from metaleaf import prepare as prepare_module
-from metaleaf.client_store import ClientStore
+from metaleaf.data import manifest
+from metaleaf.data import prepare as prepare_module
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.prepare import load, prepare, prepared_directory, stats, stats_table, tfds_builder, verify
 from metaleaf.dataset import Client, Published, Spec
 from metaleaf.errors import DataError
-from metaleaf.prepare import load, prepare, prepared_directory, stats, stats_table, tfds_builder, verify
 from metaleaf.raw import RawFiles, sha256_of
 
 
@@ -146,7 +146,7 @@ def test_opening_imports_neither_tensorflow_nor_torch() -> None:
 import sys, time
 import numpy as np
 from metaleaf.dataset import Client, Spec
-from metaleaf.prepare import load, prepared_directory
+from metaleaf.data.prepare import load, prepared_directory
 import test_prepare
 heavy = {"tensorflow", "tensorflow_datasets", "torch"}
 prepared_directory("toys", test_prepare.Toys())
@@ -360,7 +360,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets
 from metaleaf.dataset import Client, Spec
-from metaleaf.prepare import load
+from metaleaf.data.prepare import load
 
 @dataclass(frozen=True)
 class Large:

@@ -12,10 +12,10 @@ from fake_records import write_record
 
 from metaleaf.cli import main
 from metaleaf.errors import DataError
-from metaleaf.records import Record, read_record
-from metaleaf.report import write_report
-from metaleaf.store import write_csv
-from metaleaf.visible import visible
+from metaleaf.records.records import Record, read_record
+from metaleaf.report.report import write_report
+from metaleaf.runs.store import write_csv
+from metaleaf.terminal.visible import visible
 
 NAMES = ["NA", "nan", "null", "None", "", "a\rb", "a\r", "\n", "a,b", '"a"', "01", " ", "-inf", "#", "\x1b[31m", "é"]
 

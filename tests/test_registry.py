@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from metaleaf import registry
+from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 
 PLUGIN = '''

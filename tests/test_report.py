@@ -11,11 +11,11 @@ import pytest
 from fake_records import write_record, write_suite
 
 from metaleaf.errors import DataError
-from metaleaf.figures import drawing
-from metaleaf.figures.makers import MAKERS
-from metaleaf.figures.style import FORMATS, encoded
-from metaleaf.records import Record, in_order, read_records, tidy
-from metaleaf.report import write_report
+from metaleaf.records.records import Record, in_order, read_records, tidy
+from metaleaf.report.figures import drawing
+from metaleaf.report.figures.makers import MAKERS
+from metaleaf.report.figures.style import FORMATS, encoded
+from metaleaf.report.report import write_report
 
 EVIL = '<script>alert("1")</script> & $x_1^2\\frac{ | _b_ %'
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from small_tasks import ON_LOGISTIC
 
-from metaleaf import run
 from metaleaf.cli import main
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.execute import Settings
-from metaleaf.records import read_records
-from metaleaf.rescore import Question, Rescored, rescore
-from metaleaf.run import Run
+from metaleaf.jobs.execute import Settings
+from metaleaf.records.records import read_records
+from metaleaf.reuse.rescore import Question, Rescored, rescore
+from metaleaf.runs import run
+from metaleaf.runs.run import Run
 
 CLIENTS = f"""
 name = "small"

@@ -16,10 +16,10 @@ from small_tasks import ON_LOGISTIC
 from metaleaf import trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.engine import Mode
-from metaleaf.records import read_records
-from metaleaf.run import Run
-from metaleaf.store import Cell, write_csv
+from metaleaf.engine.engine import Mode
+from metaleaf.records.records import read_records
+from metaleaf.runs.run import Run
+from metaleaf.runs.store import Cell, write_csv
 
 STORE = coins.store()
 

@@ -14,16 +14,18 @@ import torch
 from safetensors.torch import load_file
 from small_tasks import ON_LOGISTIC
 
-from metaleaf import store, tensor_files, trees
+from metaleaf import trees
 from metaleaf.cli import main
-from metaleaf.config import RunConfig
-from metaleaf.environment_records import EnvironmentRecord
-from metaleaf.environment_run import EnvironmentRun
+from metaleaf.config.config import RunConfig
+from metaleaf.environments.run import EnvironmentRun
 from metaleaf.errors import DataError
-from metaleaf.records import Record, read_record
-from metaleaf.run import Progress, Run
-from metaleaf.saved import Saved, load_state
-from metaleaf.store import Cell
+from metaleaf.files import tensor_files
+from metaleaf.records.environments import EnvironmentRecord
+from metaleaf.records.records import Record, read_record
+from metaleaf.runs import store
+from metaleaf.runs.run import Progress, Run
+from metaleaf.runs.saved import Saved, load_state
+from metaleaf.runs.store import Cell
 
 STORE = coins.store()
 

@@ -31,11 +31,11 @@ from softmax_by_hand import (
 from metaleaf import trees
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.scaffold import SCAFFOLD
-from metaleaf.cost import ClientFlops
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.cost import ClientFlops
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.learning import count_steps
 from metaleaf.optimizers import SGD
-from metaleaf.run import Run
+from metaleaf.runs.run import Run
 from metaleaf.shots import Episode
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metaleaf.script import scripted
+from metaleaf.engine.replay.as_torchscript import scripted
 
 JIT: Any = torch.jit
 

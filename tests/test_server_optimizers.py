@@ -32,8 +32,8 @@ from metaleaf.algorithms.fedadam import FedAdam
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fedavgm import FedAvgM
 from metaleaf.algorithms.fedyogi import FedYogi
-from metaleaf.config import build, resolve
-from metaleaf.engine import Mode
+from metaleaf.config.config import build, resolve
+from metaleaf.engine.engine import Mode
 from metaleaf.optimizers import SGD, Adaptive
 
 CLASSES: dict[Any, Any] = {

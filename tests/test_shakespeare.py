@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from metaleaf.data.prepare import load
 from metaleaf.dataset import Client
 from metaleaf.datasets import shakespeare
 from metaleaf.datasets.shakespeare import (
@@ -21,7 +22,6 @@ from metaleaf.datasets.shakespeare import (
     user_id,
 )
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.prepare import load
 from metaleaf.raw import RawFiles
 
 EDITION_OF = shakespeare.edition_of

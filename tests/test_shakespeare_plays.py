@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metaleaf.config import build
+from metaleaf.config.config import build
+from metaleaf.data.prepare import load
 from metaleaf.datasets import shakespeare
 from metaleaf.datasets.shakespeare import ALPHABET, TEXT_NAMES
 from metaleaf.datasets.shakespeare_plays import LIMITS, ShakespearePlays
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.prepare import load
 from metaleaf.raw import RawFiles
 
 WORDS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

@@ -11,16 +11,16 @@ from fake_environments import level
 from fake_environments import write_record as write_environments
 from fake_records import write_record, write_suite
 
-from metaleaf import client_report
 from metaleaf.cli import main
-from metaleaf.client_tables import budget
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.figures.adaptation import support
-from metaleaf.figures.overview import overview
-from metaleaf.figures.runs import Runs
-from metaleaf.records import Record, in_order, read_all, read_records
-from metaleaf.shown import Shown
-from metaleaf.tables import tuning_sentence
+from metaleaf.records.records import Record, in_order, read_all, read_records
+from metaleaf.report import client_report
+from metaleaf.report.figures.adaptation import support
+from metaleaf.report.figures.overview import overview
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.shown import Shown
+from metaleaf.report.tables.clients import budget
+from metaleaf.report.tables.tables import tuning_sentence
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metaleaf.recording import Recorder
-from metaleaf.replay import compiled
-from metaleaf.simplify import simplified
+from metaleaf.engine.replay.as_python import compiled
+from metaleaf.engine.replay.simplify import simplified
+from metaleaf.engine.replay.tape import Recorder
 
 IDLE: dict[str, Callable[[Tensor], Tensor]] = {
     "adding -0.0": lambda x: x + torch.tensor(-0.0),

@@ -18,17 +18,17 @@ from fake_records import write_record, write_suite
 from site_cases import HIDDEN, IN_A_NAME, change, honest, malicious, move
 
 from metaleaf import cli
-from metaleaf.client_scores import Setting, client_scores
-from metaleaf.config import RunConfig, digest
+from metaleaf.config.config import RunConfig, digest
+from metaleaf.config.suite import load_suite
 from metaleaf.errors import DataError
-from metaleaf.intervals import estimate
-from metaleaf.records import Content, Record, read_record, read_records
-from metaleaf.site import new_clients, new_environments, target
-from metaleaf.site.collect import collect
-from metaleaf.site.commands import command
-from metaleaf.site.page import write_site
-from metaleaf.site.table import Cell, Row, Track
-from metaleaf.suite import load_suite
+from metaleaf.records.client_scores import Setting, client_scores
+from metaleaf.records.records import Content, Record, read_record, read_records
+from metaleaf.report.site import new_clients, new_environments, target
+from metaleaf.report.site.collect import collect
+from metaleaf.report.site.commands import command
+from metaleaf.report.site.page import write_site
+from metaleaf.report.site.table import Cell, Row, Track
+from metaleaf.statistics.intervals import estimate
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr", "path", "use", "line", "circle", "rect"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from site_cases import ATTACK, IN_A_NAME, honest, malicious
 
-from metaleaf.site.page import write_site
+from metaleaf.report.site.page import write_site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 

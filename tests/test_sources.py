@@ -12,12 +12,12 @@ from typing import Any
 import coins
 import pytest
 
-from metaleaf import registry, sources
 from metaleaf.cli import main
+from metaleaf.config import registry, sources
+from metaleaf.config.sources import MIXED, Making, common, differing, of_run
 from metaleaf.errors import StaleError
-from metaleaf.run import Run
-from metaleaf.sources import MIXED, Making, common, differing, of_run
-from metaleaf.store import Cell
+from metaleaf.runs.run import Run
+from metaleaf.runs.store import Cell
 
 ABOUT: dict[str, Any] = {"source_hash": "d"}
 
@@ -87,12 +87,12 @@ def test_a_plugin_is_what_it_imports_too() -> None:
 def test_every_file_that_a_run_imports_decides_or_is_said_not_to() -> None:
     """Found by importing, not by reading: what is imported in another way would be in neither."""
     script = (
-        "import sys, metaleaf.run, metaleaf.environment_run; "
+        "import sys, metaleaf.runs.run, metaleaf.environments.run; "
         "print(*(name for name in sys.modules if name.partition('.')[0] == 'metaleaf'))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     beyond = {*sources.UNDECIDING, sources.MODELS}
-    harness = set(sources._closure(["metaleaf.run", "metaleaf.environment_run"], beyond))
+    harness = set(sources._closure(["metaleaf.runs.run", "metaleaf.environments.run"], beyond))
     model = set(sources._closure([sources.MODELS], sources.UNDECIDING))
     assert set(done.stdout.split()) - harness - model == sources.UNDECIDING, "no more, and none that is not imported"
 
@@ -106,10 +106,10 @@ def test_no_file_of_the_harness_is_in_two_parts_of_a_run(monkeypatch: pytest.Mon
         return real(found)
 
     monkeypatch.setattr(sources, "_digest", digest)
-    found = of_run(coins.config("pefll"), "metaleaf.run", ABOUT)
+    found = of_run(coins.config("pefll"), "metaleaf.runs.run", ABOUT)
     assert found["dataset"] == "d"
     assert len(set().union(*seen)) == sum(map(len, seen))
-    assert {"metaleaf.engine", "metaleaf.models", "metaleaf.algorithms.pefll"} <= set().union(*seen)
+    assert {"metaleaf.engine.engine", "metaleaf.models", "metaleaf.algorithms.pefll"} <= set().union(*seen)
 
 
 def test_sources_that_are_not_known_do_not_differ() -> None:
@@ -356,7 +356,7 @@ def test_a_checkpoint_of_other_code_is_a_question(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         Run(config, store).train(cell, stop)
     here = {**Run(config, store).sources, "harness": "0" * 64}
-    monkeypatch.setattr("metaleaf.run.of_run", lambda *_: dict(here))
+    monkeypatch.setattr("metaleaf.runs.run.of_run", lambda *_: dict(here))
     with pytest.raises(StaleError, match=r"its checkpoint was made by other code \(harness\): add --again"):
         Run(config, store).train(cell)
     rounds: list[int] = []

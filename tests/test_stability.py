@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from metaleaf import models, stability
+from metaleaf import models
 from metaleaf.cli import main
-from metaleaf.records import read_records
-from metaleaf.rounding import Rounding
-from metaleaf.stability import variants
+from metaleaf.records.records import read_records
+from metaleaf.runs.rounding import Rounding
+from metaleaf.submission import stability
 from metaleaf.submission.entry import entry
+from metaleaf.submission.stability import variants
 
 SUITE = """
 name = "tiny"

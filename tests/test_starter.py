@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from metaleaf import registry, starter
+from metaleaf.catalogue import starter
 from metaleaf.cli import main
+from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 
 SMALL = [

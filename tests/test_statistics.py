@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from metaleaf.errors import DataError
-from metaleaf.statistics import over_seeds, summarise
+from metaleaf.statistics.statistics import over_seeds, summarise
 
 
 def test_four_clients_by_hand() -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from metaleaf.cli import main
-from metaleaf.config import digest
+from metaleaf.config.config import digest
 from metaleaf.submission import files
 from metaleaf.submission.check import Invalid, check
 from metaleaf.submission.problem import LONGEST, Problem

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metaleaf.config import resolve
+from metaleaf.config.config import resolve
 from metaleaf.datasets.synthetic import Synthetic, Task
 from metaleaf.datasets.synthetic_environments import LIMITS, SyntheticEnvironments
 from metaleaf.errors import ConfigError

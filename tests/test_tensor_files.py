@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from metaleaf import tensor_files, trees
+from metaleaf import trees
+from metaleaf.files import tensor_files
 
 NOTE = {"rows": [{"round": 1, "loss": 0.1}], "names": ["é", "\n"]}
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from documented import fragments_of_docstring
 
-from metaleaf import dataset, registry
+from metaleaf import dataset
 from metaleaf.cli import main
+from metaleaf.config import registry
 
 
 @pytest.fixture

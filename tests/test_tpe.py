@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from metaleaf import tpe, tune
 from metaleaf.cli import main
+from metaleaf.config.suite import load_suite
 from metaleaf.errors import ConfigError
-from metaleaf.execute import Outcome
-from metaleaf.suite import load_suite
+from metaleaf.jobs import tpe, tune
+from metaleaf.jobs.execute import Outcome
 
 needs_optuna = pytest.mark.skipif(
     find_spec("optuna") is None, reason="Optuna is not installed: pip install metaleaf[optuna]"

@@ -11,17 +11,18 @@ from test_algorithms import CPU, VARIANTS, assert_near, default
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import traced, trees
+from metaleaf import trees
 from metaleaf.algorithm import Algorithm
-from metaleaf.deferred import Deferred
-from metaleaf.recording import Recorder
-from metaleaf.replay import compiled
-from metaleaf.sequential import Sequential
+from metaleaf.data.deferred import Deferred
+from metaleaf.engine.replay import traced
+from metaleaf.engine.replay.as_python import compiled
+from metaleaf.engine.replay.simplify import simplified
+from metaleaf.engine.replay.tape import Recorder
+from metaleaf.engine.replay.traced import Traced
+from metaleaf.engine.sequential import Sequential
+from metaleaf.engine.vectorised import Vectorised
 from metaleaf.shots import Episode
-from metaleaf.simplify import simplified
-from metaleaf.traced import Traced
 from metaleaf.trees import Tree
-from metaleaf.vectorised import Vectorised
 
 WEIGHTS = [0.1, 0.2, 0.3, 0.4]
 CASES = [
@@ -161,7 +162,7 @@ def test_a_value_read_without_an_operator_is_noticed() -> None:
 
 
 def test_a_function_whose_shapes_never_repeat_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaleaf.traced.PATIENCE", 3)
+    monkeypatch.setattr("metaleaf.engine.replay.traced.PATIENCE", 3)
     counted = Counted(lambda b, x: b + x.sum())
     for n in range(1, 6):
         assert_close(counted.traced(torch.ones(1) * n, torch.ones(n)), torch.ones(1) * 2 * n)
@@ -210,7 +211,7 @@ def test_an_error_of_the_function_is_its_own() -> None:
 
 
 def test_the_longest_unused_replays_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaleaf.traced.LONGEST", 4)
+    monkeypatch.setattr("metaleaf.engine.replay.traced.LONGEST", 4)
     counted = Counted(lambda b, x: (x + 1).sum() * b)  # 3 operators
     for n in (2, 2, 3, 3, 2, 2):
         assert_close(counted.traced(torch.rand(1).exp(), torch.zeros(n)).shape, torch.Size([1]))

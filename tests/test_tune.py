@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from metaleaf import tune
 from metaleaf.cli import main
+from metaleaf.config.suite import load_suite
 from metaleaf.errors import ConfigError
-from metaleaf.suite import load_suite
+from metaleaf.jobs import tune
 
 SUITE = """
 name = "tuned"

@@ -7,10 +7,10 @@ from test_algorithms import CPU
 from torch.testing import assert_close
 
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.deferred import made
-from metaleaf.padding import batch, pad
+from metaleaf.data.deferred import made
+from metaleaf.engine.padding import batch, pad
+from metaleaf.engine.vectorised import Vectorised
 from metaleaf.shots import Shots
-from metaleaf.vectorised import Vectorised
 
 
 def clients(*sizes: int) -> list[tuple[Shots, Shots]]:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from metaleaf.cli import _assignments, main
-from metaleaf.config import digest
-from metaleaf.evaluate import summaries
-from metaleaf.execute import Settings, compute
-from metaleaf.rounding import Rounding
-from metaleaf.store import Cell
-from metaleaf.suite import AlgorithmEntry, DatasetEntry, Suite
+from metaleaf.config.config import digest
+from metaleaf.config.suite import AlgorithmEntry, DatasetEntry, Suite
+from metaleaf.jobs.execute import Settings, compute
+from metaleaf.runs.evaluate import summaries
+from metaleaf.runs.rounding import Rounding
+from metaleaf.runs.store import Cell
 
 SMALL = ["tasks=40", "dimension=5", "classes=3"]
 PROTOCOL = ["rounds=4", "clients_per_round=3", "evaluate_every=2"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metaleaf.whole_files import write_atomically
+from metaleaf.files.whole_files import write_atomically
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from small_tasks import shots, task
 
-from metaleaf import config
 from metaleaf.algorithm import Algorithm
-from metaleaf.engine import engine
-from metaleaf.factored import big_layers
-from metaleaf.worth import matrices
+from metaleaf.config import config
+from metaleaf.engine.engine import engine
+from metaleaf.engine.factored import big_layers
+from metaleaf.engine.worth import matrices
 
 ADAM = {"client_optimizer": {"name": "adam", "lr": 0.0005}}
 FEW = shots("cnn", 4, seed=0)

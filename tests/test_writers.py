@@ -8,8 +8,18 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import trees, writers
-from metaleaf.writers import Basis, Coordinate, Dense, Reader, SetNetwork, Writer, mlp, perceive
+from metaleaf import trees
+from metaleaf.algorithms.learned_start import writers
+from metaleaf.algorithms.learned_start.writers import (
+    Basis,
+    Coordinate,
+    Dense,
+    Reader,
+    SetNetwork,
+    Writer,
+    mlp,
+    perceive,
+)
 
 LAYERS = (6, 1, 8)
 TOTAL = 15

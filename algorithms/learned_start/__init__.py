@@ -9,10 +9,11 @@ Participants train locally from shared parameters p and send the differences u_i
     p + e^s * mean(u) + scale * (b + g(u_1 / scale, ..., u_k / scale))
 
 with s a number per tensor of the model and b one per parameter (0 at first), scale the usual size of an update of the
-same tensor, and g one of the networks of `metaleaf.writers`, which write zeros until they are trained: knowing nothing,
-the start is the mean update's. s, b and g are trained by the loss of other clients of the environment on the start, or
-after some rounds of federated averaging from it, through all of it. p stays as it is, so that a client's first update
-is asked for once and serves in every round; without `frozen` p is trained, too, and they have to be asked again.
+same tensor, and g one of the networks of `metaleaf.algorithms.learned_start.writers`, which write zeros until they are
+trained: knowing nothing, the start is the mean update's. s, b and g are trained by the loss of other clients of the
+environment on the start, or after some rounds of federated averaging from it, through all of it. p stays as it is, so
+that a client's first update is asked for once and serves in every round; without `frozen` p is trained, too, and they
+have to be asked again.
 
 The ``basis`` writer starts from what the training environments teach before the first round (`prepare`): its directions
 are the principal ones among the environments' mean first updates, or among their own solutions, which each finds by
@@ -29,7 +30,8 @@ from torch import Tensor
 
 from metaleaf import trees
 from metaleaf.algorithm import About, Replies, Space, State
-from metaleaf.distil import fit_coefficients, principal
+from metaleaf.algorithms.learned_start.distil import fit_coefficients, principal
+from metaleaf.algorithms.learned_start.writers import Basis, Coordinate, Dense, Reader, Writer
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import grad
 from metaleaf.optimizers import Adam, Optimizer
@@ -39,7 +41,6 @@ from metaleaf.seeds import derive
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
-from metaleaf.writers import Basis, Coordinate, Dense, Reader, Writer
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ class LearnedStart:
         )
         return {**broadcast, "learned": {**broadcast["learned"], "network": {**weights, "network": fitted}}}
 
-    # ---- in a new environment (metaleaf.newcomers)
+    # ---- in a new environment (metaleaf.environments.newcomers)
 
     def params(self, broadcast: Tree) -> Params:
         """What participants get first; the network stays with the server."""

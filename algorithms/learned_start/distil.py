@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
+from metaleaf.algorithms.learned_start.writers import SetNetwork
 from metaleaf.gradient import grad, over
 from metaleaf.optimizers import Adam
 from metaleaf.schedule import annealed
 from metaleaf.trees import Tree
-from metaleaf.writers import SetNetwork
 
 LEARNING_RATE = 0.003
 

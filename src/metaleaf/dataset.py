@@ -26,8 +26,8 @@ A complete toy dataset (one file in ``datasets/``; the file's name is the name o
                 y = (draw.random(self.throws) < draw.random()).astype(np.uint8)
                 yield Client(f"coin {i}", "mint", np.ones((self.throws, 1), np.float32), y)
 
-`metaleaf.prepare` turns a plugin into a tensorflow-datasets builder (one record per client) and flattens that
-into a `metaleaf.client_store.ClientStore`; training only ever sees the store. A plugin imports neither
+`metaleaf.data.prepare` turns a plugin into a tensorflow-datasets builder (one record per client) and flattens that
+into a `metaleaf.data.client_store.ClientStore`; training only ever sees the store. A plugin imports neither
 tensorflow-datasets nor torch, so that opening prepared data stays a matter of milliseconds.
 
 Files come from ``raw`` (`metaleaf.raw.RawFiles`), or are named by an option: where one of these changes, the prepared
@@ -88,7 +88,7 @@ class Dataset(Protocol):
     """A dataset plugin. Options are its dataclass fields; they decide where the prepared data lies.
 
     A dataset may also declare ``target: ClassVar[float]``, the validation accuracy of the track "cost to target"
-    (`metaleaf.cost_to_target`); one without it has no such track.
+    (`metaleaf.statistics.cost_to_target`); one without it has no such track.
     """
 
     spec: ClassVar[Spec]

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from metaleaf import models
 from metaleaf.errors import ConfigError
 from metaleaf.models import Model
-from metaleaf.seeded import Seeded, Watched
+from metaleaf.models.seeded import Seeded, Watched
 from metaleaf.seeds import derive
 from metaleaf.shots import Shots
 from metaleaf.trees import Tree

@@ -6,10 +6,11 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from metaleaf import registry, trees
+from metaleaf import trees
 from metaleaf.bench.contenders import Metaleaf
 from metaleaf.bench.workloads import Workload
-from metaleaf.engine import Mode
+from metaleaf.config import registry
+from metaleaf.engine.engine import Mode
 from metaleaf.trees import Tree
 
 SHAPES = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from metaleaf.traced import OFTEN
+from metaleaf.engine.replay.traced import OFTEN
 
 Contender = Callable[[], float]
 """Runs rounds and returns the seconds of one."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from metaleaf.bench import loops
 from metaleaf.bench.workloads import Workload
-from metaleaf.engine import Mode, engine
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 

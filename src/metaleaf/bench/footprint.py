@@ -20,10 +20,10 @@ from metaleaf.bench.pfl import Pfl
 from metaleaf.bench.rates import workloads
 from metaleaf.bench.rows import Row, Settings, in_seconds
 from metaleaf.bench.workloads import Workload
-from metaleaf.client_store import ClientStore
-from metaleaf.config import Protocol
+from metaleaf.config.config import Protocol
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.federation import Federation
 from metaleaf.errors import UserError
-from metaleaf.federation import Federation
 
 ALTERNATING = 30
 """Rounds of each federation in a turn of `growth`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from metaleaf.provenance import device_facts, git_facts, versions
+from metaleaf.config.provenance import device_facts, git_facts, versions
 
 
 def facts(device: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from metaleaf.bench.rows import Row
-from metaleaf.store import write_json
-from metaleaf.whole_files import write_atomically
+from metaleaf.files.whole_files import write_atomically
+from metaleaf.runs.store import write_json
 
 HEADINGS = ("work", "metaleaf", "against", "baseline", "ratio", "min..max", "wanted", "", "% of limit")
 """Numbers without a unit are samples a second."""

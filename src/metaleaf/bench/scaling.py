@@ -18,8 +18,8 @@ from metaleaf.bench.contenders import Metaleaf
 from metaleaf.bench.rates import workloads
 from metaleaf.bench.rows import Settings
 from metaleaf.bench.workloads import Workload
-from metaleaf.figures.style import DOUBLE, as_files, looks
-from metaleaf.whole_files import write_atomically
+from metaleaf.files.whole_files import write_atomically
+from metaleaf.report.figures.style import DOUBLE, as_files, looks
 
 CLIENTS = {"cnn": (1, 2, 5, 10, 20, 50), "logistic": (1, 3, 10, 30, 100, 300, 1000)}
 SAMPLES = {"cnn": (20, 50, 100, 200, 500), "logistic": (20, 50, 100, 200, 500, 1000)}
@@ -28,7 +28,7 @@ BASE = {"cnn": "fedavg-cnn-10", "logistic": "fedavg-logistic"}
 OPERATORS = 10
 """Operators that a profile lists."""
 WAITING = {"_Product", "_ProductBackward"}
-"""Operators whose own time clients spend on waiting for one another (`metaleaf.lockstep`)."""
+"""Operators whose own time clients spend on waiting for one another (`metaleaf.engine.lockstep`)."""
 
 
 def measure(settings: Settings) -> pd.DataFrame:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from metaleaf import config, models
+from metaleaf import models
 from metaleaf.algorithm import Algorithm
 from metaleaf.bench import textbook
-from metaleaf.cost import ClientFlops
-from metaleaf.scoring import score
+from metaleaf.config import config
+from metaleaf.engine.cost import ClientFlops
+from metaleaf.engine.scoring import score
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree

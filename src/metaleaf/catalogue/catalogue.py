@@ -12,14 +12,15 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
-from metaleaf import models, registry, trees
+from metaleaf import models, trees
 from metaleaf.algorithm import About, Algorithm, Family
-from metaleaf.config import build
-from metaleaf.cost import empty_episode, exchanged
+from metaleaf.catalogue.starter import checkout
+from metaleaf.config import registry
+from metaleaf.config.config import build
+from metaleaf.engine.cost import empty_episode, exchanged
 from metaleaf.errors import ConfigError, UserError, unknown
-from metaleaf.starter import checkout
 from metaleaf.task import Task
-from metaleaf.visible import visible
+from metaleaf.terminal.visible import visible
 
 CLIENTS, COHORT = 100, 10
 """Training clients and clients a round of the federation that is counted for."""
@@ -94,11 +95,6 @@ def place(dataset: str | None = None, model: str | None = None) -> Place:
         dataset = found[0]
     spec = build("datasets", dataset, {}).spec
     return Place(dataset, model or spec.model, dataclasses.asdict(spec))
-
-
-def built_in() -> list[str]:
-    """Names of the algorithms that come with metaleaf."""
-    return sorted(path.stem for path in (Path(__file__).parent / "algorithms").glob("*.py"))
 
 
 def entries(names: Iterable[str], places: Sequence[Place]) -> list[Entry]:
@@ -219,7 +215,7 @@ def _legend(one: Place) -> str:
 def readme() -> str:
     """The text of ``algorithms/README.md``: the algorithms that come with metaleaf."""
     places = [place(*names) for names in README_PLACES]
-    found = entries(built_in(), places)
+    found = entries(sorted(registry.built_in("algorithms")), places)
     names = ("what", "family", "paper", "order")
     rows = [
         [

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from string import Template
 
-from metaleaf import registry
+import metaleaf
+from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -13,7 +14,7 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 def checkout() -> Path:
     """The folder of the repository that this package runs from; a ConfigError where it is installed without one."""
-    package = Path(__file__).resolve().parent
+    package = Path(metaleaf.__file__).resolve().parent
     root = package.parent.parent
     if (package / "algorithms").is_symlink() and (root / "tests").is_dir():
         return root

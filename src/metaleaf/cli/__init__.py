@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from metaleaf import __version__, registry
+from metaleaf import __version__
+from metaleaf.config import registry
 from metaleaf.errors import ConfigError, UserError, of_system
-from metaleaf.visible import visible
+from metaleaf.terminal.visible import visible
 
 # Everything that imports torch or matplotlib is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
-    from metaleaf.config import RunConfig
-    from metaleaf.execute import Job, Settings
-    from metaleaf.shown import Shown
-    from metaleaf.sources import Choice
-    from metaleaf.suite import Suite
+    from metaleaf.config.config import RunConfig
+    from metaleaf.config.sources import Choice
+    from metaleaf.config.suite import Suite
+    from metaleaf.jobs.execute import Job, Settings
+    from metaleaf.report.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Compute:
         """The same, checked."""
         import torch
 
-        from metaleaf.execute import Settings
+        from metaleaf.jobs.execute import Settings
 
         if self.device != "cpu" and not self.device.startswith("cuda"):
             raise ConfigError(f"--device {self.device}: choose cpu or cuda.")
@@ -92,7 +93,7 @@ class RunCommand:
     def main(self) -> None:
         """Run it."""
         with _importing():
-            from metaleaf.suite import suite_of
+            from metaleaf.config.suite import suite_of
 
         for kind, name in ("datasets", self.dataset), ("algorithms", self.algorithm):
             registry.plugin(kind, name)  # an unknown one is said to be that, not to be no folder
@@ -128,7 +129,7 @@ class SuiteCommand:
     def main(self) -> None:
         """Run it."""
         with _importing():
-            from metaleaf.suite import load_suite
+            from metaleaf.config.suite import load_suite
 
         suite = load_suite(self.suite)
         cells = _cells(suite, self.compute.results, self.algorithms)
@@ -149,10 +150,10 @@ class TuneCommand:
 
     def main(self) -> None:
         """Run it."""
-        from metaleaf import tune
-        from metaleaf.display import Display
-        from metaleaf.execute import run_all
-        from metaleaf.suite import load_suite
+        from metaleaf.config.suite import load_suite
+        from metaleaf.jobs import tune
+        from metaleaf.jobs.execute import run_all
+        from metaleaf.terminal.display import Display
 
         suite = load_suite(self.suite)
         _only(self.algorithms, suite.algorithms, "algorithm of the suite")
@@ -180,7 +181,7 @@ class Show:
 
     def shown(self, columns: tuple[str, ...] = ()) -> "Shown":
         """The same, for those who read records."""
-        from metaleaf.shown import Shown
+        from metaleaf.report.shown import Shown
 
         return Shown(self.algorithms, self.supports, self.model, columns, self.metric)
 
@@ -232,8 +233,8 @@ class FiguresCommand:
 
     def main(self) -> None:
         """Draw them, with a line on each."""
-        from metaleaf.figure_files import write_figures
-        from metaleaf.suite import load_suite
+        from metaleaf.config.suite import load_suite
+        from metaleaf.report.figure_files import write_figures
 
         if self.also and not self.output:
             raise ConfigError("figures of several suites belong to none of their folders: add --output.")
@@ -281,7 +282,7 @@ class VerifyCommand:
 
     def main(self) -> None:
         """Run it."""
-        from metaleaf.verify import verify
+        from metaleaf.submission.verify import verify
 
         if not 0 <= self.tolerance < 1:
             raise ConfigError(f"tolerance must be a fraction from 0, got {self.tolerance}.")
@@ -309,8 +310,8 @@ class EvaluateCommand:
 
     def main(self) -> None:
         """Score it."""
-        from metaleaf.rescore import Question, rescore
-        from metaleaf.store import write_csv
+        from metaleaf.reuse.rescore import Question, rescore
+        from metaleaf.runs.store import write_csv
 
         question = Question(self.model, self.clients, self.supports, self.rounds, _assignments(self.set))
         found = rescore(self.record, question, self.compute.settings())
@@ -332,7 +333,7 @@ class ExportCommand:
 
     def main(self) -> None:
         """Write both."""
-        from metaleaf.export import export
+        from metaleaf.reuse.export import export
 
         print(*export(self.record, self.output, self.model), sep="\n")
 
@@ -358,8 +359,8 @@ class StabilityCommand:
     def main(self) -> None:
         """Measure, and write the suite's report again."""
         with _importing():
-            from metaleaf.stability import measure
-            from metaleaf.suite import load_suite
+            from metaleaf.config.suite import load_suite
+            from metaleaf.submission.stability import measure
 
         suite = load_suite(self.suite)
         _only(self.datasets, suite.datasets, "dataset of the suite")
@@ -383,7 +384,7 @@ class SiteCommand:
     def main(self) -> None:
         """Write it, and say what could not be shown."""
         from metaleaf.errors import DataError
-        from metaleaf.site.page import write_site
+        from metaleaf.report.site.page import write_site
 
         path, refused = write_site(self.results, self.output)
         print(f"open {path} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -410,8 +411,8 @@ class DataCommand:
 
     def main(self) -> None:
         """Do it."""
-        from metaleaf import prepare
-        from metaleaf.config import build
+        from metaleaf.config.config import build
+        from metaleaf.data import prepare
 
         if self.action == "list":
             for name in _loadable("datasets"):
@@ -443,8 +444,8 @@ class ListCommand:
 
     def main(self) -> None:
         """Print one a line."""
+        from metaleaf.config.suite import SUITES
         from metaleaf.models import MODELS
-        from metaleaf.suite import SUITES
 
         if self.what in registry.METHOD:
             for name, plugin in _loadable(self.what).items():
@@ -470,7 +471,7 @@ class AlgorithmsCommand:
 
     def main(self) -> None:
         """Print it."""
-        from metaleaf import catalogue
+        from metaleaf.catalogue import catalogue
 
         if self.write:
             print(catalogue.write_readme())
@@ -493,7 +494,7 @@ class NewCommand:
 
     def main(self) -> None:
         """Write both, and say what is next."""
-        from metaleaf.starter import class_name, module_name, new_algorithm
+        from metaleaf.catalogue.starter import class_name, module_name, new_algorithm
 
         plugin, test = new_algorithm(self.name, self.to)
         print(plugin, test, "", "Next:", f"  pytest {test}", sep="\n")
@@ -690,7 +691,7 @@ def _cells(suite: "Suite", results: Path, algorithms: Sequence[str] = ()) -> "li
 
     If algorithms are named, the others need not have been searched; those that were not are left out.
     """
-    from metaleaf import tune
+    from metaleaf.jobs import tune
 
     cells = []
     for dataset, algorithm in suite.grid():
@@ -731,8 +732,8 @@ def _run_configs(
     configs: "Sequence[RunConfig]", compute: Compute, *, save: bool = False, job: "Job | None" = None
 ) -> None:
     """Do the job for each of them, which is to run it."""
-    from metaleaf import execute
-    from metaleaf.display import Display
+    from metaleaf.jobs import execute
+    from metaleaf.terminal.display import Display
 
     jobs = [(f"{c.dataset_label} {c.algorithm_label} seed {c.seed}", c) for c in configs]
     with Display(len(jobs)) as display:
@@ -746,7 +747,7 @@ def _report_suite(suite: "Suite", cells: "Sequence[RunConfig]", results: Path) -
 
 
 def _record_path(results: Path, config: "RunConfig") -> Path:
-    from metaleaf.store import Cell
+    from metaleaf.runs.store import Cell
 
     return Cell(results, config).record_path
 
@@ -760,8 +761,8 @@ def _report(
     also: Sequence[Path] = (),
     shown: "Shown | None" = None,
 ) -> None:
-    from metaleaf.report import write_report
-    from metaleaf.shown import ALL
+    from metaleaf.report.report import write_report
+    from metaleaf.report.shown import ALL
 
     written = write_report(folder, output, order=order, only=only, baseline=baseline, also=also, shown=shown or ALL)
     table = next((path for path in written if path.suffix == ".md"), None)
@@ -779,7 +780,7 @@ def _choice(again: bool, keep: bool) -> "Choice":
 
 def _order(*folders: Path) -> tuple[str, ...]:
     """The algorithms in the order of the suites that come under the folders' names, where there are any."""
-    from metaleaf.suite import SUITES, load_suite
+    from metaleaf.config.suite import SUITES, load_suite
 
     paths = (SUITES / f"{folder.resolve().name}.toml" for folder in folders)
     labels = (label for path in paths if path.is_file() for label in load_suite(str(path)).algorithms)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 import metaleaf
-from metaleaf import registry
-from metaleaf.config import RunConfig
+from metaleaf.config import registry
+from metaleaf.config.config import RunConfig
 
 
 def versions(config: RunConfig | None = None) -> dict[str, str]:

@@ -18,7 +18,8 @@ METHOD = {"algorithms": "adapt", "datasets": "clients"}
 
 
 @cache
-def _builtin(kind: str) -> frozenset[str]:
+def built_in(kind: str) -> frozenset[str]:
+    """Names of the plugins of a kind that come with metaleaf."""
     package = importlib.import_module(f"metaleaf.{kind}")
     return frozenset(module.name for module in pkgutil.iter_modules(package.__path__))
 
@@ -33,7 +34,7 @@ def _third_party(kind: str) -> dict[str, list[EntryPoint]]:
 
 def names(kind: str) -> list[str]:
     """Names of all plugins of a kind (``"algorithms"`` or ``"datasets"``), sorted."""
-    return sorted(_builtin(kind) | _third_party(kind).keys())
+    return sorted(built_in(kind) | _third_party(kind).keys())
 
 
 def plugin(kind: str, name: str) -> type[Any]:
@@ -44,7 +45,7 @@ def plugin(kind: str, name: str) -> type[Any]:
     """
     others = _third_party(kind).get(name, [])
     packages = " and ".join(sorted(point.dist.name if point.dist else point.value for point in others))
-    if name in _builtin(kind):
+    if name in built_in(kind):
         if others:
             message = f"the {kind[:-1]} {name!r} of {packages} is not used, metaleaf's own is: rename the entry point."
             warnings.warn(message, stacklevel=2)
@@ -58,7 +59,7 @@ def plugin(kind: str, name: str) -> type[Any]:
 
 def distribution(kind: str, name: str) -> Distribution | None:
     """The installed package that a plugin came with; None if it is metaleaf's own."""
-    points = [] if name in _builtin(kind) else _third_party(kind).get(name, [])
+    points = [] if name in built_in(kind) else _third_party(kind).get(name, [])
     return points[0].dist if points else None
 
 

@@ -21,8 +21,8 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from metaleaf import registry
-from metaleaf.config import RunConfig
+from metaleaf.config import registry
+from metaleaf.config.config import RunConfig
 from metaleaf.dataset import Dataset
 from metaleaf.errors import unknown
 
@@ -44,20 +44,20 @@ MODELS = "metaleaf.models"
 UNDECIDING = frozenset(
     {
         "metaleaf",  # only its version
-        "metaleaf.allocator",
-        "metaleaf.config",  # makes configurations, which a record has
+        "metaleaf.engine.allocator",
+        "metaleaf.config.config",  # makes configurations, which a record has
         "metaleaf.dataset",  # only types
         "metaleaf.errors",
-        "metaleaf.manifest",  # takes or refuses prepared data, whose hash a record has
-        "metaleaf.progress",
-        "metaleaf.provenance",
+        "metaleaf.data.manifest",  # takes or refuses prepared data, whose hash a record has
+        "metaleaf.terminal.progress",
+        "metaleaf.config.provenance",
         "metaleaf.raw",
-        "metaleaf.registry",
-        "metaleaf.saved",
-        "metaleaf.sources",
-        "metaleaf.store",
-        "metaleaf.verified",
-        "metaleaf.whole_files",
+        "metaleaf.config.registry",
+        "metaleaf.runs.saved",
+        "metaleaf.config.sources",
+        "metaleaf.runs.store",
+        "metaleaf.files.verified",
+        "metaleaf.files.whole_files",
     }
 )
 """Modules of metaleaf that decide no number, though what decides imports them."""

@@ -8,12 +8,22 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from metaleaf import registry
-from metaleaf.config import NewEnvironments, Protocol, RunConfig, Start, Strict, build, explain, override, resolve
+from metaleaf.config import registry
+from metaleaf.config.config import (
+    NewEnvironments,
+    Protocol,
+    RunConfig,
+    Start,
+    Strict,
+    build,
+    explain,
+    override,
+    resolve,
+)
+from metaleaf.config.labels import Label, Printable, printable
 from metaleaf.errors import ConfigError, unknown
-from metaleaf.labels import Label, Printable, printable
 
-SUITES = Path(__file__).resolve().parent / "suites"
+SUITES = Path(__file__).resolve().parent.parent / "suites"
 """Folder of the suites that come with metaleaf; their names work without a path."""
 
 

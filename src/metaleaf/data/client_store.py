@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from metaleaf import manifest
+from metaleaf.data import manifest
 from metaleaf.errors import DataError
-from metaleaf.verified import Verified
+from metaleaf.files.verified import Verified
 
 
 @dataclass(frozen=True)

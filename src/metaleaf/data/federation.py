@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaleaf.client_store import ClientStore
-from metaleaf.config import Protocol, digest
-from metaleaf.deferred import Deferred, made
+from metaleaf.config.config import Protocol, digest
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.deferred import Deferred, made
+from metaleaf.data.permutations import permutations
 from metaleaf.errors import ConfigError
-from metaleaf.permutations import permutations
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode, Shots
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from metaleaf.config import digest, explain
+from metaleaf.config.config import digest, explain
 from metaleaf.errors import DataError
-from metaleaf.verified import Verified
+from metaleaf.files.verified import Verified
 
 FORMAT = 1
 """Version of the on-disk layout; a store of another version has to be prepared again."""

@@ -30,15 +30,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaleaf import manifest
-from metaleaf.client_store import ClientStore
+from metaleaf.config.sources import REMEDY, Choice, of_dataset
+from metaleaf.data import manifest
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.manifest import ARRAYS, FORMAT
 from metaleaf.dataset import Client, Dataset
 from metaleaf.errors import DataError, StaleError
-from metaleaf.manifest import ARRAYS, FORMAT
-from metaleaf.progress import Advance, progress_of
+from metaleaf.files.verified import Verified
 from metaleaf.raw import RawFiles, data_home, sha256_of, stamp_of
-from metaleaf.sources import REMEDY, Choice, of_dataset
-from metaleaf.verified import Verified
+from metaleaf.terminal.progress import Advance, progress_of
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds  # type: ignore[import-untyped]

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metaleaf.deferred import Deferred, tensor
+from metaleaf.data.deferred import Deferred, tensor
 from metaleaf.shots import Shots
 
 

@@ -14,9 +14,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from metaleaf.lockstep import Team
+from metaleaf.engine.lockstep import Team
+from metaleaf.engine.threads import alone, side_by_side
 from metaleaf.task import Task
-from metaleaf.threads import alone, side_by_side
 
 TEAM = 5
 """Clients in lockstep, on average at most. More save little: five batches' products are bound by arithmetic."""
@@ -64,7 +64,7 @@ class Crew:
     ) -> Iterator[S]:
         """after(team, results) of each team, in their order, with results from work(task, item) of its items.
 
-        What they do with the shared matrices a team's members do together (`metaleaf.lockstep`).
+        What they do with the shared matrices a team's members do together (`metaleaf.engine.lockstep`).
         """
         seats = max(1, self.size // max(1, len(teams)))
 

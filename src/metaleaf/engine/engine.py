@@ -1,7 +1,8 @@
 """Run an algorithm over a cohort. Every engine computes the same, up to the rounding of float sums in another order.
 
-`metaleaf.sequential` takes one client after the other, with ordinary weights ("sequential") or with those of big dense
-layers as low-rank corrections ("lowrank", `metaleaf.factored`); `metaleaf.vectorised` takes all at once.
+`metaleaf.engine.sequential` takes one client after the other, with ordinary weights ("sequential") or with those of big
+dense layers as low-rank corrections ("lowrank", `metaleaf.engine.factored`); `metaleaf.engine.vectorised` takes all at
+once.
 """
 
 import warnings
@@ -13,17 +14,17 @@ from torch import Tensor
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
-from metaleaf.allocator import keep_freed_memory
+from metaleaf.engine.allocator import keep_freed_memory
+from metaleaf.engine.factored import big_layers
+from metaleaf.engine.gathered import Gathered
+from metaleaf.engine.sequential import Sequential
+from metaleaf.engine.vectorisable import obstacle, said
+from metaleaf.engine.vectorised import Vectorised
+from metaleaf.engine.worth import pays
 from metaleaf.errors import UserError
-from metaleaf.factored import big_layers
-from metaleaf.replies import Gathered
-from metaleaf.sequential import Sequential
 from metaleaf.shots import AnyEpisode, Scored, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree
-from metaleaf.vectorisable import obstacle, said
-from metaleaf.vectorised import Vectorised
-from metaleaf.worth import pays
 
 Mode = Literal["auto", "sequential", "lowrank", "vectorised"]
 
@@ -59,9 +60,9 @@ def engine(
 ) -> Engine:
     """The engine of that mode; ``auto`` vectorises on a GPU and small models on a CPU, and is low-rank where that pays.
 
-    Whether it pays is counted on the examples (`metaleaf.worth`); without, a big dense layer is enough. What cannot be
-    done is done sequentially, with a warning: vectorised, what torch.func.vmap cannot run, which is tried on the
-    examples if there are some and otherwise shows with the first cohort; low-rank (if it was asked for), a model
+    Whether it pays is counted on the examples (`metaleaf.engine.worth`); without, a big dense layer is enough. What
+    cannot be done is done sequentially, with a warning: vectorised, what torch.func.vmap cannot run, which is tried on
+    the examples if there are some and otherwise shows with the first cohort; low-rank (if it was asked for), a model
     without a big dense layer.
     """
     place = torch.device(device)

@@ -33,8 +33,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import DisableTorchFunctionSubclass
 
+from metaleaf.engine.lockstep import product
 from metaleaf.gradient import Combine, Form
-from metaleaf.lockstep import product
 from metaleaf.trees import Tree, leaves, tree_map
 
 LEAST_ROWS = 100

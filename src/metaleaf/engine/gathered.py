@@ -8,7 +8,7 @@ import torch
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm, Replies
-from metaleaf.factored import dense
+from metaleaf.engine.factored import dense
 from metaleaf.trees import Tree
 
 

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from metaleaf import tensor_files, trees
+from metaleaf import trees
 from metaleaf.errors import DataError
+from metaleaf.files import tensor_files
 from metaleaf.trees import Tree
 
 

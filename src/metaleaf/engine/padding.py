@@ -1,7 +1,7 @@
 """Clients of different sizes as one tree: padded to one length, masked and stacked.
 
-What nobody reads is never made (`metaleaf.deferred`): an algorithm that learns from all that a client has does not look
-at its support and query.
+What nobody reads is never made (`metaleaf.data.deferred`): an algorithm that learns from all that a client has does not
+look at its support and query.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.deferred import Deferred
-from metaleaf.ragged import Padded, Ragged
+from metaleaf.data.deferred import Deferred
+from metaleaf.data.ragged import Padded, Ragged
 from metaleaf.shots import Shots
 from metaleaf.trees import Tree
 

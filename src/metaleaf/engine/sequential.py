@@ -9,11 +9,11 @@ from torch import Tensor
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
-from metaleaf.crew import Crew, dealt
-from metaleaf.deferred import made
-from metaleaf.factored import Unsupported, lift, shared_matrices
-from metaleaf.replies import Gathered, Sent
-from metaleaf.scoring import score
+from metaleaf.data.deferred import made
+from metaleaf.engine.crew import Crew, dealt
+from metaleaf.engine.factored import Unsupported, lift, shared_matrices
+from metaleaf.engine.gathered import Gathered, Sent
+from metaleaf.engine.scoring import score
 from metaleaf.shots import AnyEpisode, Episode, Scored, rows
 from metaleaf.task import Task
 from metaleaf.trees import Tree
@@ -24,7 +24,7 @@ Shapes = Collection[tuple[int, int]]
 
 
 class Sequential:
-    """shapes: of dense layers whose weights are kept as `metaleaf.factored` explains."""
+    """shapes: of dense layers whose weights are kept as `metaleaf.engine.factored` explains."""
 
     def __init__(
         self, task: Task, algorithm: Algorithm, device: torch.device, shapes: Collection[tuple[int, int]] = ()

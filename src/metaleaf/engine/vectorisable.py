@@ -7,10 +7,10 @@ import torch
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
+from metaleaf.engine.padding import pad
 from metaleaf.errors import UserError
 from metaleaf.gradient import grad, over
 from metaleaf.learning import descend, last
-from metaleaf.padding import pad
 from metaleaf.shots import Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree

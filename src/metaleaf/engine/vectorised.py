@@ -12,14 +12,14 @@ from torch import Tensor
 
 from metaleaf import trees
 from metaleaf.algorithm import Algorithm
+from metaleaf.engine.gathered import Gathered, Sent
+from metaleaf.engine.padding import batch
+from metaleaf.engine.replay.traced import Traced
+from metaleaf.engine.scoring import score
+from metaleaf.engine.threads import alone, side_by_side
 from metaleaf.gradient import over
-from metaleaf.padding import batch
-from metaleaf.replies import Gathered, Sent
-from metaleaf.scoring import score
 from metaleaf.shots import AnyEpisode, Episode, Scored, rows
 from metaleaf.task import Task
-from metaleaf.threads import alone, side_by_side
-from metaleaf.traced import Traced
 from metaleaf.trees import Tree
 
 MEMORY = 2 << 30
@@ -34,7 +34,8 @@ T = TypeVar("T")
 class Vectorised:
     """Clients are padded to the longest of their group and masked, in groups that fit the memory.
 
-    replay: whether recorded operators replace the algorithm's functions where possible (`metaleaf.traced`).
+    replay: whether recorded operators replace the algorithm's functions where possible
+    (`metaleaf.engine.replay.traced`).
     """
 
     mode = "vectorised"

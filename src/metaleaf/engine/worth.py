@@ -1,4 +1,4 @@
-"""Whether weights as low-rank corrections (`metaleaf.factored`) pay: counted while a small client trains both ways.
+"""Whether low-rank weights (`metaleaf.engine.factored`) pay: counted while a small client trains both ways.
 
 They spare a client the matrices of its own that a step makes of a big layer: its gradient, its moved weights. Rules
 that read every entry (Adam's moments) have these matrices made all the same, on top of the thin products.
@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from metaleaf.algorithm import Algorithm
-from metaleaf.factored import Unsupported, dense, lift
+from metaleaf.engine.factored import Unsupported, dense, lift
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
 
@@ -56,7 +56,7 @@ class _Written(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: see `metaleaf.cost`."""
+        """No: see `metaleaf.engine.cost`."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from metaleaf import trees
-from metaleaf.client_store import ClientStore
-from metaleaf.config import NewEnvironments, Protocol, digest
+from metaleaf.config.config import NewEnvironments, Protocol, digest
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.federation import PARTS, Federation
 from metaleaf.errors import ConfigError
-from metaleaf.federation import PARTS, Federation
 from metaleaf.seeds import derive
 from metaleaf.shots import EnvironmentEpisode, Shots
 

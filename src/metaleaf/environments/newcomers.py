@@ -57,7 +57,7 @@ class Newcomer:
             name = type(algorithm).__name__
             raise ConfigError(
                 f"{name} sends other things than the model's parameters, so it does not fit the track of new "
-                "environments; with a method params(broadcast) it would (metaleaf.newcomers)."
+                "environments; with a method params(broadcast) it would (metaleaf.environments.newcomers)."
             )
 
     def _part(self, name: str, otherwise: Any) -> Any:

@@ -11,22 +11,22 @@ import torch
 
 from metaleaf import trees
 from metaleaf.algorithm import Replies, State
-from metaleaf.config import NewEnvironments, RunConfig
-from metaleaf.cost import count
-from metaleaf.environments import EnvironmentFederation
+from metaleaf.config.config import NewEnvironments, RunConfig
+from metaleaf.config.provenance import device_facts, versions
+from metaleaf.config.sources import of_run
+from metaleaf.engine.cost import count
+from metaleaf.engine.vectorisable import obstacle
+from metaleaf.environments.environments import EnvironmentFederation
+from metaleaf.environments.newcomers import Newcomer, Session, advance, enter, scores
+from metaleaf.environments.starts import kept, start_of
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import over
 from metaleaf.models import Model
-from metaleaf.newcomers import Newcomer, Session, advance, enter, scores
-from metaleaf.provenance import device_facts, versions
-from metaleaf.run import COSTS, Progress, Run
+from metaleaf.runs.run import COSTS, Progress, Run
 from metaleaf.shots import EnvironmentEpisode, Shots
-from metaleaf.sources import of_run
-from metaleaf.starts import kept, start_of
-from metaleaf.statistics import Columns, summarise
+from metaleaf.statistics.statistics import Columns, summarise
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
-from metaleaf.vectorisable import obstacle
 
 COLUMNS = ("model", "environment", "draw", "rounds", "client", "n", "correct", "loss", "correct_after", "loss_after")
 """Columns of clients.csv on this track: a client of a test environment, `rounds` rounds after its start."""
@@ -36,7 +36,7 @@ GROUP = 8
 
 
 class EnvironmentRun(Run):
-    """See `metaleaf.newcomers` for what happens in a new environment, and docs/protocol.md for the rules.
+    """See `metaleaf.environments.newcomers` for what happens in a new environment, and docs/protocol.md for the rules.
 
     A plugin learns from clients, as on the other tracks, or from whole environments::
 

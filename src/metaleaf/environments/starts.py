@@ -8,11 +8,11 @@ import fcntl
 from collections.abc import Callable
 from typing import Any
 
-from metaleaf import tensor_files
-from metaleaf.config import RunConfig, Start, digest
+from metaleaf.config.config import RunConfig, Start, digest
+from metaleaf.files import tensor_files
+from metaleaf.files.whole_files import write_atomically
 from metaleaf.raw import data_home
 from metaleaf.task import Params
-from metaleaf.whole_files import write_atomically
 
 
 def kept(decided_by: Any, compute: Callable[[], Params]) -> Params:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from metaleaf.errors import DataError
-from metaleaf.whole_files import naming
+from metaleaf.files.whole_files import naming
 
 
 class Damaged(DataError):
@@ -27,7 +27,8 @@ class Damaged(DataError):
 def write(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None) -> None:
     """Write tensors by name, and a note that JSON can hold, into one file, so that they cannot disagree.
 
-    OSError names `path`. Use within `metaleaf.whole_files.write_atomically` where a half-written file would be found.
+    OSError names `path`. Use within `metaleaf.files.whole_files.write_atomically` where a half-written file would be
+    found.
     """
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(note or {})

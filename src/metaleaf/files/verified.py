@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from metaleaf.files.whole_files import write_atomically
 from metaleaf.raw import cache_home, sha256_of, stamp_of
-from metaleaf.whole_files import write_atomically
 
 NAME = "verified.json"
 

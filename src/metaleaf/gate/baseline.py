@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from metaleaf.config import Strict
+from metaleaf.config.config import Strict
+from metaleaf.config.labels import Printable
+from metaleaf.config.provenance import git_facts, versions
 from metaleaf.errors import DataError
 from metaleaf.gate.measures import Found
-from metaleaf.labels import Printable
-from metaleaf.provenance import git_facts, versions
-from metaleaf.statistics import over_seeds
-from metaleaf.store import write_json
+from metaleaf.runs.store import write_json
+from metaleaf.statistics.statistics import over_seeds
 
 SEEDS = range(1001, 1021)
 """The seeds of a baseline, unless others are given. A gate's own must be others: the test takes them for new draws."""

@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from metaleaf.config.suite import SUITES, Suite, load_suite
 from metaleaf.errors import ConfigError, UserError
-from metaleaf.execute import Settings
+from metaleaf.files.whole_files import write_atomically
 from metaleaf.gate import baseline, github, history, junit, report, runs
 from metaleaf.gate.baseline import Baseline
 from metaleaf.gate.compare import Comparison, compare, number_of_measures
 from metaleaf.gate.measures import text
 from metaleaf.gate.steps import steps
-from metaleaf.suite import SUITES, Suite, load_suite
-from metaleaf.visible import visible
-from metaleaf.whole_files import write_atomically
+from metaleaf.jobs.execute import Settings
+from metaleaf.terminal.visible import visible
 
 FALSE_ALARM = 0.01
 """The rate, unless another is given."""

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from pydantic import FiniteFloat, NonNegativeFloat, ValidationError
 
-from metaleaf.config import Strict
+from metaleaf.config.config import Strict
+from metaleaf.config.labels import Printable
+from metaleaf.config.provenance import git_facts
 from metaleaf.errors import DataError
 from metaleaf.gate.compare import Comparison
-from metaleaf.labels import Printable
-from metaleaf.provenance import git_facts
 
 
 class Value(NamedTuple):

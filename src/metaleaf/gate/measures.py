@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from metaleaf.records import Content
+from metaleaf.records.records import Content
 
 HIGHER_IS_BETTER = ("accuracy", "client_mean")
 """Measures by the end of their name (before the support fraction); of all others less is better."""

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from metaleaf.gate.compare import Comparison
 from metaleaf.gate.measures import text
-from metaleaf.visible import visible
+from metaleaf.terminal.visible import visible
 
 HEADINGS = ("cell", "measure", "verdict", "baseline", "now", "change", "tolerance")
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from metaleaf.config.labels import Printable
 from metaleaf.errors import DataError
 from metaleaf.gate.measures import text
-from metaleaf.labels import Printable
-from metaleaf.records import Part
+from metaleaf.records.records import Part
 
 
 class Reached(NamedTuple):

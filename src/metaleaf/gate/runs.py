@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from metaleaf import prepare
-from metaleaf.display import Display
+from metaleaf.config.suite import Suite
+from metaleaf.data import prepare
 from metaleaf.errors import ConfigError, DataError, UserError
-from metaleaf.execute import Settings, compute, run_all
 from metaleaf.gate.measures import Found, found
-from metaleaf.records import read_records
-from metaleaf.suite import Suite
+from metaleaf.jobs.execute import Settings, compute, run_all
+from metaleaf.records.records import read_records
+from metaleaf.terminal.display import Display
 
 
 def check(suite: Suite) -> None:

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from metaleaf.config import RunConfig
-from metaleaf.display import Display
-from metaleaf.engine import Mode
+from metaleaf.config.config import RunConfig
+from metaleaf.config.sources import REMEDY, Choice, Making, differing, of_run
+from metaleaf.data.prepare import load
+from metaleaf.engine.engine import Mode
 from metaleaf.errors import StaleError, UserError, of_system
-from metaleaf.prepare import load
-from metaleaf.rounding import AS_EVER, Rounding
-from metaleaf.run import OnRound, Run
-from metaleaf.sources import REMEDY, Choice, Making, differing, of_run
-from metaleaf.store import Cell, write_json
+from metaleaf.runs.rounding import AS_EVER, Rounding
+from metaleaf.runs.run import OnRound, Run
+from metaleaf.runs.store import Cell, write_json
+from metaleaf.terminal.display import Display
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Settings:
     threads: int | None = None
     raw: Path | None = None
     save: bool = False
-    """Keep the trained models beside the records (`metaleaf.saved`)."""
+    """Keep the trained models beside the records (`metaleaf.runs.saved`)."""
     stale: Choice = "refuse"
     """What becomes of what other code has made."""
     rounding: Rounding = AS_EVER
@@ -68,7 +68,7 @@ def runner(config: RunConfig) -> type[Run]:
     if not config.protocol.environments:
         return Run
     # Only here: it imports pandas, which takes half a second.
-    from metaleaf.environment_run import EnvironmentRun
+    from metaleaf.environments.run import EnvironmentRun
 
     return EnvironmentRun
 

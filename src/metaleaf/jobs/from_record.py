@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from metaleaf.config import THE_RUNS, RunConfig, Strict, explain
+from metaleaf.config.config import THE_RUNS, RunConfig, Strict, explain
+from metaleaf.config.suite import Suite
 from metaleaf.errors import ConfigError, unknown
-from metaleaf.records import Head
-from metaleaf.suite import Suite
+from metaleaf.records.records import Head
 
 
 class _Data(Strict):
@@ -26,7 +26,7 @@ class _Method(Strict):
 
 
 class _Resolved(Strict):
-    """`metaleaf.config.RunConfig.resolved`, as read from a record."""
+    """`metaleaf.config.config.RunConfig.resolved`, as read from a record."""
 
     dataset: _Data
     model: str

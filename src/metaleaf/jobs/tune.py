@@ -2,8 +2,8 @@
 
 Trials are drawn from the grid that the plugin (or the suite) declares, all different and such that every value of a
 hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. Or,
-with the sampler "tpe", they come one after the other, each from the scores of those before it (`metaleaf.tpe`). A trial
-is a training run on the tuning seed, scored once, at its end: for `rounds` rounds and by the validation clients'
+with the sampler "tpe", they come one after the other, each from the scores of those before it (`metaleaf.jobs.tpe`). A
+trial is a training run on the tuning seed, scored once, at its end: for `rounds` rounds and by the validation clients'
 accuracy over points after adaptation; on the track of new environments for `budget` client updates and by the mean
 accuracy in the validation environments after each of `validation_rounds`. Test clients are never touched.
 """
@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from metaleaf import registry, tpe
 from metaleaf.algorithm import Space
-from metaleaf.config import RunConfig
+from metaleaf.config import registry
+from metaleaf.config.config import RunConfig
+from metaleaf.config.sources import REMEDY, Making, common, of_run
+from metaleaf.config.suite import Suite, Tuning
+from metaleaf.data.prepare import load
 from metaleaf.errors import ConfigError, DataError, StaleError
-from metaleaf.execute import KEPT, UNKNOWN, Outcome, Settings, runner
-from metaleaf.prepare import load
-from metaleaf.run import OnRound
+from metaleaf.jobs import tpe
+from metaleaf.jobs.execute import KEPT, UNKNOWN, Outcome, Settings, runner
+from metaleaf.runs.run import OnRound
+from metaleaf.runs.store import write_json
 from metaleaf.seeds import derive
-from metaleaf.sources import REMEDY, Making, common, of_run
-from metaleaf.store import write_json
-from metaleaf.suite import Suite, Tuning
 
 
 def trials(suite: Suite, algorithm: str) -> list[dict[str, Any]]:

@@ -21,8 +21,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from metaleaf.errors import ConfigError, unknown
 from metaleaf.gradient import is_vectorising, order
-from metaleaf.lstm import recurrence
-from metaleaf.seeded import drawing
+from metaleaf.models.lstm import recurrence
+from metaleaf.models.seeded import drawing
 
 Spec = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ Spec = Mapping[str, Any]
 class Model(nn.Module):
     """Features, then a linear head `out` on them.
 
-    It is in training mode where a client learns, with dropout from the client's seed (`metaleaf.seeded`), and in
+    It is in training mode where a client learns, with dropout from the client's seed (`metaleaf.models.seeded`), and in
     evaluation mode where it is scored. Its parameters are all that it may keep: see `check`.
     """
 
@@ -228,7 +228,7 @@ class LSTM(TensorFlowModel):
         return final
 
     def _twice_differentiable(self, x: Tensor) -> Tensor:
-        """The same by `metaleaf.lstm`."""
+        """The same by `metaleaf.models.lstm`."""
         (first, recurrent, *biases), (second, *others) = self.lstm.all_weights
         # The first layer's product is taken once a character of the vocabulary, not of the text.
         table = F.linear(self.embedding.weight, first, biases[0] + biases[1])

@@ -68,7 +68,7 @@ class _Recurrence(torch.autograd.Function):
         if by_z is None or by_c is None:
             return _Backward.apply(by_h, recurrent, h, z, c, ctx.kept)  # type: ignore[no-untyped-call]
         if torch.is_grad_enabled():
-            raise NotImplementedError("metaleaf.lstm has no third derivatives: use torch.nn.LSTM for them.")
+            raise NotImplementedError("metaleaf.models.lstm has no third derivatives: use torch.nn.LSTM for them.")
         d, _, _ = _gradients(by_h, recurrent, ctx.kept, by_z, by_c)
         return d, _outer(d, h)
 

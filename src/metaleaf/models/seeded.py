@@ -41,7 +41,7 @@ def drawing(seed: int) -> Iterator[None]:
 
 def _generators() -> list[bytes]:
     """The states of torch's generators, while nobody is `drawing`."""
-    # Levels of torch.func would wrap the states, and a recording (`metaleaf.recording`) note them.
+    # Levels of torch.func would wrap the states, and a recording (`metaleaf.engine.replay.tape`) note them.
     with _DRAWING, torch._C._DisableFuncTorch(), torch._C._DisableTorchDispatch():
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         return [state.numpy().tobytes() for state in (torch.get_rng_state(), *on_gpus)]

@@ -34,7 +34,7 @@ from typing import IO, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from metaleaf.errors import DataError
-from metaleaf.progress import progress_of
+from metaleaf.terminal.progress import progress_of
 
 MAX_BYTES = 64 << 30
 """Most bytes that one archive or one compressed file may unpack to (64 GiB)."""

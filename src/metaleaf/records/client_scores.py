@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from metaleaf.errors import DataError
-from metaleaf.records import Model, Record, Who, tidy
+from metaleaf.records.records import Model, Record, Who, tidy
 
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ import pandas as pd
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from metaleaf.errors import DataError
-from metaleaf.records import (
+from metaleaf.records.records import (
     Cost,
     Counts,
     Data,
@@ -67,7 +67,7 @@ TRAINING = (
     *("budget", "environments_per_round", "train_participants", "queries", "members"),
     "validation_rounds",
 )
-"""Rules of `metaleaf.config.NewEnvironments` that are of training only."""
+"""Rules of `metaleaf.config.config.NewEnvironments` that are of training only."""
 
 
 class EnvironmentContent(Head):
@@ -116,7 +116,7 @@ class EnvironmentRecord(Stored[EnvironmentContent]):
 
 
 def runs(records: Sequence[EnvironmentRecord]) -> pd.DataFrame:
-    """One row per record: the columns of `metaleaf.records.tidy` that say which run it is, and what it took.
+    """One row per record: the columns of `metaleaf.records.records.tidy` that say which run it is, and what it took.
 
     Also `plugin`, `model_bytes`, `client_updates`, and bytes in a new environment: `first`, `each` (later round).
     """

@@ -25,9 +25,9 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
+from metaleaf.config.labels import Printable
 from metaleaf.errors import DataError
-from metaleaf.labels import Printable
-from metaleaf.whole_files import plain
+from metaleaf.files.whole_files import plain
 
 Model = Literal["final", "selected"]
 MODELS: tuple[Model, ...] = ("final", "selected")
@@ -61,7 +61,7 @@ class Part(BaseModel):
 
 
 class Summary(Part):
-    """Scores of one model over the test clients; see `metaleaf.statistics.summarise`."""
+    """Scores of one model over the test clients; see `metaleaf.statistics.statistics.summarise`."""
 
     clients: NonNegativeInt
     points: NonNegativeInt
@@ -112,7 +112,7 @@ class Cost(Part):
 
 
 class SavedState(Part):
-    """The file beside the record that holds the trained model (`metaleaf.saved`)."""
+    """The file beside the record that holds the trained model (`metaleaf.runs.saved`)."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: NonNegativeInt

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from metaleaf import client_tables, overall, page
-from metaleaf.client_scores import client_scores
-from metaleaf.comparison import comparison, pairs
-from metaleaf.figures.makers import draw
-from metaleaf.markup import to_csv, to_latex, to_markdown
-from metaleaf.records import MODELS, Record
-from metaleaf.shown import ALL, Shown
+from metaleaf.records.client_scores import client_scores
+from metaleaf.records.records import MODELS, Record
+from metaleaf.report import page
+from metaleaf.report.figures.makers import draw
+from metaleaf.report.markup import to_csv, to_latex, to_markdown
+from metaleaf.report.shown import ALL, Shown
+from metaleaf.report.tables import clients as client_tables
+from metaleaf.report.tables import overall
+from metaleaf.statistics.comparison import comparison, pairs
 
 
 def contents(records: Sequence[Record], shown: Shown = ALL, baseline: str | None = None) -> dict[str, bytes]:

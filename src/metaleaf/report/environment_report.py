@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from metaleaf import environment_figures as figures
-from metaleaf import environment_tables as tables
-from metaleaf import page
-from metaleaf.environment_records import EnvironmentRecord
-from metaleaf.markup import to_csv, to_latex, to_markdown
+from metaleaf.records.environments import EnvironmentRecord
+from metaleaf.report import page
+from metaleaf.report.figures import environments as figures
+from metaleaf.report.markup import to_csv, to_latex, to_markdown
+from metaleaf.report.tables import environments as tables
 
 
 def contents(records: Sequence[EnvironmentRecord], baseline: str | None = None) -> dict[str, bytes]:

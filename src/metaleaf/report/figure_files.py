@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from metaleaf import environment_figures
-from metaleaf.environment_records import EnvironmentRecord
 from metaleaf.errors import DataError, unknown
-from metaleaf.figures.drawing import Drawing, Makers, NotDrawnError, Source, drawings
-from metaleaf.figures.makers import WITH_DATA
-from metaleaf.figures.runs import Runs
-from metaleaf.figures.style import FORMATS, WIDTHS
-from metaleaf.records import Record, in_order, of_new_environments, read_all, record_paths
-from metaleaf.report import replace_file
-from metaleaf.shown import ALL, Shown
+from metaleaf.records.environments import EnvironmentRecord
+from metaleaf.records.records import Record, in_order, of_new_environments, read_all, record_paths
+from metaleaf.report.figures import environments as environment_figures
+from metaleaf.report.figures.drawing import Drawing, Makers, NotDrawnError, Source, drawings
+from metaleaf.report.figures.makers import WITH_DATA
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.figures.style import FORMATS, WIDTHS
+from metaleaf.report.report import replace_file
+from metaleaf.report.shown import ALL, Shown
 
 
 def write_figures(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from metaleaf.tables import Cell, Table
+from metaleaf.report.tables.tables import Cell, Table
 
 
 def to_csv(frame: pd.DataFrame) -> str:

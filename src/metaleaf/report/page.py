@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from metaleaf.figures.drawing import Drawing
-from metaleaf.records import Head, Stored
-from metaleaf.tables import Table
-from metaleaf.visible import visible
+from metaleaf.records.records import Head, Stored
+from metaleaf.report.figures.drawing import Drawing
+from metaleaf.report.tables.tables import Table
+from metaleaf.terminal.visible import visible
 
 # colours that the figures share with the page and that have to follow its scheme (see metaleaf.mplstyle)
 _SCHEME = {
@@ -36,7 +36,7 @@ def render(
 
     Everything that comes from a record is escaped: by Jinja, and by matplotlib within the figures.
     """
-    template = read_template(files("metaleaf") / "page.html")
+    template = read_template(files("metaleaf.report") / "page.html")
     inlined = [
         {"name": name, "caption": drawing.caption, "svg": inline_svg(drawing.files["svg"].decode(), name)}
         for name, drawing in figures.items()
@@ -56,7 +56,7 @@ def read_template(path: Traversable) -> Template:
 
 def own_text(name: str) -> Markup:
     """A style sheet or script of ours, for use within a page as it is."""
-    return Markup((files("metaleaf") / name).read_text(encoding="utf-8"))
+    return Markup((files("metaleaf.report") / name).read_text(encoding="utf-8"))
 
 
 def report_files(drawn: Mapping[str, Drawing], markdown: str, csv: str, latex: str, html: str) -> dict[str, bytes]:

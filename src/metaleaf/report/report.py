@@ -3,12 +3,12 @@
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from metaleaf import client_report, environment_report
-from metaleaf.environment_records import EnvironmentRecord
 from metaleaf.errors import DataError
-from metaleaf.records import Record, in_order, of_new_environments, read_all, record_paths
-from metaleaf.shown import ALL, Shown
-from metaleaf.whole_files import write_atomically
+from metaleaf.files.whole_files import write_atomically
+from metaleaf.records.environments import EnvironmentRecord
+from metaleaf.records.records import Record, in_order, of_new_environments, read_all, record_paths
+from metaleaf.report import client_report, environment_report
+from metaleaf.report.shown import ALL, Shown
 
 
 def write_report(
@@ -24,12 +24,12 @@ def write_report(
     """Write `table.{md,csv,tex}`, further CSV files, `<figure>.{png,svg,pdf}` and `index.html`; return the paths.
 
     `suite_folder` is `results/<suite>`; `order` has the algorithm labels in the suite's order (default: as
-    `metaleaf.records.in_order` finds it); `only` the config hashes to report (default: all). The others are paired with
-    the label `baseline`, or the majority class (default: the best, or on the track of new environments few_round);
-    `also` has the folders of further suites that go into the same tables and figures. `shown` is what was chosen of all
-    that (default: all). On the track of new clients tables and figures show one model, the CSV files have both; on that
-    of new environments there is one.
-    Nothing is written unless everything could be made, and every file is replaced as a whole.
+    `metaleaf.records.records.in_order` finds it); `only` the config hashes to report (default: all). The others are
+    paired with the label `baseline`, or the majority class (default: the best, or on the track of new environments
+    few_round); `also` has the folders of further suites that go into the same tables and figures. `shown` is what was
+    chosen of all that (default: all). On the track of new clients tables and figures show one model, the CSV files have
+    both; on that of new environments there is one. Nothing is written unless everything could be made, and every file
+    is replaced as a whole.
 
     Raises DataError when there is no record or a damaged one, or a baseline without its pair; ConfigError when there is
     no such baseline.

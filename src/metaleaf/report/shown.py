@@ -5,9 +5,9 @@ one's own, at some support fractions.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from metaleaf.config.labels import printable
 from metaleaf.errors import ConfigError, unknown
-from metaleaf.labels import printable
-from metaleaf.records import AnyRecord, Model, Record
+from metaleaf.records.records import AnyRecord, Model, Record
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Shown:
 
     algorithms: labels in the order wanted, ``label`` or ``label=name`` to call it otherwise. supports: fractions of new
     clients. model: of the last round or of the selected one. columns: of the tables of comparisons
-    (`metaleaf.client_tables.COLUMNS`). metric: of the figures that show one number of each run
-    (`metaleaf.figures.runs.METRICS`). All but algorithms are of the track of new clients.
+    (`metaleaf.report.tables.clients.COLUMNS`). metric: of the figures that show one number of each run
+    (`metaleaf.report.figures.runs.METRICS`). All but algorithms are of the track of new clients.
     """
 
     algorithms: Sequence[str] = ()

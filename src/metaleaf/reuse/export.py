@@ -2,8 +2,8 @@
 
 What is exported is the model before adaptation: the first that the algorithm's `adapt` yields, if it yields that
 without a look at a client's examples. A method whose models hold more than parameters (it has `predict`) gives the
-parameters in its broadcast instead, as on the track of new environments (`metaleaf.newcomers`). Others, which choose or
-write a model for each client, have no one model to export.
+parameters in its broadcast instead, as on the track of new environments (`metaleaf.environments.newcomers`). Others,
+which choose or write a model for each client, have no one model to export.
 """
 
 import copy
@@ -14,18 +14,19 @@ from typing import Any, cast
 
 import torch
 
-from metaleaf import models, tensor_files
+from metaleaf import models
 from metaleaf.algorithm import Algorithm
+from metaleaf.environments.newcomers import Newcomer
 from metaleaf.errors import ConfigError, DataError
-from metaleaf.newcomers import Newcomer
-from metaleaf.records import Model
-from metaleaf.saved import load_state
+from metaleaf.files import tensor_files
+from metaleaf.files.whole_files import write_atomically
+from metaleaf.records.records import Model
+from metaleaf.runs.saved import load_state
 from metaleaf.seeds import derive
 from metaleaf.shots import Shots
 from metaleaf.submission.entry import Entry, read_one
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
-from metaleaf.whole_files import write_atomically
 
 FORMATS = {
     ".safetensors": ("from safetensors.torch import load_file", "load_file(path)"),

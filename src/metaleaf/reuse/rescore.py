@@ -1,7 +1,7 @@
 """Score the model of a finished run again, without training: at other supports, after other steps, on other clients.
 
-It takes a record, the model that its run kept (`metaleaf.saved`) and the data that the record was made from. Asked for
-nothing else, it gives the record's own scores.
+It takes a record, the model that its run kept (`metaleaf.runs.saved`) and the data that the record was made from. Asked
+for nothing else, it gives the record's own scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,22 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from metaleaf import environment_run, trees
-from metaleaf.client_store import ClientStore
-from metaleaf.config import RunConfig, override, resolve
-from metaleaf.environment_run import COLUMNS, EnvironmentRun
+from metaleaf import trees
+from metaleaf.config.config import RunConfig, override, resolve
+from metaleaf.config.sources import differing
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.federation import PARTS, Federation
+from metaleaf.data.prepare import load
+from metaleaf.environments import run as environment_run
+from metaleaf.environments.run import COLUMNS, EnvironmentRun
 from metaleaf.errors import ConfigError, DataError, unknown
-from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, summaries
-from metaleaf.execute import Settings, runner
-from metaleaf.federation import PARTS, Federation
-from metaleaf.prepare import load
-from metaleaf.records import Model
-from metaleaf.run import Run
-from metaleaf.saved import load_state
-from metaleaf.side_by_side import ANSWERS
-from metaleaf.sources import differing
+from metaleaf.jobs.execute import Settings, runner
+from metaleaf.records.records import Model
+from metaleaf.runs.evaluate import CLIENT_COLUMNS, score_clients, summaries
+from metaleaf.runs.run import Run
+from metaleaf.runs.saved import load_state
 from metaleaf.submission.entry import Entry, as_recorded, read_one
+from metaleaf.submission.side_by_side import ANSWERS
 from metaleaf.trees import Tree
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from metaleaf.engine import Engine
+from metaleaf.data.federation import Federation
+from metaleaf.engine.engine import Engine
 from metaleaf.errors import DataError
-from metaleaf.federation import Federation
 from metaleaf.shots import Episode, Scored, Shots, examples
-from metaleaf.statistics import Columns, summarise
+from metaleaf.statistics.statistics import Columns, summarise
 from metaleaf.trees import Tree
 
 if TYPE_CHECKING:

@@ -11,24 +11,25 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from metaleaf import models, tensor_files, trees
+from metaleaf import models, trees
 from metaleaf.algorithm import State
-from metaleaf.client_store import ClientStore
-from metaleaf.config import RunConfig
-from metaleaf.cost import ClientFlops, exchanged
-from metaleaf.engine import Mode, engine
+from metaleaf.config.config import RunConfig
+from metaleaf.config.provenance import device_facts, git_facts, versions
+from metaleaf.config.sources import REMEDY, Choice, Sources, differing, of_run
+from metaleaf.data.client_store import ClientStore
+from metaleaf.data.federation import PARTS, Federation
+from metaleaf.engine.cost import ClientFlops, exchanged
+from metaleaf.engine.engine import Mode, engine
+from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError, StaleError
-from metaleaf.evaluate import CLIENT_COLUMNS, score_clients, score_participants, summaries
-from metaleaf.federation import PARTS, Federation
-from metaleaf.memory import ClientMemory
-from metaleaf.provenance import device_facts, git_facts, versions
-from metaleaf.rounding import AS_EVER, Rounding
-from metaleaf.saved import save_state
+from metaleaf.files import tensor_files
+from metaleaf.runs.evaluate import CLIENT_COLUMNS, score_clients, score_participants, summaries
+from metaleaf.runs.rounding import AS_EVER, Rounding
+from metaleaf.runs.saved import save_state
+from metaleaf.runs.store import SCHEMA, Cell
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode, Shots
-from metaleaf.sources import REMEDY, Choice, Sources, differing, of_run
-from metaleaf.statistics import Columns
-from metaleaf.store import SCHEMA, Cell
+from metaleaf.statistics.statistics import Columns
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
@@ -147,7 +148,7 @@ class Run:
     def execute(self, cell: Cell, on_round: OnRound | None = None, *, save: bool = False) -> dict[str, Any]:
         """Train, score the test clients and write the record, which is returned.
 
-        save: keep the trained model, too (`metaleaf.saved`); a run that diverged has none.
+        save: keep the trained model, too (`metaleaf.runs.saved`); a run that diverged has none.
         """
         started = datetime.now(UTC).isoformat(timespec="seconds")
         progress = self.train(cell, on_round)

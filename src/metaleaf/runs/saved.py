@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from metaleaf import tensor_files, trees
+from metaleaf import trees
 from metaleaf.algorithm import State
 from metaleaf.errors import DataError
+from metaleaf.files import tensor_files
+from metaleaf.files.whole_files import write_atomically
 from metaleaf.raw import sha256_of
 from metaleaf.trees import Tree
-from metaleaf.whole_files import write_atomically
 
 if TYPE_CHECKING:  # what only runs need not import: pandas takes half a second
-    from metaleaf.records import Head, Model, SavedState
+    from metaleaf.records.records import Head, Model, SavedState
 
 
 class Saved(NamedTuple):

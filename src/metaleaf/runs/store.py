@@ -13,11 +13,11 @@ from typing import Any, TextIO
 import numpy as np
 from torch import Tensor
 
-from metaleaf import tensor_files
-from metaleaf.config import RunConfig
+from metaleaf.config.config import RunConfig
 from metaleaf.errors import DataError
-from metaleaf.statistics import Columns
-from metaleaf.whole_files import write_atomically
+from metaleaf.files import tensor_files
+from metaleaf.files.whole_files import write_atomically
+from metaleaf.statistics.statistics import Columns
 
 SCHEMA = 1
 
@@ -31,7 +31,7 @@ class Cell:
         self.stem = f"seed-{config.seed}"
         self.record_path = self.folder / f"{self.stem}.json"
         self.state_path = self.folder / f"{self.stem}.safetensors"
-        """The trained model, if the run is to keep it (`metaleaf.saved`)."""
+        """The trained model, if the run is to keep it (`metaleaf.runs.saved`)."""
         self.partial = self.folder / f"{self.stem}.partial"
 
     def done(self) -> bool:

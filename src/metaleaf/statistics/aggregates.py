@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from metaleaf.client_scores import Values
 from metaleaf.errors import DataError
-from metaleaf.intervals import DRAWS, LEVEL, Estimate
+from metaleaf.records.client_scores import Values
+from metaleaf.statistics.intervals import DRAWS, LEVEL, Estimate
 
 
 def interquartile_mean(values: Values, weights: Values | None = None) -> Values:
@@ -33,7 +33,7 @@ def overall(scores: Mapping[str, Values], *, draws: int = DRAWS, level: float = 
     """Interquartile mean over datasets and seeds of one algorithm's mean over clients; every dataset counts once.
 
     scores: by dataset the accuracies, [seeds, clients]. The bootstrap draws seeds and clients within a dataset, as in
-    `metaleaf.intervals`.
+    `metaleaf.statistics.intervals`.
     """
     rng = np.random.default_rng(seed)
     weights = np.concatenate([np.full(len(values), 1 / len(values)) for values in scores.values()])
@@ -63,7 +63,8 @@ def profile_interval(
 ) -> tuple[Values, Values]:
     """Ends of the interval, at each threshold, of the share of the values [seeds, clients] above it.
 
-    The bootstrap draws seeds and clients as `metaleaf.intervals` does; each threshold has an interval of its own.
+    The bootstrap draws seeds and clients as `metaleaf.statistics.intervals` does; each threshold has an interval of its
+    own.
     """
     rng = np.random.default_rng(seed)
     seeds, clients = (rng.multinomial(count, [1 / count] * count, size=draws) for count in values.shape)

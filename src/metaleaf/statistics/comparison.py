@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf.client_scores import ClientScores, Setting
-from metaleaf.intervals import Estimate, estimate
-from metaleaf.paired import Comparison, all_pairs
-from metaleaf.records import Model, Record, tidy
-from metaleaf.statistics import over_seeds
+from metaleaf.records.client_scores import ClientScores, Setting
+from metaleaf.records.records import Model, Record, tidy
+from metaleaf.statistics.intervals import Estimate, estimate
+from metaleaf.statistics.paired import Comparison, all_pairs
+from metaleaf.statistics.statistics import over_seeds
 
 MAJORITY = "Majority class"
 """Name of the baseline row: always answering the most frequent class of the client's own support."""
@@ -29,7 +29,7 @@ METRICS = (
 WITH_INTERVAL = METRICS[:4]
 
 Scores = Mapping[Setting, Mapping[str, ClientScores]]
-"""As `metaleaf.client_scores.client_scores` has them."""
+"""As `metaleaf.records.client_scores.client_scores` has them."""
 
 _NONE = Estimate(math.nan, math.nan, math.nan)
 
@@ -37,13 +37,13 @@ _NONE = Estimate(math.nan, math.nan, math.nan)
 def comparison(records: Sequence[Record], scores: Scores, model: Model = "selected") -> pd.DataFrame:
     """The numbers behind the tables: a row per setting (`Setting`) and algorithm, as `records` come.
 
-    The first row of each setting is the majority-class baseline; its scores stand in the
-    `after` columns. Columns: `dataset`, `support`, `who`, `model`, `label`, `algorithm` (its name), `diverged` (seeds),
-    `seeds` (finished); `<metric>_mean` and `<metric>_sd` over finished seeds (fractions in [0, 1]; nan where there are
-    none, sd nan for one seed), for some metrics `<metric>_low` and `<metric>_high`, the 95 % interval of
-    `metaleaf.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run); `rounding` (how
-    far it moves a score of the worst seed; nan where it was not measured).
-    `scores` are those of the same model.
+    The first row of each setting is the majority-class baseline; its scores stand in the `after` columns. Columns:
+    `dataset`, `support`, `who`, `model`, `label`, `algorithm` (its name), `diverged` (seeds), `seeds` (finished);
+    `<metric>_mean` and `<metric>_sd` over finished seeds (fractions in [0, 1]; nan where there are none, sd nan for one
+    seed), for some metrics `<metric>_low` and `<metric>_high`, the 95 % interval of
+    `metaleaf.statistics.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run);
+    `rounding` (how far it moves a score of the worst seed; nan where it was not measured). `scores` are those of the
+    same model.
     """
     frame = tidy(records)
     rows = []
@@ -76,8 +76,8 @@ def pairs(scores: Scores, model: Model = "selected") -> pd.DataFrame:
     """Every two algorithms on the same clients under the same seeds, before and after adaptation.
 
     After adaptation the majority class is one of them. Columns: `dataset`, `support`, `who`, `model`, `side` (before,
-    after), and those of `metaleaf.paired.Comparison`, the difference as `difference`, `low` and `high`; `p_holm`
-    is corrected for all pairs of a setting and side.
+    after), and those of `metaleaf.statistics.paired.Comparison`, the difference as `difference`, `low` and `high`;
+    `p_holm` is corrected for all pairs of a setting and side.
     """
     rows = [
         {**setting._asdict(), "model": model, "side": side} | _pair(pair, p_holm)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf import registry
+from metaleaf.config import registry
 from metaleaf.errors import ConfigError
-from metaleaf.records import Record, tidy
+from metaleaf.records.records import Record, tidy
 
 
 def target_of(dataset: str) -> float | None:
@@ -28,8 +28,8 @@ def target_of(dataset: str) -> float | None:
 def cost_to_target(records: Sequence[Record], target: float) -> pd.DataFrame:
     """What each run took to the validation accuracy `target`, a fraction; one row per record, in their order.
 
-    Columns: `dataset`, `name` (of the algorithm, as in `metaleaf.records.tidy`), `seed`, `reached`, and, at the first
-    evaluated round at or above the target, `rounds`, `bytes` (down and up) and `flops` since the start, and
+    Columns: `dataset`, `name` (of the algorithm, as in `metaleaf.records.records.tidy`), `seed`, `reached`, and, at the
+    first evaluated round at or above the target, `rounds`, `bytes` (down and up) and `flops` since the start, and
     `resolution`, the rounds since the evaluation before it. These four are nan where the target was never reached; a
     run that diverged never does. Raises DataError on a table of rounds that cannot be read.
     """

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metaleaf.client_scores import ClientScores, Counts, Values
+from metaleaf.records.client_scores import ClientScores, Counts, Values
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -51,14 +51,14 @@ STATISTICS: dict[str, Callable[[Counts, Counts], Values]] = {
     "p50": _percentile(50),
     "p90": _percentile(90),
 }
-"""From (correct, n), both [..., clients], to [...]; by the names of `metaleaf.statistics.summarise`."""
+"""From (correct, n), both [..., clients], to [...]; by the names of `metaleaf.statistics.statistics.summarise`."""
 
 
 def estimate(scores: ClientScores, metric: str, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Estimate:
     """A metric's mean over seeds, with its percentile interval.
 
-    metric: ``<side>_<statistic>`` as in `metaleaf.records.tidy`, e.g. ``after_accuracy``, or ``after_hurt``, the share
-    of clients whose accuracy fell by adapting.
+    metric: ``<side>_<statistic>`` as in `metaleaf.records.records.tidy`, e.g. ``after_accuracy``, or ``after_hurt``,
+    the share of clients whose accuracy fell by adapting.
     """
     shown = _statistic(scores, metric)
     value = float(shown(np.arange(len(scores.clients))).mean())

@@ -18,9 +18,9 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from metaleaf.client_scores import ClientScores, Values
 from metaleaf.errors import DataError
-from metaleaf.intervals import LEVEL, Estimate
+from metaleaf.records.client_scores import ClientScores, Values
+from metaleaf.statistics.intervals import LEVEL, Estimate
 
 
 @dataclass(frozen=True)

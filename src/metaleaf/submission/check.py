@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from metaleaf.config.suite import SUITES, Suite, load_suite
 from metaleaf.errors import ConfigError, DataError, UserError
 from metaleaf.submission import between, files, plan, scores, single
 from metaleaf.submission.entry import Entry, read
 from metaleaf.submission.problem import Problem
-from metaleaf.suite import SUITES, Suite, load_suite
 
 
 class Invalid(UserError):

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
-from metaleaf.config import RunConfig, explain
-from metaleaf.engine import Mode
-from metaleaf.environment_records import EnvironmentRecord
-from metaleaf.environment_run import COLUMNS
+from metaleaf.config.config import RunConfig, explain
+from metaleaf.config.labels import Printable
+from metaleaf.engine.engine import Mode
+from metaleaf.environments.run import COLUMNS
 from metaleaf.errors import DataError, UserError
-from metaleaf.evaluate import CLIENT_COLUMNS
-from metaleaf.execute import Settings
-from metaleaf.labels import Printable
-from metaleaf.recorded import config_of
-from metaleaf.records import LIMITS, Head, Part, Record, Stored, of_new_environments, read_record
+from metaleaf.files.whole_files import plain
+from metaleaf.jobs.execute import Settings
+from metaleaf.jobs.from_record import config_of
+from metaleaf.records.environments import EnvironmentRecord
+from metaleaf.records.records import LIMITS, Head, Part, Record, Stored, of_new_environments, read_record
+from metaleaf.runs.evaluate import CLIENT_COLUMNS
 from metaleaf.submission.problem import Problem
-from metaleaf.whole_files import plain
 
 COUNTS = ("n_support", "n", "correct", "correct_after", "majority", "step", "draw", "rounds")
 """Columns of clients.csv that count something."""

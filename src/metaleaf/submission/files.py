@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from metaleaf.records import LIMITS
+from metaleaf.records.records import LIMITS
 from metaleaf.submission.problem import Problem
 
 MOST = 100_000

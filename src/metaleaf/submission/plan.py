@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from metaleaf import tune
-from metaleaf.config import digest, explain
+from metaleaf.config.config import digest, explain
+from metaleaf.config.suite import Suite
 from metaleaf.errors import UserError
-from metaleaf.records import Fraction, Part
+from metaleaf.jobs import tune
+from metaleaf.records.records import Fraction, Part
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.problem import Problem
-from metaleaf.suite import Suite
 
 SEEDS = 3
 """Least number of seeds of an algorithm on a dataset."""

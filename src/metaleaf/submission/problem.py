@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from metaleaf.visible import visible
+from metaleaf.terminal.visible import visible
 
 LONGEST = 400
 """Characters of a line."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf import environment_run, evaluate
-from metaleaf.environment_records import EnvironmentContent
+from metaleaf.environments import run as environment_run
 from metaleaf.errors import DataError
-from metaleaf.records import MODELS, Content, Part
+from metaleaf.records.environments import EnvironmentContent
+from metaleaf.records.records import MODELS, Content, Part
+from metaleaf.runs import evaluate
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.single import Rule
 

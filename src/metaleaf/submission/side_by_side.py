@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from metaleaf.environment_records import EnvironmentContent
-from metaleaf.records import Head
-from metaleaf.run import COSTS
+from metaleaf.records.environments import EnvironmentContent
+from metaleaf.records.records import Head
+from metaleaf.runs.run import COSTS
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.scores import totals
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from metaleaf.config import digest
-from metaleaf.run import COSTS
-from metaleaf.saved import is_named, state_path
+from metaleaf.config.config import digest
+from metaleaf.runs.run import COSTS
+from metaleaf.runs.saved import is_named, state_path
 from metaleaf.submission.entry import Entry
 
 Rule = Callable[[Entry], Iterator[str]]

@@ -13,18 +13,18 @@ from typing import NamedTuple
 import torch
 
 from metaleaf import models, trees
-from metaleaf.config import RunConfig
-from metaleaf.engine import SMALL_MODEL, Mode
+from metaleaf.config.config import RunConfig
+from metaleaf.config.sources import Making, of_run
+from metaleaf.data.prepare import load
+from metaleaf.engine.engine import SMALL_MODEL, Mode
+from metaleaf.engine.factored import big_layers
 from metaleaf.errors import DataError, StaleError
-from metaleaf.execute import Outcome, Settings, compute, runner
-from metaleaf.factored import big_layers
-from metaleaf.prepare import load
-from metaleaf.rounding import Rounding
-from metaleaf.run import OnRound
-from metaleaf.side_by_side import moved
-from metaleaf.sources import Making, of_run
-from metaleaf.store import Cell, write_json
+from metaleaf.jobs.execute import Outcome, Settings, compute, runner
+from metaleaf.runs.rounding import Rounding
+from metaleaf.runs.run import OnRound
+from metaleaf.runs.store import Cell, write_json
 from metaleaf.submission.entry import Entry, entry
+from metaleaf.submission.side_by_side import moved
 from metaleaf.task import Task
 
 NUDGES = 3

@@ -3,8 +3,9 @@
 The same configuration on the same machine with the same versions and threads gives the same bits. Another machine
 rounds otherwise, and a model that was trained for many rounds on other roundings answers a few examples otherwise: so
 accuracies over points may differ by a tolerance, and what differs is said. Where they differ by more, the cell is
-computed in other ways that differ by rounding only (`metaleaf.stability`): a record is different only if it is clearly
-farther away than those are (`metaleaf.spread`). If it is not, rounding decides this run, and nothing is proved here.
+computed in other ways that differ by rounding only (`metaleaf.submission.stability`): a record is different only if it
+is clearly farther away than those are (`metaleaf.submission.spread`). If it is not, rounding decides this run, and
+nothing is proved here.
 """
 
 from collections.abc import Callable
@@ -13,19 +14,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
-from metaleaf.display import Display
+from metaleaf.config.sources import differing
+from metaleaf.data.prepare import load
 from metaleaf.errors import ConfigError, UserError
-from metaleaf.execute import Settings, compute, run_all
-from metaleaf.prepare import load
-from metaleaf.side_by_side import SCORES, Line, compare, distances, heading
-from metaleaf.sources import differing
-from metaleaf.spread import Spread
-from metaleaf.stability import Variant, variants
-from metaleaf.store import Cell
+from metaleaf.jobs.execute import Settings, compute, run_all
+from metaleaf.runs.store import Cell
 from metaleaf.submission import scores, single
 from metaleaf.submission.entry import Entry, as_recorded, entry, read_one
 from metaleaf.submission.problem import Problem
-from metaleaf.visible import visible
+from metaleaf.submission.side_by_side import SCORES, Line, compare, distances, heading
+from metaleaf.submission.spread import Spread
+from metaleaf.submission.stability import Variant, variants
+from metaleaf.terminal.display import Display
+from metaleaf.terminal.visible import visible
 
 ENOUGH = 3
 """Other ways to compute a cell after which updates that rounding does not move say enough."""

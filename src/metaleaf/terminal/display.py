@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from metaleaf.visible import visible
+from metaleaf.terminal.visible import visible
 
 PLAIN_EVERY = 30.0
 """Seconds between two plain lines of one run."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaleaf.recording import Slot, Step, Tape, slots
+from metaleaf.engine.replay.tape import Slot, Step, Tape, slots
 
 Replay = Callable[[Sequence[Tensor]], list[Tensor]]
 

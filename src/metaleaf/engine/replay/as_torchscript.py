@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from metaleaf.replay import Replay
+from metaleaf.engine.replay.as_python import Replay
 
 RUNS = 3
 """After which TorchScript has rewritten what it ever will."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaleaf.recording import Geometry, Recorder, Slot, Step, Tape, slots
-from metaleaf.simplify import VIEWS, needed, rename
+from metaleaf.engine.replay.simplify import VIEWS, needed, rename
+from metaleaf.engine.replay.tape import Geometry, Recorder, Slot, Step, Tape, slots
 
 _ATEN = torch.ops.aten
 _ELEMENTWISE = """

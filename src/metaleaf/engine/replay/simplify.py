@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from metaleaf.recording import Geometry, Slot, Step, Tape, read, slots
+from metaleaf.engine.replay.tape import Geometry, Slot, Step, Tape, read, slots
 
 _ATEN = torch.ops.aten
 VIEWS = {

@@ -3,7 +3,7 @@
 Recorded is what is left below torch.func's vmap and gradients: plain operators on whole cohorts. A recording cannot see
 what Python took from elsewhere. So an operator that hands a value to Python, draws random numbers or has a result whose
 shape depends on values is `Unrecordable`, and tensors that were neither given nor computed are noted as constants;
-`metaleaf.traced` decides when a recording may be trusted.
+`metaleaf.engine.replay.traced` decides when a recording may be trusted.
 """
 
 from collections.abc import Iterator, Sequence

@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from metaleaf import trees
-from metaleaf.deferred import Deferred, made
-from metaleaf.direct import Source, direct
-from metaleaf.piecewise import all_pieces_at_once
-from metaleaf.recording import Recorder, Tape, Unrecordable
-from metaleaf.replay import Replay, compiled
-from metaleaf.script import scripted
-from metaleaf.simplify import simplified
+from metaleaf.data.deferred import Deferred, made
+from metaleaf.engine.replay.as_python import Replay, compiled
+from metaleaf.engine.replay.as_torchscript import scripted
+from metaleaf.engine.replay.pieces_at_once import all_pieces_at_once
+from metaleaf.engine.replay.simplify import simplified
+from metaleaf.engine.replay.tape import Recorder, Tape, Unrecordable
+from metaleaf.engine.replay.unpadded import Source, direct
 from metaleaf.trees import Tree
 
 LONGEST = 100_000

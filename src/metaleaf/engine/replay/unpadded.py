@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metaleaf.deferred import tensor
-from metaleaf.ragged import Padded, Ragged
-from metaleaf.recording import Slot, Step, Tape, read, slots
-from metaleaf.simplify import needed
+from metaleaf.data.deferred import tensor
+from metaleaf.data.ragged import Padded, Ragged
+from metaleaf.engine.replay.simplify import needed
+from metaleaf.engine.replay.tape import Slot, Step, Tape, read, slots
 
 Source = Callable[[Sequence[Any]], Tensor]
 """Makes what a tape reads out of its function's arguments, which are tensors and `Deferred`."""

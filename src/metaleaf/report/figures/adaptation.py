@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from metaleaf.client_scores import ClientScores, Setting, Values
 from metaleaf.errors import DataError
-from metaleaf.figures.drawing import NotDrawnError, Picture
-from metaleaf.figures.layout import few_ticks, legend_of_algorithms, panels
-from metaleaf.figures.runs import Runs, title
-from metaleaf.figures.style import MUTED, short
-from metaleaf.intervals import Estimate, estimate
-from metaleaf.records import Model, Record
+from metaleaf.records.client_scores import ClientScores, Setting, Values
+from metaleaf.records.records import Model, Record
+from metaleaf.report.figures.drawing import NotDrawnError, Picture
+from metaleaf.report.figures.layout import few_ticks, legend_of_algorithms, panels
+from metaleaf.report.figures.runs import Runs, title
+from metaleaf.report.figures.style import MUTED, short
+from metaleaf.statistics.intervals import Estimate, estimate
 
 DRAWS = 1000
 """Of the bootstrap: enough for a line that is a fraction of a millimetre wide."""

@@ -7,10 +7,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from metaleaf.figures.drawing import Picture
-from metaleaf.figures.layout import beside, legend, row_per_algorithm
-from metaleaf.figures.runs import Runs, title
-from metaleaf.figures.style import INK, MUTED, Look
+from metaleaf.report.figures.drawing import Picture
+from metaleaf.report.figures.layout import beside, legend, row_per_algorithm
+from metaleaf.report.figures.runs import Runs, title
+from metaleaf.report.figures.style import INK, MUTED, Look
 
 GRID = np.linspace(0, 100, 101)
 

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from metaleaf.figures.drawing import NotDrawnError, Picture
-from metaleaf.figures.layout import few_ticks, legend_of_algorithms, panel_per_dataset
-from metaleaf.figures.runs import Runs
-from metaleaf.figures.style import Look, short
-from metaleaf.intervals import LEVEL
-from metaleaf.tables import unit_of
+from metaleaf.report.figures.drawing import NotDrawnError, Picture
+from metaleaf.report.figures.layout import few_ticks, legend_of_algorithms, panel_per_dataset
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.figures.style import Look, short
+from metaleaf.report.tables.tables import unit_of
+from metaleaf.statistics.intervals import LEVEL
 
 ENOUGH_SEEDS = 5
 """For a t interval; of fewer it is so wide (4.3 standard errors of three seeds) that the range says more."""

@@ -4,12 +4,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from metaleaf.cost_to_target import cost_to_target, target_of
-from metaleaf.figures.drawing import NotDrawnError, Picture
-from metaleaf.figures.layout import bare_rows, panels
-from metaleaf.figures.runs import Runs
-from metaleaf.figures.style import MUTED, Look, short
-from metaleaf.tables import unit_of
+from metaleaf.report.figures.drawing import NotDrawnError, Picture
+from metaleaf.report.figures.layout import bare_rows, panels
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.figures.style import MUTED, Look, short
+from metaleaf.report.tables.tables import unit_of
+from metaleaf.statistics.cost_to_target import cost_to_target, target_of
 
 _COSTS = {"rounds": "Rounds", "bytes": "{}B sent", "flops": "{}FLOPs"}
 

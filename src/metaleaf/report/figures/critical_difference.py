@@ -5,11 +5,11 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 
-from metaleaf.aggregates import Ranking, ranking
-from metaleaf.figures.drawing import NotDrawnError, Picture
-from metaleaf.figures.layout import panels
-from metaleaf.figures.runs import Runs, title
-from metaleaf.figures.style import DOUBLE, INK, MUTED, NEURIPS, SINGLE, Look, short
+from metaleaf.report.figures.drawing import NotDrawnError, Picture
+from metaleaf.report.figures.layout import panels
+from metaleaf.report.figures.runs import Runs, title
+from metaleaf.report.figures.style import DOUBLE, INK, MUTED, NEURIPS, SINGLE, Look, short
+from metaleaf.statistics.aggregates import Ranking, ranking
 
 DATASETS = 3
 """From so many on they are the blocks of the ranking, else the test clients of each dataset are."""

@@ -8,12 +8,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from metaleaf.aggregates import performance_profile, profile_interval
-from metaleaf.client_scores import ClientScores, Setting, Values
-from metaleaf.figures.drawing import Picture
-from metaleaf.figures.layout import TALLEST, few_ticks, legend, legend_of_algorithms, panels
-from metaleaf.figures.runs import Runs, title
-from metaleaf.figures.style import DOUBLE, INK, MUTED, SINGLE, Look, canvas, short
+from metaleaf.records.client_scores import ClientScores, Setting, Values
+from metaleaf.report.figures.drawing import Picture
+from metaleaf.report.figures.layout import TALLEST, few_ticks, legend, legend_of_algorithms, panels
+from metaleaf.report.figures.runs import Runs, title
+from metaleaf.report.figures.style import DOUBLE, INK, MUTED, SINGLE, Look, canvas, short
+from metaleaf.statistics.aggregates import performance_profile, profile_interval
 
 GRID: Values = np.linspace(0, 1, 101)
 """Accuracies at which shares are drawn."""

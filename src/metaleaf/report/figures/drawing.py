@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
 
-from metaleaf.figures.style import FORMATS, encoded, styled
+from metaleaf.report.figures.style import FORMATS, encoded, styled
 
 
 class Picture(NamedTuple):

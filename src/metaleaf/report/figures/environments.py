@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
-from metaleaf.environment_records import EnvironmentRecord, visited
-from metaleaf.environment_statistics import mean_and_two_errors
-from metaleaf.figures.drawing import Drawing, Makers, NotDrawnError, Picture, drawn
-from metaleaf.figures.layout import legend, panel_per_dataset
-from metaleaf.figures.style import MARKERS, PAPER, looks
+from metaleaf.records.environments import EnvironmentRecord, visited
+from metaleaf.report.figures.drawing import Drawing, Makers, NotDrawnError, Picture, drawn
+from metaleaf.report.figures.layout import legend, panel_per_dataset
+from metaleaf.report.figures.style import MARKERS, PAPER, looks
+from metaleaf.statistics.environments import mean_and_two_errors
 
 CAPTIONS = {
     "rounds_before": "Accuracy in new environments, before local adaptation, against rounds in them (drawn as "

@@ -5,12 +5,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from metaleaf.client_scores import ClientScores
-from metaleaf.figures.drawing import Picture
-from metaleaf.figures.layout import few_ticks, legend, panels
-from metaleaf.figures.runs import Runs, title
-from metaleaf.figures.style import MUTED
-from metaleaf.intervals import estimate
+from metaleaf.records.client_scores import ClientScores
+from metaleaf.report.figures.drawing import Picture
+from metaleaf.report.figures.layout import few_ticks, legend, panels
+from metaleaf.report.figures.runs import Runs, title
+from metaleaf.report.figures.style import MUTED
+from metaleaf.statistics.intervals import estimate
 
 DRAWS = 1000
 """Of the bootstrap: enough for a line that is a fraction of a millimetre wide."""

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metaleaf.figures.style import DOUBLE, SINGLE, Look, canvas, short
+from metaleaf.report.figures.style import DOUBLE, SINGLE, Look, canvas, short
 
 TALLEST = 9.0
 """Inches of a page that a figure may take; panels get lower beyond that."""

@@ -6,19 +6,19 @@ allow it. docs/figures.md says what they show.
 
 from collections.abc import Sequence
 
-from metaleaf.figures.adaptation import adaptation_steps, support
-from metaleaf.figures.clients import clients
-from metaleaf.figures.convergence import convergence, convergence_bytes
-from metaleaf.figures.cost import cost
-from metaleaf.figures.critical_difference import critical_difference
-from metaleaf.figures.distribution import ecdf, profile
-from metaleaf.figures.drawing import Drawing, Makers, drawn
-from metaleaf.figures.fairness import fairness
-from metaleaf.figures.overview import overview
-from metaleaf.figures.participants import participants
-from metaleaf.figures.portrait import portrait
-from metaleaf.figures.runs import Runs
-from metaleaf.records import Model, Record
+from metaleaf.records.records import Model, Record
+from metaleaf.report.figures.adaptation import adaptation_steps, support
+from metaleaf.report.figures.clients import clients
+from metaleaf.report.figures.convergence import convergence, convergence_bytes
+from metaleaf.report.figures.cost import cost
+from metaleaf.report.figures.critical_difference import critical_difference
+from metaleaf.report.figures.distribution import ecdf, profile
+from metaleaf.report.figures.drawing import Drawing, Makers, drawn
+from metaleaf.report.figures.fairness import fairness
+from metaleaf.report.figures.overview import overview
+from metaleaf.report.figures.participants import participants
+from metaleaf.report.figures.portrait import portrait
+from metaleaf.report.figures.runs import Runs
 
 MAKERS: Makers[Runs] = {
     "overview": overview,

@@ -5,10 +5,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from metaleaf.figures.drawing import Picture
-from metaleaf.figures.layout import legend, row_per_algorithm
-from metaleaf.figures.runs import Runs, title
-from metaleaf.figures.style import INK, MUTED, PAPER, Look
+from metaleaf.report.figures.drawing import Picture
+from metaleaf.report.figures.layout import legend, row_per_algorithm
+from metaleaf.report.figures.runs import Runs, title
+from metaleaf.report.figures.style import INK, MUTED, PAPER, Look
 
 CAPTION = (
     " before and after adaptation, mean over seeds; every small tick is a seed, the dashed "

@@ -3,14 +3,14 @@
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from metaleaf.client_scores import ClientScores, Setting
-from metaleaf.client_tables import held_out, nearest
-from metaleaf.comparison import majority
-from metaleaf.figures.drawing import NotDrawnError, Picture
-from metaleaf.figures.layout import legend, row_per_algorithm
-from metaleaf.figures.runs import Runs
-from metaleaf.figures.style import INK, MUTED, PAPER, Look, short
-from metaleaf.intervals import estimate
+from metaleaf.records.client_scores import ClientScores, Setting
+from metaleaf.report.figures.drawing import NotDrawnError, Picture
+from metaleaf.report.figures.layout import legend, row_per_algorithm
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.figures.style import INK, MUTED, PAPER, Look, short
+from metaleaf.report.tables.clients import held_out, nearest
+from metaleaf.statistics.comparison import majority
+from metaleaf.statistics.intervals import estimate
 
 DRAWS = 1000
 """Of the bootstrap: enough for a line that is a fraction of a millimetre wide."""

@@ -12,14 +12,14 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from metaleaf import prepare
-from metaleaf.client_store import ClientStore
-from metaleaf.config import build
+from metaleaf.config.config import build
+from metaleaf.data import prepare
+from metaleaf.data.client_store import ClientStore
 from metaleaf.errors import UserError
-from metaleaf.figures.drawing import NotDrawnError, Picture
-from metaleaf.figures.runs import Runs
-from metaleaf.figures.style import COLOURS, DOUBLE, INK, MUTED, PAPER, SINGLE, canvas, short
-from metaleaf.records import Record
+from metaleaf.records.records import Record
+from metaleaf.report.figures.drawing import NotDrawnError, Picture
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.figures.style import COLOURS, DOUBLE, INK, MUTED, PAPER, SINGLE, canvas, short
 
 SAMPLED = 40
 """Clients in the heat-map."""

@@ -6,11 +6,11 @@ from functools import cached_property
 
 import pandas as pd
 
-from metaleaf.client_scores import ClientScores, Setting, client_scores
 from metaleaf.errors import unknown
-from metaleaf.figures.drawing import NotDrawnError
-from metaleaf.figures.style import Look, looks, short
-from metaleaf.records import Model, Record, tidy
+from metaleaf.records.client_scores import ClientScores, Setting, client_scores
+from metaleaf.records.records import Model, Record, tidy
+from metaleaf.report.figures.drawing import NotDrawnError
+from metaleaf.report.figures.style import Look, looks, short
 
 METRICS = {
     "accuracy": ("accuracy", "Accuracy over test points"),
@@ -20,7 +20,7 @@ METRICS = {
     "p50": ("p50", "Accuracy of clients, median,"),
     "p90": ("p90", "Accuracy of clients, 90th percentile,"),
 }
-"""What figures of one number of each run can show: its key in `metaleaf.intervals.STATISTICS`, and in words."""
+"""What figures of one number of each run can show: its key in `statistics.intervals.STATISTICS`, and in words."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Runs:
 
     @property
     def statistic(self) -> str:
-        """The metric's key in summaries and in `metaleaf.intervals`."""
+        """The metric's key in summaries and in `metaleaf.statistics.intervals`."""
         return METRICS[self.metric][0]
 
     @property

@@ -68,7 +68,7 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     The place of a plugin in ``looks.txt`` is its look, and stays it when others are added; a line of the file goes
     once through the colours. Plugins that are not in it follow by name.
     """
-    known = files("metaleaf.figures").joinpath("looks.txt").read_text(encoding="utf-8").split()
+    known = files("metaleaf.report.figures").joinpath("looks.txt").read_text(encoding="utf-8").split()
     others = sorted({name for name in names if _slug(name) not in known}, key=lambda name: (name.casefold(), name))
     place = dict(zip(known, count(), strict=False)) | dict(zip(others, count(len(known)), strict=False))
     return {name: _look(place[name] if name in others else place[_slug(name)]) for name in names}
@@ -105,7 +105,7 @@ def as_files(makers: Mapping[str, Callable[[], Figure]]) -> dict[str, dict[str, 
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw and write figures within, to have them all look alike."""
-    with as_file(files("metaleaf") / "metaleaf.mplstyle") as path, style.context(["default", str(path)]):
+    with as_file(files("metaleaf.report.figures") / "metaleaf.mplstyle") as path, style.context(["default", str(path)]):
         yield
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from metaleaf.client_scores import client_scores
-from metaleaf.cost_to_target import cost_to_target
-from metaleaf.environment_records import EnvironmentRecord, visited
 from metaleaf.errors import DataError
-from metaleaf.records import (
+from metaleaf.records.client_scores import client_scores
+from metaleaf.records.environments import EnvironmentRecord, visited
+from metaleaf.records.records import (
     AnyRecord,
     Head,
     Record,
@@ -19,7 +18,8 @@ from metaleaf.records import (
     read_record,
     record_paths,
 )
-from metaleaf.site.commands import shipped_suite
+from metaleaf.report.site.commands import shipped_suite
+from metaleaf.statistics.cost_to_target import cost_to_target
 
 
 @dataclass

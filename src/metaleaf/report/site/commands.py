@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from metaleaf.config.suite import SUITES, Suite, load_suite
 from metaleaf.errors import ConfigError
-from metaleaf.recorded import config_of
-from metaleaf.records import Head
-from metaleaf.suite import SUITES, Suite, load_suite
+from metaleaf.jobs.from_record import config_of
+from metaleaf.records.records import Head
 
 
 class Command(NamedTuple):

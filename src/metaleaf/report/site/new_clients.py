@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf.client_scores import ClientScores, Setting, client_scores
-from metaleaf.intervals import estimate
-from metaleaf.records import Record, Who, tidy
-from metaleaf.site import table
-from metaleaf.site.runs import run_id
-from metaleaf.site.table import BASELINE, Cell, Column, Row, Track
+from metaleaf.records.client_scores import ClientScores, Setting, client_scores
+from metaleaf.records.records import Record, Who, tidy
+from metaleaf.report.site import table
+from metaleaf.report.site.runs import run_id
+from metaleaf.report.site.table import BASELINE, Cell, Column, Row, Track
+from metaleaf.statistics.intervals import estimate
 
 MAJORITY = "Majority class"
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from metaleaf.environment_records import EnvironmentRecord, runs
-from metaleaf.environment_tables import comparison
-from metaleaf.intervals import Estimate
-from metaleaf.site import table
-from metaleaf.site.runs import run_id
-from metaleaf.site.table import Cell, Column, Row, Track
+from metaleaf.records.environments import EnvironmentRecord, runs
+from metaleaf.report.site import table
+from metaleaf.report.site.runs import run_id
+from metaleaf.report.site.table import Cell, Column, Row, Track
+from metaleaf.report.tables.environments import comparison
+from metaleaf.statistics.intervals import Estimate
 
 ABOUT = (
     "Accuracy in % in environments nobody has seen, R rounds after the first meeting, over clients who take no "

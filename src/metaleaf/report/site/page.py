@@ -10,19 +10,19 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from metaleaf import environment_figures
 from metaleaf.errors import DataError
-from metaleaf.figures.drawing import Drawing, drawn
-from metaleaf.figures.makers import WITH_DATA
-from metaleaf.figures.runs import Runs
-from metaleaf.page import inline_svg, own_text, read_template
-from metaleaf.records import AnyRecord, Head, Stored
-from metaleaf.report import replace_file
-from metaleaf.site import new_clients, new_environments, target
-from metaleaf.site.collect import Collected, collect
-from metaleaf.site.portraits import portraits
-from metaleaf.site.runs import runs
-from metaleaf.site.table import Row, Track
+from metaleaf.records.records import AnyRecord, Head, Stored
+from metaleaf.report.figures import environments as environment_figures
+from metaleaf.report.figures.drawing import Drawing, drawn
+from metaleaf.report.figures.makers import WITH_DATA
+from metaleaf.report.figures.runs import Runs
+from metaleaf.report.page import inline_svg, own_text, read_template
+from metaleaf.report.report import replace_file
+from metaleaf.report.site import new_clients, new_environments, target
+from metaleaf.report.site.collect import Collected, collect
+from metaleaf.report.site.portraits import portraits
+from metaleaf.report.site.runs import runs
+from metaleaf.report.site.table import Row, Track
 
 FILTERS = {"suite": "Suite", "dataset": "Dataset", "support": "Support", "R": "R", "family": "Family"}
 """What rows can be filtered by, and the names of the choices."""
@@ -60,7 +60,7 @@ def render(found: Collected) -> str:
         raise DataError(f"nothing can be shown; {found.refused[0]}")
     records: list[Stored[Head]] = [*chain(*found.clients.values()), *chain(*found.environments.values())]
     script = Markup('"use strict";\n') + own_text("sorting.js") + own_text("site/site.js")
-    return read_template(files("metaleaf") / "site" / "site.html").render(
+    return read_template(files("metaleaf.report.site") / "site.html").render(
         style=own_text("page.css") + own_text("site/site.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

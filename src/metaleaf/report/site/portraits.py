@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metaleaf import registry
-from metaleaf.config import THE_RUNS
+from metaleaf.config import registry
+from metaleaf.config.config import THE_RUNS
 from metaleaf.dataset import Spec
 from metaleaf.errors import ConfigError
-from metaleaf.records import Counts, Head, Stored
+from metaleaf.records.records import Counts, Head, Stored
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metaleaf.records import Head, Stored
-from metaleaf.site.commands import Command, command
-from metaleaf.tables import slug
-from metaleaf.visible import visible
+from metaleaf.records.records import Head, Stored
+from metaleaf.report.site.commands import Command, command
+from metaleaf.report.tables.tables import slug
+from metaleaf.terminal.visible import visible
 
 _MADE_BY = ("git", "device", "engine", "versions", "timing", "data", "rounding")
 """Keys of a record that say what it was made by, and from."""

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from metaleaf.cost_to_target import cost_to_target, target_of
-from metaleaf.records import Record
-from metaleaf.site import table
-from metaleaf.site.runs import run_id
-from metaleaf.site.table import Cell, Column, Row, Track
+from metaleaf.records.records import Record
+from metaleaf.report.site import table
+from metaleaf.report.site.runs import run_id
+from metaleaf.report.site.table import Cell, Column, Row, Track
+from metaleaf.statistics.cost_to_target import cost_to_target, target_of
 
 ABOUT = (
     "What a run had sent and computed when its validation accuracy after adaptation first was at its dataset's "

@@ -6,12 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf.client_scores import Setting
-from metaleaf.comparison import MAJORITY, Scores, compared
 from metaleaf.errors import unknown
-from metaleaf.paired import against_best
-from metaleaf.records import Record, names_of, tidy
-from metaleaf.tables import (
+from metaleaf.records.client_scores import Setting
+from metaleaf.records.records import Record, names_of, tidy
+from metaleaf.report.tables.tables import (
     BEST_ROUND,
     ROUNDING,
     Cell,
@@ -36,6 +34,8 @@ from metaleaf.tables import (
     unit_of,
     whole,
 )
+from metaleaf.statistics.comparison import MAJORITY, Scores, compared
+from metaleaf.statistics.paired import against_best
 
 MAJORITY_LABEL = "majority"
 """The majority class, where a baseline is asked for."""
@@ -60,8 +60,8 @@ def tables(
     """For each setting the comparison, with the protocol in its caption, and the pairs; where participants are scored,
     they follow beside the new clients.
 
-    `scores`, `numbers` (of `metaleaf.comparison.comparison`) and `paired` (of `pairs`) are those of one model.
-    `baseline` is the label that the others are paired with, `majority` among them (default: the best algorithm);
+    `scores`, `numbers` (of `metaleaf.statistics.comparison.comparison`) and `paired` (of `pairs`) are those of one
+    model. `baseline` is the label that the others are paired with, `majority` among them (default: the best algorithm);
     `columns` are those of the comparison, of `COLUMNS` (default: all).
 
     Raises ConfigError when there is no such baseline or column, DataError when it has several configurations.

@@ -6,10 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf.environment_records import SIDES, EnvironmentRecord, runs, visited
-from metaleaf.environment_statistics import differences, mean_and_two_errors, paired
-from metaleaf.records import names_of
-from metaleaf.tables import (
+from metaleaf.records.environments import SIDES, EnvironmentRecord, runs, visited
+from metaleaf.records.records import names_of
+from metaleaf.report.tables.tables import (
     BEST_ROUND,
     ROUNDING,
     Cell,
@@ -33,6 +32,7 @@ from metaleaf.tables import (
     unit_of,
     whole,
 )
+from metaleaf.statistics.environments import differences, mean_and_two_errors, paired
 
 BASELINE = "few_round"
 """Label that the others are paired with where no other is asked for."""
@@ -51,7 +51,7 @@ def comparison(records: Sequence[EnvironmentRecord], baseline: str | None = None
     (of seed and environment), `bytes` (in the environment so far), `client_updates` (in training), and for each side,
     `before` and `after` local adaptation, `<side>_mean` and `<side>_errors` (two standard errors) over pairs. Against
     the baseline, where the method is another and both have finished a seed:
-    `baseline`, and each column of `metaleaf.environment_statistics.paired` as `<side>_<column>`, over those seeds.
+    `baseline`, and each column of `metaleaf.statistics.environments.paired` as `<side>_<column>`, over those seeds.
     """
     each, seen = runs(records), visited(records)
     label = _baseline(each, baseline)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from metaleaf.aggregates import Ranking, overall, ranking
-from metaleaf.client_scores import Setting
-from metaleaf.client_tables import ALGORITHM, INTERVALS, best_of, budget, competes, title_of, with_interval
-from metaleaf.comparison import MAJORITY, Scores, majority
-from metaleaf.intervals import Estimate
-from metaleaf.records import Record, Who
-from metaleaf.tables import BEST_ROUND, Cell, Field, Table, interval_cell, lay_out, slug, tuning_sentence
+from metaleaf.records.client_scores import Setting
+from metaleaf.records.records import Record, Who
+from metaleaf.report.tables.clients import ALGORITHM, INTERVALS, best_of, budget, competes, title_of, with_interval
+from metaleaf.report.tables.tables import BEST_ROUND, Cell, Field, Table, interval_cell, lay_out, slug, tuning_sentence
+from metaleaf.statistics.aggregates import Ranking, overall, ranking
+from metaleaf.statistics.comparison import MAJORITY, Scores, majority
+from metaleaf.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from metaleaf.errors import DataError, unknown
-from metaleaf.records import Head
+from metaleaf.records.records import Head
 
 BEST_ROUND = "the round with the best validation accuracy"
 """The selected model's, in captions."""

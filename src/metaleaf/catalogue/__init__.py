@@ -1,0 +1,1 @@
+"""The algorithms that are there, and the start of a new one."""

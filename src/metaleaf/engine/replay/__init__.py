@@ -1,0 +1,1 @@
+"""Operators of small models, recorded below vmap and replayed without the plugin."""

@@ -1,0 +1,1 @@
+"""Files that are whole or not there, tensors in files, and files that were looked through once."""

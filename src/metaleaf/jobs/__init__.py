@@ -1,0 +1,1 @@
+"""Many runs: suites and searches, in workers, resumed."""

@@ -1,0 +1,1 @@
+"""What runs left, read without torch."""

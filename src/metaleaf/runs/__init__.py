@@ -1,0 +1,1 @@
+"""One run: rounds, scores, checkpoints, its record."""
