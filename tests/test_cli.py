@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from metaleaf import cli
 from metaleaf.cli import main
+from metaleaf.cli.listing import ListCommand
 
 SMALL = (
     "--options",
@@ -181,7 +181,7 @@ def test_a_run_imports_only_what_it_uses() -> None:
 def test_what_asks_a_process_to_end_does_as_ctrl_c_does(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, word: str
 ) -> None:
-    monkeypatch.setattr(cli.ListCommand, "main", lambda self: os.kill(os.getpid(), number))
+    monkeypatch.setattr(ListCommand, "main", lambda self: os.kill(os.getpid(), number))
     before = [signal.signal(one, how) for one, how in DEFAULTS.items()]
     try:
         assert main(["list", "suites"]) == 128 + number
@@ -202,7 +202,7 @@ DEFAULTS: dict[int, Any] = {
 
 def test_what_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """As nohup has it."""
-    monkeypatch.setattr(cli.ListCommand, "main", lambda self: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr(ListCommand, "main", lambda self: os.kill(os.getpid(), signal.SIGHUP))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert main(["list", "suites"]) == 0

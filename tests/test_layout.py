@@ -70,10 +70,11 @@ def test_wheel_and_sdist_hold_the_plugins_as_real_files(tmp_path: Path) -> None:
         sdist = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     for kind in ("algorithms", "datasets"):
         for name in registry.names(kind):
-            assert f"metaleaf/{kind}/{name}.py" in wheel
-            assert f"src/metaleaf/{kind}/{name}.py" in sdist
-    assert {"metaleaf/py.typed", "metaleaf/page.html", "metaleaf/metaleaf.mplstyle"} <= wheel
-    assert {f"metaleaf/templates/{name}.py.template" for name in ("algorithm", "test_algorithm")} <= wheel
+            files = {f"metaleaf/{kind}/{name}.py", f"metaleaf/{kind}/{name}/__init__.py"}
+            assert len(files & wheel) == 1
+            assert len({f"src/{file}" for file in files} & sdist) == 1
+    assert {"metaleaf/py.typed", "metaleaf/report/page.html", "metaleaf/report/figures/metaleaf.mplstyle"} <= wheel
+    assert {f"metaleaf/catalogue/templates/{name}.py.template" for name in ("algorithm", "test_algorithm")} <= wheel
     assert {"metaleaf/suites/synthetic.toml", "metaleaf/datasets/checksums/femnist.tsv"} <= wheel
     top = {name.split("/")[0] for name in wheel}
     assert top == {"metaleaf", next(n for n in top if n.endswith(".dist-info"))}, "only metaleaf may be installed"

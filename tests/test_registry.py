@@ -76,7 +76,7 @@ def cli(folder: Path, *commands: str) -> list[tuple[int, str, str]]:
 def test_another_package_adds_an_algorithm_by_entry_point(tmp_path: Path) -> None:
     package(tmp_path, "mine", PLUGIN, {"algorithms.mine": "mine:Mine"})
     script = (
-        "import sys; sys.path.append(sys.argv[1]); from metaleaf import registry; "
+        "import sys; sys.path.append(sys.argv[1]); from metaleaf.config import registry; "
         "print('mine' in registry.names('algorithms'), registry.plugin('algorithms', 'mine').title)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -114,7 +114,7 @@ def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
 
 def test_an_entry_point_that_is_named_like_ours_is_not_used_and_said(tmp_path: Path) -> None:
     package(tmp_path, "mine", PLUGIN, {"algorithms.fedavg": "mine:Mine"})
-    script = "import sys; sys.path.append(sys.argv[1]); from metaleaf import registry; " + (
+    script = "import sys; sys.path.append(sys.argv[1]); from metaleaf.config import registry; " + (
         "print(registry.plugin('algorithms', 'fedavg').title)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -123,6 +123,8 @@ def test_an_entry_point_that_is_named_like_ours_is_not_used_and_said(tmp_path: P
 
 
 def test_loading_a_plugin_list_imports_no_plugin() -> None:
-    script = "import sys; from metaleaf import registry; registry.names('algorithms'); print('torch' in sys.modules)"
+    script = (
+        "import sys; from metaleaf.config import registry; registry.names('algorithms'); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False", done.stderr

@@ -18,6 +18,7 @@ from fake_records import write_record, write_suite
 from site_cases import HIDDEN, IN_A_NAME, change, honest, malicious, move
 
 from metaleaf import cli
+from metaleaf.cli import run, suite
 from metaleaf.config.config import RunConfig, digest
 from metaleaf.config.suite import load_suite
 from metaleaf.errors import DataError
@@ -218,8 +219,9 @@ class TestCommands:
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         """The runs that the command line is asked for; none takes place."""
         runs: list[RunConfig] = []
-        monkeypatch.setattr(cli, "_run_configs", lambda configs, compute, save: runs.extend(configs))
-        monkeypatch.setattr(cli, "_report", lambda *arguments, **options: None)
+        for module in suite, run:
+            monkeypatch.setattr(module, "run_all", lambda configs, compute, save: runs.extend(configs))
+        monkeypatch.setattr(suite, "report_suite", lambda *arguments: None)
         return runs
 
     def test_of_a_suite_that_comes_with_metaleaf(self, tmp_path: Path, asked: list[RunConfig]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import metaleaf
 from metaleaf.catalogue import starter
 from metaleaf.cli import main
 from metaleaf.config import registry
@@ -77,7 +78,7 @@ def test_in_the_repository(
     for text in (plugin.read_text(), test.read_text()):
         assert "$" not in text
         compile(text, name, "exec")
-    root = starter.TEMPLATES.parents[2]
+    root = Path(metaleaf.__file__).resolve().parents[2]
     for check in (["check"], ["format", "--check"]):
         words = ["ruff", *check, "--no-cache", "--config", str(root / "pyproject.toml"), "."]
         done = run([*words, "--config", 'lint.isort.known-first-party = ["metaleaf"]'], tmp_path)
@@ -122,7 +123,7 @@ def test_an_installed_package_has_no_folder_to_write_to(tmp_path: Path, monkeypa
     package = tmp_path / "site-packages" / "metaleaf"
     (package / "algorithms").mkdir(parents=True)
     (tmp_path / "tests").mkdir()
-    monkeypatch.setattr(starter, "__file__", str(package / "starter.py"))
+    monkeypatch.setattr(metaleaf, "__file__", str(package / "__init__.py"))
     with pytest.raises(ConfigError, match="is an installed package and not a checkout"):
         starter.new_algorithm("mine")
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from metaleaf.cli import _assignments, main
+from metaleaf.cli import main
+from metaleaf.cli.options import assignments
 from metaleaf.config.config import digest
 from metaleaf.config.suite import AlgorithmEntry, DatasetEntry, Suite
 from metaleaf.jobs.execute import Settings, compute
@@ -142,7 +143,7 @@ def chaotic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         patch.setenv("METALEAF_DATA", str(tmp_path_factory.mktemp("data")))
 
         def make(root: Path, rate: float, rounding: Rounding) -> Path:
-            entries = DatasetEntry(options=_assignments(CHAOTIC)), AlgorithmEntry()
+            entries = DatasetEntry(options=assignments(CHAOTIC)), AlgorithmEntry()
             protocol = {"rounds": 20, "clients_per_round": 3, "evaluate_every": 10}
             made = Suite(
                 name="runs",

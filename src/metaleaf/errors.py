@@ -54,3 +54,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     some = f"{', '.join(shown)}{f' and {left:,} more' if left > 0 else ''}"
     hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {some}."
     return ConfigError(f"unknown {kind} {name!r}: {hint}")
+
+
+def refuse_unknown(kind: str, chosen: Iterable[object], known: Iterable[object]) -> None:
+    """Raise ConfigError for the first of those chosen that does not exist."""
+    options = list(known)
+    for one in chosen:
+        if one not in options:
+            raise unknown(kind, str(one), [str(option) for option in options])

@@ -1,0 +1,7 @@
+"""``python -m metaleaf.cli``."""
+
+import sys
+
+from metaleaf.cli import main
+
+sys.exit(main())

@@ -1,0 +1,55 @@
+"""``metaleaf data``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from metaleaf.cli.listing import loadable
+from metaleaf.cli.options import assignments, choice
+from metaleaf.config import registry
+from metaleaf.errors import ConfigError
+from metaleaf.terminal.visible import visible
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """Prepare, list, describe or verify datasets."""
+
+    action: tyro.conf.Positional[Literal["prepare", "list", "stats", "verify"]]
+    dataset: tyro.conf.Positional[str] = ""
+    options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An option of the dataset, ``--options source=leaf``; repeatable."""
+    raw: Path | None = None
+    """The only folder to look into for raw files (default: $METALEAF_RAW/<dataset>, else the publisher's URL)."""
+    again: bool = False
+    """Prepare anew what is there already."""
+    keep: bool = False
+    """Take what is there, though other code or other files made it."""
+
+    def main(self) -> None:
+        """Do it."""
+        from metaleaf.config.config import build
+        from metaleaf.data import prepare
+
+        if self.action == "list":
+            for name in loadable("datasets"):
+                try:
+                    directory = prepare.prepared_directory(name, build("datasets", name, {}))
+                    print(f"{name:<24}{directory if prepare.is_prepared(directory) else 'not prepared'}")
+                except ConfigError as error:  # it has an option without a default
+                    print(visible(f"{name:<24}{error}"))
+            return
+        if not self.dataset:
+            raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
+        dataset = build("datasets", self.dataset, assignments(self.options))
+        stale = choice(self.again, self.keep)
+        if self.action == "prepare":
+            print(prepare.prepare(self.dataset, dataset, raw=self.raw, again=self.again, stale=stale))
+        elif self.action == "stats":
+            print(prepare.stats_table(prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)))
+        else:
+            directory = prepare.prepared_directory(self.dataset, dataset)
+            prepare.verify(directory)
+            print(f"{directory} is whole")

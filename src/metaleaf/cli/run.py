@@ -1,0 +1,64 @@
+"""``metaleaf run``."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from metaleaf.cli.options import Compute, assignments
+from metaleaf.cli.process import importing
+from metaleaf.cli.running import run_all
+from metaleaf.config import registry
+
+if TYPE_CHECKING:
+    from metaleaf.config.config import RunConfig
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """Run one algorithm on one dataset and print how its test clients fare."""
+
+    dataset: str = "synthetic"
+    algorithm: str = "maml"
+    seed: int = 1
+    name: str = "runs"
+    """The suite's name under which the record is stored."""
+    model: str | None = None
+    """Default: the dataset's."""
+    options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An option of the dataset, ``--options clusters=4``; repeatable."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A hyper-parameter, ``--set inner_lr=0.1`` or ``--set server_optimizer.lr=0.01``; repeatable."""
+    protocol: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A protocol setting, ``--protocol rounds=50``; repeatable."""
+    save: bool = False
+    """Keep the trained model beside the record, for `metaleaf evaluate` and `metaleaf export`."""
+    compute: Compute = field(default_factory=Compute)
+
+    def main(self) -> None:
+        """Run it."""
+        with importing():
+            from metaleaf.config.suite import suite_of
+
+        for kind, name in ("datasets", self.dataset), ("algorithms", self.algorithm):
+            registry.plugin(kind, name)  # an unknown one is said to be that, not to be no folder
+        content = {
+            "name": self.name,
+            "title": f"{self.algorithm} on {self.dataset}",
+            "seeds": [self.seed],
+            "protocol": assignments(self.protocol),
+            "datasets": {self.dataset: {"model": self.model, "options": assignments(self.options)}},
+            "algorithms": {self.algorithm: {}},
+        }
+        suite = suite_of(content, "the run")
+        config = suite.config(self.dataset, self.algorithm, self.seed, changes=assignments(self.set))
+        run_all([config], self.compute, save=self.save)
+        print(record_path(self.compute.results, config))
+
+
+def record_path(results: Path, config: "RunConfig") -> Path:
+    """Where the cell's record is."""
+    from metaleaf.runs.store import Cell
+
+    return Cell(results, config).record_path
