@@ -25,6 +25,19 @@ class Mine(FedAvg):
 '''
 
 
+HALF = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Mine:
+    def adapt(self, task, params, support): ...
+
+@dataclass(frozen=True)
+class Data:
+    def clients(self, raw): ...
+"""
+
+
 def test_built_in_names() -> None:
     assert {"fedavg", "fedavg_meta", "fomaml", "local", "maml", "meta_sgd", "reptile"} <= set(
         registry.names("algorithms")
@@ -91,6 +104,9 @@ def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
     package(tmp_path, "odd", "X = 1\n", {"algorithms.number": "odd:X", "algorithms.absent": "odd:Y"})
     loud = r"raise ValueError('\x1b[2J\nmetaleaf: all is well')"
     package(tmp_path, "loud", loud, {"algorithms.loud": "loud:X"})
+    package(tmp_path, "gone", "import sys\nsys.exit(3)\n", {"algorithms.gone": "gone:X"})
+    package(tmp_path, "lost", "import not_installed\n", {"algorithms.lost": "lost:X"})
+    package(tmp_path, "half", HALF, {"algorithms.untitled": "half:Mine", "datasets.shapeless": "half:Data"})
     commands = ("list algorithms", "list datasets", "data list", "algorithms", "run --algorithm crooked")
     algorithms, *datasets, counted, run = cli(tmp_path, *commands)
     code, out, err = algorithms
@@ -99,14 +115,18 @@ def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
         r"the algorithm crooked of bad cannot be loaded: ZeroDivisionError: .* \(\S*bad\.py, line 1\)\.",
         r"the algorithm absent of odd cannot be loaded: AttributeError: ",
         r"the algorithm number of odd is 1, not a dataclass with a method 'adapt'\.",
+        r"the algorithm gone of gone cannot be loaded: SystemExit: 3 \(\S*gone\.py, line 2\)\.",
+        r"the algorithm lost of lost cannot be loaded: ModuleNotFoundError: .* \(\S*lost\.py, line 1\)\.",
+        r"the algorithm untitled of half has no 'title': give its class Mine one\.",
         r"mine and yours both have algorithm 'both': rename an entry point, or uninstall one\.",
     ):
         assert re.search("metaleaf: " + sentence, err), err
-    assert len(err.splitlines()) == 5
+    assert len(err.splitlines()) == 8
     assert all("\x1b" not in text for text in (err, counted[1], counted[2]))
     for code, out, err in datasets:
         assert (code, "femnist" in out, "skew" in out) == (0, True, False)
-        assert err.startswith("metaleaf: the dataset skew of bad cannot be loaded")
+        assert "metaleaf: the dataset skew of bad cannot be loaded" in err
+        assert "metaleaf: the dataset shapeless of half has no 'spec': give its class Data one." in err
     assert (counted[0], "crooked: the algorithm crooked of bad" in counted[1]) == (0, True)
     assert (run[0], len(run[2].splitlines())) == (2, 1)
     assert run[2].startswith("metaleaf: the algorithm crooked of bad cannot be loaded: ZeroDivisionError")
@@ -115,11 +135,12 @@ def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
 def test_an_entry_point_that_is_named_like_ours_is_not_used_and_said(tmp_path: Path) -> None:
     package(tmp_path, "mine", PLUGIN, {"algorithms.fedavg": "mine:Mine"})
     script = "import sys; sys.path.append(sys.argv[1]); from metaleaf.config import registry; " + (
-        "print(registry.plugin('algorithms', 'fedavg').title)"
+        "registry.plugin('algorithms', 'fedavg')\nprint(registry.plugin('algorithms', 'fedavg').title)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "FedAvg"
-    assert "the algorithm 'fedavg' of mine is not used, metaleaf's own is: rename the entry point." in done.stderr
+    sentence = "the algorithm 'fedavg' of mine is not used, metaleaf's own is: rename the entry point."
+    assert done.stderr.count(sentence) == 1, done.stderr
 
 
 def test_loading_a_plugin_list_imports_no_plugin() -> None:

@@ -114,6 +114,9 @@ class TestCommand:
     ) -> None:
         words = ["report", str(mine), "--also", str(baselines), "--output", str(tmp_path / "out"), "--supports", "0.2"]
         words += ["--algorithms", "fedavg=Baseline", "reptile=Mine", "--columns", "after", "seeds"]
+        nowhere = str(tmp_path / "nowhere")
+        assert main([*words[:3], nowhere, *words[4:]]) == 2
+        assert f"no records below {nowhere}; run that suite first" in capsys.readouterr().err
         assert main(words) == 0
         printed = capsys.readouterr().out
         heading, _, *rows = printed.split("\n\n")[1].splitlines()

@@ -291,6 +291,10 @@ def test_a_changed_plugin_makes_its_records_a_question(package: Package, capsys:
     assert "was made by other code than what is here (algorithm): add --again" in said
     assert said.strip().splitlines()[-1].startswith("metaleaf: table mine seed 1 failed: the record")
     assert record("mine")[1] == mine
+    package.write("rates.py", "raise ValueError('half written')\n")
+    assert suite("--again") == 2
+    assert record("mine")[1] == mine, "a run that fails replaces nothing"
+    package.write("rates.py", "MU = 1000.0\n")
     assert record("fedavg")[1]["scores"] == fedavg["scores"], "the other cells are done all the same"
 
     assert suite("--keep") == 0

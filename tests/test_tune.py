@@ -106,6 +106,26 @@ def test_a_tuned_suite_uses_the_best_trial_and_says_so(here: Path, capsys: pytes
     assert used["epochs"] == tuning["chosen"]["epochs"]
 
 
+def test_a_finished_record_names_the_search_of_now(here: Path) -> None:
+    """One that was widened, and still chooses the same."""
+    words = ["suite", "tuned.toml", "--algorithms", "maml", "--no-report"]
+    (here / "tuned.toml").write_text(SUITE.replace("trials = 4", "trials = 1"))
+    assert main(["tune", "tuned.toml"]) == 0
+    assert main(words) == 0
+    [path] = here.glob("results/tuned/synthetic/maml/*/seed-1.json")
+    before = json.loads(path.read_text())
+    (here / "tuned.toml").write_text(SUITE)
+    assert main(["tune", "tuned.toml"]) == 0
+    for trial in here.glob("results/tuned/tuning/synthetic/maml/*.json"):
+        outcome = json.loads(trial.read_text())
+        won = outcome["changes"] == before["tuning"]["chosen"]
+        trial.write_text(json.dumps(outcome | {"score": 1.0 if won else 0.1}))
+    assert main(words) == 0
+    after = json.loads(path.read_text())
+    assert after == before | {"tuning": after["tuning"]}
+    assert (after["tuning"]["trials"], len(after["tuning"]["history"])) == (4, 4)
+
+
 def test_algorithms_that_are_not_asked_for_need_not_have_been_searched(here: Path) -> None:
     assert main(["tune", "tuned.toml", "--algorithms", "maml"]) == 0
     assert main(["suite", "tuned.toml", "--algorithms", "maml"]) == 0

@@ -93,6 +93,7 @@ algorithms.maml.inner_lr = 1e38
     assert json.loads(path.read_text(encoding="utf-8"))["reason"].startswith("round 1: ")
     assert main(["submit", "check", "results/far", "--suite", "far.toml", "--partial"]) == 0, capsys.readouterr()
     assert main(["verify", str(path)]) == 0, capsys.readouterr()
+    assert "bit for bit" in capsys.readouterr().out, "what is no number is the same as itself"
 
 
 def test_another_engine_differs_by_rounding_only(record: Path, capsys: pytest.CaptureFixture[str]) -> None:

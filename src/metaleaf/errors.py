@@ -32,7 +32,9 @@ class SystemRefuses(UserError):
 
 _REMEDIES = {
     (errno.ENOSPC, errno.EDQUOT): "free some space there",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "give a folder that you may write to (--results; METALEAF_DATA for data)",
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT): (
+        "give a folder that you may write to (--results; METALEAF_DATA for data)"
+    ),
     (errno.EEXIST, errno.ENOTDIR, errno.EISDIR): "move away what is in the place of a file or folder of ours",
     (errno.EMFILE, errno.ENFILE): "raise the limit of open files (ulimit -n), or use fewer workers",
 }

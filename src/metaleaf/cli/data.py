@@ -46,7 +46,9 @@ class DataCommand:
         dataset = build("datasets", self.dataset, assignments(self.options))
         stale = choice(self.again, self.keep)
         if self.action == "prepare":
-            print(prepare.prepare(self.dataset, dataset, raw=self.raw, again=self.again, stale=stale))
+            directory = prepare.prepare(self.dataset, dataset, raw=self.raw, again=self.again, stale=stale)
+            prepare.verify(directory)
+            print(directory)
         elif self.action == "stats":
             print(prepare.stats_table(prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)))
         else:

@@ -244,4 +244,6 @@ def explain(error: ValidationError, where: str) -> str:
         return f"{where}: {place!r} is missing."
     given = f" = {problem['input']!r}" if not isinstance(problem["input"], Mapping) else ""
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    if not place and not given:
+        return f"{where}: {message}."
     return f"{where}: {place or 'value'}{given}: {message}."

@@ -23,7 +23,8 @@ def printable(text: str) -> str:
 
 def _folder(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text) or text in RESERVED:
-        raise ValueError(f"names a folder: use letters, digits, '_', '-' and '.', not {', '.join(RESERVED)}")
+        allowed = "letters, digits, '_', '-' and '.', one of the first two first"
+        raise ValueError(f"names a folder: use {allowed}, not {', '.join(RESERVED)}")
     return text
 
 

@@ -16,6 +16,9 @@ from metaleaf.errors import ConfigError, UserError, unknown
 METHOD = {"algorithms": "adapt", "datasets": "clients"}
 """The method that tells the plugin class from its file's other classes."""
 
+NAMED = {"algorithms": "title", "datasets": "spec"}
+"""What a plugin class says of itself before it is made."""
+
 
 @cache
 def built_in(kind: str) -> frozenset[str]:
@@ -47,14 +50,19 @@ def plugin(kind: str, name: str) -> type[Any]:
     packages = " and ".join(sorted(point.dist.name if point.dist else point.value for point in others))
     if name in built_in(kind):
         if others:
-            message = f"the {kind[:-1]} {name!r} of {packages} is not used, metaleaf's own is: rename the entry point."
-            warnings.warn(message, stacklevel=2)
+            _say_unused(kind, name, packages)
         return _loaded(kind, name, lambda: importlib.import_module(f"metaleaf.{kind}.{name}"))
     if len(others) > 1:
         raise ConfigError(f"{packages} both have {kind[:-1]} {name!r}: rename an entry point, or uninstall one.")
     if others:
         return _loaded(kind, f"{name} of {packages}", others[0].load)
     raise unknown(kind[:-1], name, names(kind))
+
+
+@cache  # once a process
+def _say_unused(kind: str, name: str, packages: str) -> None:
+    message = f"the {kind[:-1]} {name!r} of {packages} is not used, metaleaf's own is: rename the entry point."
+    warnings.warn(message, stacklevel=3)
 
 
 def distribution(kind: str, name: str) -> Distribution | None:
@@ -80,15 +88,18 @@ def _loaded(kind: str, what: str, load: Callable[[], Any]) -> type[Any]:
         found = load()
     except UserError:
         raise
-    except Exception as error:  # a plugin may fail in any way
-        last = traceback.extract_tb(error.__traceback__)[-1]
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way
+        frames = traceback.extract_tb(error.__traceback__)
+        last = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), frames[-1])
         reason = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
         raise ConfigError(f"the {kind[:-1]} {what} cannot be loaded: {reason}.") from error
     if isinstance(found, ModuleType):
-        return _plugin_class(found, METHOD[kind])
-    if isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, METHOD[kind]):
-        return found
-    raise ConfigError(f"the {kind[:-1]} {what} is {found!r}, not a dataclass with a method {METHOD[kind]!r}.")
+        found = _plugin_class(found, METHOD[kind])
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, METHOD[kind])):
+        raise ConfigError(f"the {kind[:-1]} {what} is {found!r}, not a dataclass with a method {METHOD[kind]!r}.")
+    if not hasattr(found, NAMED[kind]):
+        raise ConfigError(f"the {kind[:-1]} {what} has no {NAMED[kind]!r}: give its class {found.__name__} one.")
+    return found
 
 
 def _plugin_class(module: ModuleType, method: str) -> type[Any]:

@@ -44,6 +44,8 @@ MODELS = "metaleaf.models"
 UNDECIDING = frozenset(
     {
         "metaleaf",  # only its version
+        "metaleaf.config",  # a docstring, as the next
+        "metaleaf.terminal",
         "metaleaf.engine.allocator",
         "metaleaf.config.config",  # makes configurations, which a record has
         "metaleaf.dataset",  # only types

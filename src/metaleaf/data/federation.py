@@ -45,7 +45,7 @@ class Federation:
         if len(shuffled) < 3:
             raise ConfigError(
                 f"{self.store.about['name']} has {len(shuffled)} clients with at least {self.protocol.min_examples} "
-                "examples, a federation needs 3: lower min_examples or raise max_clients."
+                "examples, a federation needs 3: lower min_examples, raise max_clients or bring more clients."
             )
         held_out = max(1, round(len(shuffled) / 10))
         cut = len(shuffled) - 2 * held_out

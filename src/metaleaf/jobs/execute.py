@@ -87,7 +87,6 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
         if finished := _finished(cell, config, now, settings):
             return finished
         note = _of_its_search(config, now, settings.stale)
-        cell.record_path.unlink(missing_ok=True)  # made by other code: from here on this cell is one under way
         mode, device, rounding = settings.mode, settings.device, settings.rounding
         run = kind(config, store, mode=mode, device=device, rounding=rounding, stale=settings.stale)
         record = run.execute(cell, on_round, save=settings.save)
@@ -95,7 +94,7 @@ def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
 
 
 def _finished(cell: Cell, config: RunConfig, now: Making, settings: Settings) -> Outcome | None:
-    """What is said of a record that is taken for finished, under the title and at the place that it has by now.
+    """What is said of a record that is taken for finished, under the title, at the place and of the search of now.
 
     None if there is none, or it is to be made again; StaleError if it is of another making, or lacks the model that is
     to be saved, and nobody has chosen.
@@ -110,7 +109,7 @@ def _finished(cell: Cell, config: RunConfig, now: Making, settings: Settings) ->
         raise StaleError(f"the record {cell.record_path} was made {differs}: {REMEDY}")
     if differs and settings.stale == "again":
         return None
-    as_now = {"title": config.title} | ({"place": config.place} if "place" in record else {})
+    as_now = {"title": config.title, "tuning": config.tuning} | ({"place": config.place} if "place" in record else {})
     if {**record, **as_now} != record:
         write_json(cell.record_path, {**record, **as_now})
     if differs:

@@ -193,6 +193,8 @@ class RawFiles:
                     path = _download(source, data_home() / "downloads" / self.dataset, self._shown)
                     self.use(path)
                     return path
+        if self.only_here:
+            remedy = remedy.replace(f"$METALEAF_RAW/{self.dataset}/", f"{self.folders[-1]}/")
         raise DataError(f"{self.dataset}: no {' or '.join(names)} in {self.looked_in()}: {remedy}")
 
     def looked_in(self) -> str:

@@ -52,10 +52,14 @@ def read_shard(raw: "RawFiles", path: Path, read: Read) -> list[User]:
         names, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
         users = [User(*named, *data[named[0]]) for named in zip(names, _environments(shard), strict=True)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is not a whole LEAF file ({error!r}): fetch or make it again.") from error
+        raise DataError(f"{path} is not a whole LEAF file ({_in_words(error)}): fetch or make it again.") from error
     if [len(user.y) for user in users] != counts or len(set(names)) != len(names) or len(names) != len(data):
         raise DataError(f"{path} is damaged: its users, num_samples and user_data disagree.")
     return users
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _compact(read: Read, pairs: list[tuple[str, Any]]) -> Any:

@@ -300,7 +300,11 @@ def read_all(
     kind: type[AnyRecord], folder: Path, only: Container[str] | None = None, also: Sequence[Path] = ()
 ) -> list[AnyRecord]:
     """Like `read_records`, on the track of that kind of record; after them the records below the folders `also`."""
-    paths = [*record_paths(folder, only), *(path for other in also for path in record_paths(other))]
+    paths = record_paths(folder, only)
+    for other in also:
+        paths += (more := record_paths(other))
+        if not more:
+            raise DataError(f"no records below {other}; run that suite first")
     records = [read_record(kind, path) for path in paths]
     cells = Counter(_cell(record.content) for record in records)
     for record in records:

@@ -163,6 +163,7 @@ class Run:
             "seconds_train": progress.rows[-1]["seconds"],
             "seconds_evaluate": time.monotonic() - begun,
         }
+        cell.forget()
         if save and not progress.diverged:
             selected = None if progress.best_round == progress.round else progress.best
             record["saved"] = save_state(cell.state_path, progress.state, selected)

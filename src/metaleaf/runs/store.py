@@ -49,6 +49,10 @@ class Cell:
             ) from error
         return found
 
+    def forget(self) -> None:
+        """Let the record be none before what it speaks of is replaced: it is of an earlier run of this cell."""
+        self.record_path.unlink(missing_ok=True)
+
     def has_model(self, record: Mapping[str, Any]) -> bool:
         """Whether the finished run's model lies beside its record; a run that diverged has none to keep."""
         return record.get("status") == "diverged" or ("saved" in record and self.state_path.exists())

@@ -98,10 +98,10 @@ def _validation(record: Entry, here: Entry, tolerance: float) -> Line:
 def _updates(record: pd.DataFrame, here: pd.DataFrame) -> Line:
     """Where two runs part: rounding does it late and by little at first, another method or other data at once."""
     theirs, ours = (table["update_norm"].to_numpy(dtype=float) for table in (record, here))
-    if np.array_equal(theirs, ours):
+    if np.array_equal(theirs, ours, equal_nan=True):
         return Line("updates", "", "all the same", "same")
     length = min(len(theirs), len(ours))
-    apart = ~np.isclose(theirs[:length], ours[:length], rtol=APART)
+    apart = ~np.isclose(theirs[:length], ours[:length], rtol=APART, equal_nan=True)
     text = f"{APART:.1%} apart at round {int(apart.argmax())}" if apart.any() else f"within {APART:.1%}"
     return Line("updates", "", text, "close")
 
