@@ -10,8 +10,8 @@ from small_tasks import RAGGED, SPECS, episode, remembering, task
 from torch.testing import assert_close
 
 from metaleaf import algorithm as contract
-from metaleaf import learning, trees
-from metaleaf.algorithm import Algorithm, State
+from metaleaf import learning, seeds, trees
+from metaleaf.algorithm import Algorithm, Context, State, step
 from metaleaf.catalogue import catalogue
 from metaleaf.engine.cost import exchanged
 from metaleaf.engine.engine import Mode, engine
@@ -78,7 +78,7 @@ def mixed(base: type[Any], fragment: str) -> type[Any]:
         "grad": grad,
         "__name__": "documented",
     }
-    for module in (contract, learning, trees):
+    for module in (contract, learning, seeds, trees):
         scope.update({name: value for name, value in vars(module).items() if not name.startswith("_")})
     exec("@dataclass(frozen=True)\nclass Mixed(Base):\n" + indent(fragment, "    "), scope)
     return cast(type[Any], scope["Mixed"])
@@ -97,7 +97,9 @@ def two_rounds(algorithm: Algorithm, work: Task, model: str, mode: Mode) -> Outc
             episodes = remembering(algorithm, work, state.broadcast, episodes)
         update, kept = runner.gather(state.broadcast, episodes, WEIGHTS)
         traffic = exchanged(algorithm, state.broadcast, update)
-        state = algorithm.server(state, update)
+        weights = torch.tensor(WEIGHTS, dtype=torch.float64)
+        context = Context(work, episodes[0].round, torch.arange(4), weights, torch.tensor(number))
+        state = step(algorithm, state, update, context)
         updates.append(update)
         memories.append(kept)
     clients = [(e.support, e.query) for e in episodes]

@@ -36,7 +36,7 @@ def gradients(params: Params, number: int) -> list[Params]:
 
 
 def test_every_fragment_is_tested_here() -> None:
-    assert set(FRAGMENTS) == {"", "memory", "personal", "each", "predict", "traffic"}
+    assert set(FRAGMENTS) == {"", "memory", "personal", "server", "weighting", "each", "predict", "traffic"}
 
 
 def test_the_toy_is_complete() -> None:
@@ -74,6 +74,15 @@ def test_participants_use_what_they_kept() -> None:
         expected = [work.score(model, one.query) for model in (found.state.broadcast, own)]
         assert_close(found.participants[i], torch.stack(expected), rtol=1e-9, atol=1e-12)
         assert_close(plain.participants[i], plain.scores[i]), "without the method, what a new client does"
+
+
+def test_a_server_that_asks_knows_the_round() -> None:
+    found, params = outcome("server"), task("logistic").params()
+    for number in (1, 2):
+        mean = trees.weighted_sum(trees.stack(gradients(params, number)), torch.tensor(WEIGHTS))
+        rounds = episode("logistic", *RAGGED[0], seed=0, round_number=number).round
+        params = {key: params[key] - 0.1 / (1 + float(rounds)) * mean[key] for key in params}
+    assert_close(found.state.broadcast, params, rtol=1e-6, atol=1e-7)
 
 
 def test_the_server_takes_the_median_of_each() -> None:

@@ -19,10 +19,11 @@ from metaleaf.catalogue.starter import checkout, render
 from metaleaf.cli import main
 from metaleaf.config import registry
 from metaleaf.learning import last
+from metaleaf.seeds import normal
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
-CODE, MEMORY, PERSONAL, PARTS, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
+CODE, MEMORY, PERSONAL, PARTS, CONTEXT, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
 SUITE, *_ = fenced(PAGE, "toml")
 SMALL = (
     "--options",
@@ -87,6 +88,19 @@ def test_only_the_head_adapts() -> None:
     own = last(method.adapt(work, params, episode("small_cnn", 3, 2, seed=0).support))
     changed = {name for name in params if not torch.equal(own[name], params[name])}
     assert changed == {"out.weight", "out.bias"} == set(work.split(params, "head")[1])
+
+
+def test_the_server_draws_in_public() -> None:
+    found, plain = (both_ways(one()) for one in (mixed(tether(), CONTEXT), tether()))
+    params, work = task("logistic").params(), task("logistic")
+    assert_close(found.updates[0], plain.updates[0])
+    for number, update in enumerate(found.updates, start=1):
+        rounds = float(episode("logistic", *RAGGED[0], seed=0, round_number=number).round)
+        for i, (name, p) in enumerate(params.items()):
+            noise = normal(torch.tensor(number), p.shape, i, p.dtype)
+            params[name] = p + update[name] + noise * 0.01 / (1 + rounds)
+    assert_close(found.state.broadcast, params)
+    assert params.keys() == work.params().keys()
 
 
 def test_the_server_reads_each() -> None:

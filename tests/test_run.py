@@ -2,9 +2,9 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import coins
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 from small_tasks import ON_LOGISTIC
 
 from metaleaf import trees
-from metaleaf.algorithm import State
+from metaleaf.algorithm import Context, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.engine.engine import Mode
+from metaleaf.errors import ConfigError
 from metaleaf.records.records import read_records
 from metaleaf.runs.run import Run
 from metaleaf.runs.store import Cell, write_csv
@@ -207,6 +208,36 @@ def test_a_state_lies_in_memory_as_a_checkpoint_brings_it_back(tmp_path: Path) -
     assert run.train(cell).round == 6
     assert len(seen) == 6
     assert not any(address % trees.ALIGNMENT for addresses in seen for address in addresses)
+
+
+def test_a_server_is_told_who_took_part_and_an_algorithm_says_how_they_count() -> None:
+    config = coins.config("fedavg")
+    seen: list[Context] = []
+
+    @dataclass(frozen=True)
+    class Asking(FedAvg):
+        weighting: Literal["samples", "uniform"] = "samples"
+
+        def server(self, state: State, update: Any, context: Context) -> State:  # type: ignore[override]
+            seen.append(context)
+            return super().server(state, update)
+
+    for weighting in ("uniform", "samples"):
+        run = Run(config, STORE, mode="sequential")
+        run.algorithm = run.engine.algorithm = Asking(weighting=weighting)  # type: ignore[assignment, attr-defined]
+        run.train()
+    federation, train = run.federation, run.federation.clients["train"]
+    assert [float(context.round) for context in seen] == [*range(6), *range(6)]
+    assert len({int(context.seed) for context in seen}) == 6, "another every round, the same for everybody"
+    for i, context in enumerate(seen):
+        cohort = federation.cohort(i % 6 + 1)
+        assert [int(train[number]) for number in context.cohort] == cohort
+        sizes = torch.tensor([federation.size(client) if i >= 6 else 1 for client in cohort], dtype=torch.float64)
+        torch.testing.assert_close(context.weights, sizes / sizes.sum())
+        assert context.task is not None
+    run.algorithm = Asking(weighting="sample")  # type: ignore[arg-type, assignment]
+    with pytest.raises(ConfigError, match="weighting = 'sample': an algorithm weighs clients by samples or uniform"):
+        run.train()
 
 
 def test_the_same_run_twice_is_the_same(tmp_path: Path) -> None:

@@ -32,10 +32,10 @@ A complete toy algorithm (one file in ``algorithms/``; the file's name is the na
 
 The engine calls ``client`` for every member of the cohort, one by one or vectorised (torch.func.vmap), averages
 what they return (weighted by the clients' number of examples, or uniformly) and hands the mean to ``server``. So
-``client`` and ``adapt`` may not branch on the values of tensors, draw random numbers (`metaleaf.shots.minibatches`
-has its order from the client's seed), keep anything between calls, or touch files and devices. Tensors
-stay on their device (tested on "meta", which has shapes and no data) and in the dtype of the parameters;
-docs/write-an-algorithm.md has all rules that are checked.
+``client`` and ``adapt`` may not branch on the values of tensors, keep anything between calls, or touch files and
+devices; nor draw from a generator, but from the client's seed (`metaleaf.seeds`; `metaleaf.shots.minibatches` has its
+order from there). Tensors stay on their device (tested on "meta", which has shapes and no data) and in the dtype of
+the parameters; docs/write-an-algorithm.md has all rules that are checked.
 
 ``task.loss`` is for learning: the model is in training mode, and its dropout draws from the examples' seed. Batches of
 `minibatches` and steps of `metaleaf.learning.descend` have seeds of their own; a loop of your own hands it
@@ -78,6 +78,20 @@ Optional parts of the contract, each declared by being there; the fragments go i
             yield params
             yield episode.memory
 
+``server(state, update, context) -> State``
+    A third parameter of this name is given a `Context`: the task, the round, who took part with what weights, and a
+    seed for public randomness (`metaleaf.seeds`: ``normal``, ``uniform``, ``integers``, ``choice``), another every
+    round. A step that falls with the rounds::
+
+        def server(self, state, update, context):
+            return State(add(state.broadcast, update, -self.lr / (1 + context.round)))
+
+``weighting: ClassVar[Literal["samples", "uniform"]]``
+    How the clients of a cohort count, whatever the protocol says: by their numbers of examples, or all alike. Or a
+    hyper-parameter of this name, so that suites can choose::
+
+        weighting: ClassVar[str] = "uniform"
+
 ``each: ClassVar[bool] = True``
     ``server(state, replies)`` reads the cohort's updates one by one, not their mean: `Replies`, with every leaf stacked
     along a new first dimension, and the weights. A median instead of the mean::
@@ -118,6 +132,7 @@ unless its docstring says otherwise.
 
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -172,6 +187,21 @@ class Replies(NamedTuple):
         return weighted_sum(self.updates, self.weights)
 
 
+class Context(NamedTuple):
+    """What the server's step may know beside the update.
+
+    round counts from 0 and is a float scalar, as in `Episode`. cohort: who took part, int64 [k], the clients' numbers
+    as `Episode.client` has them (of methods that learn from whole environments, the environments' numbers). weights:
+    theirs, float64 [k], which sum to 1. seed: int64 scalar, another every round, the same for everybody.
+    """
+
+    task: Task
+    round: Tensor
+    cohort: Tensor
+    weights: Tensor
+    seed: Tensor
+
+
 class Traffic(NamedTuple):
     """The trees that travel down to one client and up from it in a round."""
 
@@ -196,7 +226,7 @@ class Algorithm(Protocol):
         ...
 
     def server(self, state: State, update: Tree) -> State:
-        """The next state, from the cohort's mean update."""
+        """The next state, from the cohort's mean update; see above for a third parameter, `context`."""
         ...
 
     def adapt(self, task: Task, broadcast: Tree, support: Shots) -> Iterator[Params]:
@@ -205,3 +235,10 @@ class Algorithm(Protocol):
         The number of models may not depend on the client.
         """
         ...
+
+
+def step(algorithm: Algorithm, state: State, update: Tree, context: Context) -> State:
+    """The server's next state; the context is given to a server that asks for it."""
+    asks = "context" in inspect.signature(algorithm.server).parameters
+    found: State = algorithm.server(state, update, **({"context": context} if asks else {}))
+    return found

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaleaf.seeds import order_keys, step_seed
+
 _FAR = torch.iinfo(torch.int64).max
-_STEP = 0xD1B54A32D192ED03
-"""Between the seeds of two steps; odd, so that they differ (Steele & Vigna 2021)."""
 
 
 class Shots(NamedTuple):
@@ -42,7 +42,7 @@ class Shots(NamedTuple):
 
     def at(self, step: int) -> "Shots":
         """The same examples with a seed of this step's own (from 0): dropout drops other units in every step."""
-        return self._replace(seed=self.seed + _signed((step + 1) * _STEP % (1 << 64)))
+        return self._replace(seed=step_seed(self.seed, step))
 
 
 class Episode(NamedTuple):
@@ -124,25 +124,7 @@ def permutation(shots: Shots, stream: int) -> Tensor:
     Sorting by hashed keys instead of drawing from a generator: a pure function of (seed, stream, row), so it is the
     same on every device, in a vectorised cohort and after a resume.
     """
-    rows = torch.arange(len(shots.y), device=shots.y.device)
-    keys = _shift(mix(mix(shots.seed + stream) + rows), 1)
+    keys = order_keys(shots.seed, len(shots.y), stream)
     if shots.mask is not None:
         keys = torch.where(shots.mask, keys, _FAR)
     return torch.argsort(keys)
-
-
-def mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele, Lea & Flood 2014) on int64 tensors, whose arithmetic wraps around."""
-    z = z + _signed(0x9E3779B97F4A7C15)
-    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
-    return z ^ _shift(z, 31)
-
-
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """A right shift that moves in zeros; torch's own repeats the sign."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(word: int) -> int:
-    return word - (1 << 64) if word >= 1 << 63 else word

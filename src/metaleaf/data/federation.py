@@ -17,6 +17,7 @@ from metaleaf.seeds import derive
 from metaleaf.shots import Episode, Shots
 
 PARTS = ("train", "validation", "test")
+WEIGHTINGS = ("samples", "uniform")
 KEPT = 1 << 23
 """Row numbers of split clients that are kept for their next round (64 MiB); then all are forgotten."""
 
@@ -109,9 +110,12 @@ class Federation:
         size = min(self.protocol.clients_per_round, len(train))
         return [int(i) for i in rng.choice(train, size, replace=False)]
 
-    def weights(self, cohort: list[int]) -> list[float]:
-        """The cohort's aggregation weights, which sum to 1."""
-        sizes = [self.size(i) if self.protocol.weighting == "samples" else 1 for i in cohort]
+    def weights(self, cohort: list[int], weighting: str | None = None) -> list[float]:
+        """The cohort's aggregation weights, which sum to 1; by the protocol's weighting unless another is given."""
+        rule = weighting or self.protocol.weighting
+        if rule not in WEIGHTINGS:
+            raise ConfigError(f"weighting = {rule!r}: an algorithm weighs clients by {' or '.join(WEIGHTINGS)}.")
+        sizes = [self.size(i) if rule == "samples" else 1 for i in cohort]
         return [size / sum(sizes) for size in sizes]
 
     def split_rows(self, client: int, support: float) -> tuple[np.ndarray, np.ndarray]:

@@ -174,7 +174,8 @@ class EnvironmentRun(Run):
         number, state = progress.round + 1, progress.state
         cohort = self.federation.environment_cohort(number)
         episodes = [self._environment_episode(name, progress) for name in cohort]
-        update, _ = self.engine.gather(state.broadcast, episodes, [1 / len(episodes)] * len(episodes))
+        weights = [1 / len(episodes)] * len(episodes)
+        update, _ = self.engine.gather(state.broadcast, episodes, weights)
         spent, model = self._updates_in(number), trees.nbytes(self.task.params())
         row = {
             "round": number,
@@ -185,7 +186,9 @@ class EnvironmentRun(Run):
             "update_norm": trees.norm(update),
         }
         row |= {key: row[key] + progress.rows[-1][key] for key in (*COSTS, "client_updates")}
-        return self._follow(progress, row, update, begun)
+        known = self.federation.environments["train"]
+        context = self._context(number, [known.index(name) for name in cohort], weights)
+        return self._follow(progress, row, update, context, begun)
 
     def _environment_episode(self, name: str, progress: Progress) -> EnvironmentEpisode:
         number = progress.round + 1

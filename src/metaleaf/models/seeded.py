@@ -2,7 +2,7 @@
 
 torch's dropout draws from the process's generator: two runs of one command would differ, and so would engines, threads
 and a resumed run. Within `Seeded` it draws from the client's seed instead, by hashing the seed, the number of the draw
-in the forward pass and the element's place (SplitMix64, as `metaleaf.shots.permutation`). The place is hashed dimension
+in the forward pass and the element's place (SplitMix64, as `metaleaf.seeds`). The place is hashed dimension
 by dimension, so that rows that only pad a client change nothing for the others.
 
 Attention is written out there, since torch's fused form has no second derivatives, draws its own dropout and has no
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from metaleaf.errors import ConfigError
-from metaleaf.shots import mix
+from metaleaf.seeds import mix
 
 _DRAWING = threading.Lock()
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from metaleaf import models, trees
-from metaleaf.algorithm import State
+from metaleaf.algorithm import Context, State, step
 from metaleaf.config.config import RunConfig
 from metaleaf.config.provenance import device_facts, git_facts, versions
 from metaleaf.config.sources import REMEDY, Choice, Sources, differing, of_run
@@ -193,7 +193,8 @@ class Run:
         number, state = progress.round + 1, progress.state
         cohort = self.federation.cohort(number)
         episodes = self._episodes(cohort, number, state.broadcast, progress.memories)
-        update, memories = self.engine.gather(state.broadcast, episodes, self.federation.weights(cohort))
+        weights = self.federation.weights(cohort, getattr(self.algorithm, "weighting", None))
+        update, memories = self.engine.gather(state.broadcast, episodes, weights)
         traffic = exchanged(self.algorithm, state.broadcast, update)
         row = {
             "round": number,
@@ -206,16 +207,30 @@ class Run:
         written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
         for client, memory in zip(cohort, memories, strict=False):  # none for most algorithms
             self.memories.put(client, number, memory)
-        return self._follow(replace(progress, memories=written), row, update, begun)
+        context = self._context(number, [int(episode.client) for episode in episodes], weights)
+        return self._follow(replace(progress, memories=written), row, update, context, begun)
 
-    def _follow(self, progress: Progress, row: dict[str, float], update: Tree, begun: float) -> Progress:
+    def _context(self, number: int, cohort: Sequence[int], weights: Sequence[float]) -> Context:
+        seed = derive(self.config.seed, "server", number)
+        context = Context(
+            self.task,
+            torch.tensor(number - 1.0),
+            torch.tensor(cohort),
+            torch.tensor(weights, dtype=torch.float64),
+            torch.tensor(seed),
+        )
+        return Context(self.task, *trees.to(context[1:], torch.device(self.device)))
+
+    def _follow(
+        self, progress: Progress, row: dict[str, float], update: Tree, context: Context, begun: float
+    ) -> Progress:
         """The progress after the server has followed the round's update."""
         number = int(row["round"])
         if not math.isfinite(row["update_norm"]):
             reason = f"round {number}: the cohort's mean update is not finite"
             rows = [*progress.rows, {**row, "seconds": time.monotonic() - begun}]
             return replace(progress, rows=rows, diverged=reason)
-        state = self.algorithm.server(progress.state, update)
+        state = step(self.algorithm, progress.state, update, context)
         return self._evaluated(replace(progress, state=state), row, begun)
 
     def _episodes(
