@@ -154,6 +154,9 @@ def test_bytes_are_those_that_a_run_counts(tmp_path: Path, name: str) -> None:
 def test_the_readme_of_algorithms_is_not_stale() -> None:
     path = starter.checkout() / "algorithms" / "README.md"
     assert path.read_text(encoding="utf-8") == catalogue.readme(), f"{path} is stale: run `{catalogue.RENEW}`"
+    links = re.findall(r"\]\((\w+(?:\.py|/))\)", catalogue.readme())
+    assert len(links) == len(registry.built_in("algorithms"))
+    assert all((path.parent / link).exists() for link in links)
 
 
 def test_the_readme_leaves_out_algorithms_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
+import metaleaf
 from metaleaf import models, trees
 from metaleaf.algorithm import About, Algorithm, Family
 from metaleaf.catalogue.starter import checkout
@@ -219,7 +220,7 @@ def readme() -> str:
     names = ("what", "family", "paper", "order")
     rows = [
         [
-            f"[{entry.name}]({entry.name}.py)",
+            f"[{entry.name}]({_where(entry.name)})",
             *(COLUMNS[name](entry) for name in names),
             *(_relative(entry, i) for i in range(len(places))),
         ]
@@ -228,6 +229,12 @@ def readme() -> str:
     head = ("name", *names, *(f"bytes, {one.model}" for one in places))
     notes = [f"- {note}" for note in _notes(found)]
     return "\n".join([INTRO, *_markdown(head, rows), *(["", *notes] if notes else []), ""])
+
+
+def _where(name: str) -> str:
+    """The plugin's file or folder."""
+    folder = (Path(metaleaf.__file__).parent / "algorithms" / name).is_dir()
+    return f"{name}/" if folder else f"{name}.py"
 
 
 def write_readme() -> Path:
