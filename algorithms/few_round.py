@@ -19,9 +19,8 @@ from torch import Tensor
 
 from metaleaf.algorithm import About, Space, State
 from metaleaf.gradient import grad
-from metaleaf.optimizers import Adam, Optimizer
+from metaleaf.optimizers import Adam, Optimizer, annealed, clipped
 from metaleaf.rounds import averaged, loss, train
-from metaleaf.schedule import annealed, clipped
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree

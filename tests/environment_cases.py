@@ -5,11 +5,10 @@ from typing import Any
 import torch
 from small_tasks import shots
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.algorithms.few_round import FewRound
 from metaleaf.algorithms.learned_start import LearnedStart
-from metaleaf.config import registry
 from metaleaf.engine.padding import pad
 from metaleaf.environments.newcomers import Newcomer
 from metaleaf.gradient import over

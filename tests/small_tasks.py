@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from metaleaf import models, trees
+from metaleaf import models, registry, trees
 from metaleaf.algorithm import Replies
-from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task

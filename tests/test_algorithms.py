@@ -57,7 +57,7 @@ from softmax_by_hand import (
 from torch import Tensor
 from torch.testing import assert_close
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.algorithm import Algorithm, Replies, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fedavg_meta import FedAvgMeta
@@ -66,7 +66,6 @@ from metaleaf.algorithms.local import Local
 from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
 from metaleaf.algorithms.reptile import Reptile
-from metaleaf.config import registry
 from metaleaf.config.config import build, override, resolve
 from metaleaf.engine import factored
 from metaleaf.engine.engine import Mode, engine

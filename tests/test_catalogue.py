@@ -10,14 +10,13 @@ import coins
 import pytest
 import torch
 
-from metaleaf import models, trees
+from metaleaf import models, registry, trees
 from metaleaf.algorithm import Reply, State, Traffic
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.maml import MAML
 from metaleaf.catalogue import catalogue, starter
 from metaleaf.catalogue.catalogue import Cost, Place
 from metaleaf.cli import main
-from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 from metaleaf.runs.run import Run
 from metaleaf.runs.store import Cell

@@ -7,12 +7,12 @@ import torch
 from small_tasks import ON_LOGISTIC, SPECS, episode, remembering, task
 from torch.utils.flop_counter import FlopCounterMode
 
+from metaleaf import registry
 from metaleaf.algorithm import Algorithm
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fomaml import FOMAML
 from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
-from metaleaf.config import registry
 from metaleaf.engine import cost
 from metaleaf.engine.cost import ClientFlops
 from metaleaf.engine.vectorised import Vectorised

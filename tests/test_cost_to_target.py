@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from fake_records import write_record, write_suite
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.errors import DataError
 from metaleaf.records.records import read_records
 from metaleaf.statistics.cost_to_target import cost_to_target, target_of

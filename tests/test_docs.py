@@ -13,11 +13,10 @@ from documented import both_ways, executed, fenced, mixed
 from small_tasks import RAGGED, episode, task
 from torch.testing import assert_close
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.catalogue import starter
 from metaleaf.catalogue.starter import checkout, render
 from metaleaf.cli import main
-from metaleaf.config import registry
 from metaleaf.learning import last
 from metaleaf.seeds import normal
 

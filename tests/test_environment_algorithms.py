@@ -9,9 +9,8 @@ from safetensors.torch import load, save
 from small_tasks import shots, task
 from torch.testing import assert_close
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.algorithm import Algorithm, State
-from metaleaf.config import registry
 from metaleaf.config.config import build, override, resolve
 from metaleaf.engine.engine import Mode, engine
 from metaleaf.engine.sequential import Sequential

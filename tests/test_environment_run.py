@@ -16,10 +16,9 @@ import small_environments
 import torch
 from safetensors.torch import load_file
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.algorithm import State
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.config import registry
 from metaleaf.config.config import RunConfig
 from metaleaf.data.client_store import ClientStore
 from metaleaf.environments import run as environment_run

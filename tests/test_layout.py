@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from metaleaf.config import registry
+from metaleaf import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = {"algorithms": "algorithms", "datasets": "datasets", "suites": "benchmarks"}

@@ -12,9 +12,8 @@ import torch
 from small_tasks import home
 from test_run import without_times
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.algorithm import Reply
-from metaleaf.config import registry
 from metaleaf.config.config import RunConfig
 from metaleaf.data.client_store import ClientStore
 from metaleaf.engine.engine import Mode

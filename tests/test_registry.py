@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.errors import ConfigError
 
 PLUGIN = '''
@@ -89,7 +89,7 @@ def cli(folder: Path, *commands: str) -> list[tuple[int, str, str]]:
 def test_another_package_adds_an_algorithm_by_entry_point(tmp_path: Path) -> None:
     package(tmp_path, "mine", PLUGIN, {"algorithms.mine": "mine:Mine"})
     script = (
-        "import sys; sys.path.append(sys.argv[1]); from metaleaf.config import registry; "
+        "import sys; sys.path.append(sys.argv[1]); from metaleaf import registry; "
         "print('mine' in registry.names('algorithms'), registry.plugin('algorithms', 'mine').title)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -134,7 +134,7 @@ def test_broken_entry_points_are_named_and_left_out(tmp_path: Path) -> None:
 
 def test_an_entry_point_that_is_named_like_ours_is_not_used_and_said(tmp_path: Path) -> None:
     package(tmp_path, "mine", PLUGIN, {"algorithms.fedavg": "mine:Mine"})
-    script = "import sys; sys.path.append(sys.argv[1]); from metaleaf.config import registry; " + (
+    script = "import sys; sys.path.append(sys.argv[1]); from metaleaf import registry; " + (
         "registry.plugin('algorithms', 'fedavg')\nprint(registry.plugin('algorithms', 'fedavg').title)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -144,8 +144,6 @@ def test_an_entry_point_that_is_named_like_ours_is_not_used_and_said(tmp_path: P
 
 
 def test_loading_a_plugin_list_imports_no_plugin() -> None:
-    script = (
-        "import sys; from metaleaf.config import registry; registry.names('algorithms'); print('torch' in sys.modules)"
-    )
+    script = "import sys; from metaleaf import registry; registry.names('algorithms'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False", done.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from metaleaf.schedule import annealed, clipped
+from metaleaf.optimizers import annealed, clipped
 
 
 def factors(rounds: int) -> list[float]:

@@ -12,8 +12,9 @@ from typing import Any
 import coins
 import pytest
 
+from metaleaf import registry
 from metaleaf.cli import main
-from metaleaf.config import registry, sources
+from metaleaf.config import sources
 from metaleaf.config.sources import MIXED, Making, common, differing, of_run
 from metaleaf.errors import StaleError
 from metaleaf.runs.run import Run

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import metaleaf
+from metaleaf import registry
 from metaleaf.catalogue import starter
 from metaleaf.cli import main
-from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 
 SMALL = [

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from metaleaf import registry
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.cli import main
-from metaleaf.config import registry
 from metaleaf.config.config import override, resolve
 from metaleaf.config.suite import SUITES, load_suite, suite_of
 from metaleaf.errors import ConfigError

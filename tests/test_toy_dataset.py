@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from documented import fragments_of_docstring
 
-from metaleaf import dataset
+from metaleaf import dataset, registry
 from metaleaf.cli import main
-from metaleaf.config import registry
 
 
 @pytest.fixture

@@ -34,9 +34,8 @@ from metaleaf.algorithms.learned_start.distil import fit_coefficients, principal
 from metaleaf.algorithms.learned_start.writers import Basis, Coordinate, Dense, Reader, Writer
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import grad
-from metaleaf.optimizers import Adam, Optimizer
+from metaleaf.optimizers import Adam, Optimizer, annealed, clipped
 from metaleaf.rounds import averaged, differences, loss, train
-from metaleaf.schedule import annealed, clipped
 from metaleaf.seeds import derive
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.task import Params, Task

@@ -6,8 +6,7 @@ from torch import Tensor
 from metaleaf import trees
 from metaleaf.algorithms.learned_start.writers import SetNetwork
 from metaleaf.gradient import grad, over
-from metaleaf.optimizers import Adam
-from metaleaf.schedule import annealed
+from metaleaf.optimizers import Adam, annealed
 from metaleaf.trees import Tree
 
 LEARNING_RATE = 0.003

@@ -6,10 +6,9 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from metaleaf import trees
+from metaleaf import registry, trees
 from metaleaf.bench.contenders import Metaleaf
 from metaleaf.bench.workloads import Workload
-from metaleaf.config import registry
 from metaleaf.engine.engine import Mode
 from metaleaf.trees import Tree
 

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 import metaleaf
-from metaleaf import models, trees
+from metaleaf import models, registry, trees
 from metaleaf.algorithm import About, Algorithm, Family
 from metaleaf.catalogue.starter import checkout
-from metaleaf.config import registry
 from metaleaf.config.config import build
 from metaleaf.engine.cost import empty_episode, exchanged
 from metaleaf.errors import ConfigError, UserError, unknown

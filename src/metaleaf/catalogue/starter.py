@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 import metaleaf
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.errors import ConfigError
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from metaleaf.config import registry
+from metaleaf import registry
 
 
 @dataclass(frozen=True)

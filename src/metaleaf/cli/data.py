@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from metaleaf import registry
 from metaleaf.cli.listing import loadable
 from metaleaf.cli.options import assignments, choice
-from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 from metaleaf.terminal.visible import visible
 

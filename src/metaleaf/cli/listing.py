@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import tyro
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.terminal.visible import visible
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from metaleaf import registry
 from metaleaf.cli.options import Compute, assignments
 from metaleaf.cli.process import importing
 from metaleaf.cli.running import run_all
-from metaleaf.config import registry
 
 if TYPE_CHECKING:
     from metaleaf.config.config import RunConfig

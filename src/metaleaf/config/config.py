@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.dataset import Dataset
 from metaleaf.errors import ConfigError, unknown
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import metaleaf
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.config.config import RunConfig
 
 

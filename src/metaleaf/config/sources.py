@@ -21,7 +21,7 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.config.config import RunConfig
 from metaleaf.dataset import Dataset
 from metaleaf.errors import unknown
@@ -54,7 +54,7 @@ UNDECIDING = frozenset(
         "metaleaf.terminal.progress",
         "metaleaf.config.provenance",
         "metaleaf.raw",
-        "metaleaf.config.registry",
+        "metaleaf.registry",
         "metaleaf.runs.saved",
         "metaleaf.config.sources",
         "metaleaf.runs.store",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.config.config import (
     NewEnvironments,
     Protocol,

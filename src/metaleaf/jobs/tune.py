@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from metaleaf import registry
 from metaleaf.algorithm import Space
-from metaleaf.config import registry
 from metaleaf.config.config import RunConfig
 from metaleaf.config.sources import REMEDY, Making, common, of_run
 from metaleaf.config.suite import Suite, Tuning

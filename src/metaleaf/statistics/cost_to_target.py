@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.errors import ConfigError
 from metaleaf.records.records import Record, tidy
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metaleaf.config import registry
+from metaleaf import registry
 from metaleaf.config.config import THE_RUNS
 from metaleaf.dataset import Spec
 from metaleaf.errors import ConfigError

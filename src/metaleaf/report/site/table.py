@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from metaleaf import registry
 from metaleaf.algorithm import About
-from metaleaf.config import registry
 from metaleaf.errors import ConfigError
 from metaleaf.report.tables.tables import unit_of
 from metaleaf.statistics.intervals import Estimate
