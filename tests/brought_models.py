@@ -1,19 +1,29 @@
 """Models that a user would bring, with small data to learn: a Transformer, a ResNet, and what torch makes hard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import coins
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaleaf import registry
 from metaleaf.config.config import RunConfig
 from metaleaf.data.client_store import ClientStore
 from metaleaf.models import Model
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
+
+
+def bring(monkeypatch: pytest.MonkeyPatch, makers: Mapping[str, Callable[..., nn.Module]]) -> None:
+    """As if other packages had brought them, or in place of ours."""
+    plugin = registry.plugin
+    found = lambda kind, name: makers[name] if kind == "models" and name in makers else plugin(kind, name)  # noqa: E731
+    monkeypatch.setattr(registry, "plugin", found)
+
 
 Parts = dict[str, tuple[str, ...]]
 SYMBOLS, WINDOW, SIDE = 8, 6, 8

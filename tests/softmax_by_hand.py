@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.engine.engine import Engine, Mode, engine
-from metaleaf.models import Logistic, TensorFlowModel
+from metaleaf.models import TensorFlowModel
+from metaleaf.models.logistic import Logistic
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
@@ -71,7 +72,7 @@ def array(params: Params) -> Array:
 
 
 def tiny(clients: int = 1, cohort: int = 1) -> Task:
-    model = Logistic(CLASSES, FEATURES).double()
+    model = Logistic(CLASSES, (FEATURES,)).double()
     model.load_state_dict(tensors(THETA))
     return Task(model, clients=clients, cohort=cohort)
 

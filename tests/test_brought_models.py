@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from brought_models import (
     ResNet8,
     Text,
     Transformer,
+    bring,
     cohort,
     config,
     shots,
@@ -41,6 +41,7 @@ from metaleaf.environments.run import EnvironmentRun
 from metaleaf.errors import ConfigError
 from metaleaf.learning import descend
 from metaleaf.models import Model
+from metaleaf.models.logistic import Logistic
 from metaleaf.optimizers import SGD
 from metaleaf.runs.run import Run
 from metaleaf.runs.store import Cell
@@ -55,12 +56,7 @@ WEIGHTS = [0.1, 0.2, 0.3, 0.4]
 def brought(monkeypatch: pytest.MonkeyPatch) -> None:
     """By their names; and every dense layer is worth factoring."""
     monkeypatch.setattr(factored, "LEAST_ROWS", 1)
-    for name in MAKERS:
-        monkeypatch.setitem(models.MODELS, name, partial(made, name))
-
-
-def made(name: str, spec: Any) -> Model:
-    return MAKERS[name][1]()
+    bring(monkeypatch, {name: make for name, (_, make) in MAKERS.items()})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -440,7 +436,7 @@ def test_without_examples_the_first_cohort_shows_it() -> None:
     assert runner.mode == "sequential"
 
 
-class Branching(models.Logistic):
+class Branching(Logistic):
     """Looks at a value."""
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -448,7 +444,7 @@ class Branching(models.Logistic):
 
 
 def test_new_environments_refuse_what_cannot_be_vectorised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(models.MODELS, "logistic", lambda spec: Branching(spec["classes"], 2))
+    bring(monkeypatch, {"logistic": Branching})
     sentence = (
         r"^model 'logistic' does not fit the track of new environments, whose clients run side by side: torch\.func"
     )

@@ -16,7 +16,7 @@ from metaleaf.algorithms.meta_sgd import MetaSGD
 from metaleaf.engine import cost
 from metaleaf.engine.cost import ClientFlops
 from metaleaf.engine.vectorised import Vectorised
-from metaleaf.models import LSTM
+from metaleaf.models.lstm import LSTM
 from metaleaf.task import Task
 
 # Multiply-adds of one example, times 2, by layer, forward.
@@ -62,7 +62,7 @@ def test_fedavg_on_a_cnn_by_hand() -> None:
 def test_fedavg_on_an_lstm_by_hand() -> None:
     """Three times forward, but that nobody needs the gradient by the zeros before the first character."""
     spec = SPECS["lstm"]
-    work = Task(LSTM(spec["classes"]))
+    work = Task(LSTM(spec["classes"], spec["x_shape"], spec["x_dtype"]))
     characters, gates = 8, 4 * 256
     recurrent = 2 * gates * 256  # of one layer and character
     forward = characters * (2 * gates * (8 + 256) + 2 * recurrent) + 2 * 256 * 10

@@ -1,7 +1,8 @@
-"""docs/write-an-algorithm.md: its code, its commands and its suite run, and its links lead somewhere."""
+"""docs/write-an-algorithm.md: its code, commands and suite run, and its links lead somewhere; docs/models.md, too."""
 
 import re
 import sys
+import tomllib
 from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -9,16 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from brought_models import bring
 from documented import both_ways, executed, fenced, mixed
 from small_tasks import RAGGED, episode, task
 from torch.testing import assert_close
 
-from metaleaf import registry, trees
+from metaleaf import models, registry, trees
 from metaleaf.catalogue import starter
 from metaleaf.catalogue.starter import checkout, render
 from metaleaf.cli import main
-from metaleaf.learning import last
+from metaleaf.learning import descend, last
 from metaleaf.seeds import normal
+from metaleaf.task import Task
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
@@ -129,11 +132,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "algorithms").mkdir()
     (tmp_path / "tests").mkdir()
     monkeypatch.syspath_prepend(tmp_path / "algorithms")
-    built_in = registry.built_in("algorithms")
+    ours = {kind: registry.built_in(kind) - {"tether"} for kind in registry.METHOD} | {"datasets": {"synthetic"}}
     monkeypatch.setattr(starter, "checkout", lambda: tmp_path)
-    monkeypatch.setattr(
-        registry, "built_in", lambda kind: frozenset(built_in - {"tether"} if kind == "algorithms" else {"synthetic"})
-    )
+    monkeypatch.setattr(registry, "built_in", lambda kind: frozenset(ours[kind]))
     return tmp_path
 
 
@@ -177,3 +178,18 @@ def test_links_lead_somewhere() -> None:
     assert len(links) > 8
     for link in links:
         assert (PATH.parent / link).is_file(), link
+
+
+def test_the_model_of_the_page_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (checkout() / "docs" / "models.md").read_text(encoding="utf-8")
+    [code] = fenced(page, "python")
+    scope: dict[str, Any] = {"__name__": "documented"}
+    exec(code, scope)
+    bring(monkeypatch, {"net": scope["Net"]})
+    toml, points = fenced(page, "toml")
+    assert tomllib.loads(toml)["datasets"]["synthetic_shared"]["model"] == {"name": "mlp", "hidden": [64, 32]}
+    assert tomllib.loads(points)["project"]["entry-points"]["metaleaf.models"]
+    work = Task(models.build({"name": "net", "width": 5}, {"classes": 3, "x_shape": (4,), "x_dtype": "float32"}, 1))
+    shots = episode("logistic", 6, 6, seed=0).data
+    *_, after = descend(work, work.params(), shots, 0.5, 300)
+    assert work.loss(after, shots) < 0.6 * work.loss(work.params(), shots)

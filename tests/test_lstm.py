@@ -18,8 +18,9 @@ from metaleaf.algorithms.maml import MAML
 from metaleaf.algorithms.meta_sgd import MetaSGD
 from metaleaf.engine.vectorised import Vectorised
 from metaleaf.gradient import grad, order
-from metaleaf.models import lstm
-from metaleaf.models.lstm import recurrence
+from metaleaf.models import _recurrence, lstm
+from metaleaf.models._recurrence import recurrence
+from metaleaf.models.lstm import LSTM
 from metaleaf.shots import Episode
 from metaleaf.task import Params, Task
 from metaleaf.trees import leaves, tree_map
@@ -95,14 +96,14 @@ def test_third_derivatives_are_refused() -> None:
 def test_what_is_kept_goes_with_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without waiting for the garbage collector: it is most of the memory."""
     seen: list[weakref.ref[Tensor]] = []
-    states = lstm._states
+    states = _recurrence._states
 
     def watched(p: Tensor, recurrent: Tensor) -> Any:
         h, c, kept = states(p, recurrent)
         seen.extend(weakref.ref(tensor) for tensor in (h, c, *kept))
         return h, c, kept
 
-    monkeypatch.setattr(lstm, "_states", watched)
+    monkeypatch.setattr(_recurrence, "_states", watched)
     gc.disable()
     try:
         derivatives(ours, 4, 2)
@@ -125,7 +126,7 @@ def counting() -> Iterator[list[int]]:
         return recurrence(p, recurrent)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "recurrence", counted)
+        patch.setattr(lstm, "recurrence", counted)
         yield orders
 
 
@@ -218,7 +219,7 @@ def test_values_in_float32() -> None:
     spec = {**SPECS["lstm"], "x_shape": (80,), "classes": 80}
     model, rng = models.build("lstm", spec, 3), torch.Generator().manual_seed(0)
     x = torch.randint(80, (3, 80), generator=rng, dtype=torch.uint8)
-    assert isinstance(model, models.LSTM)
+    assert isinstance(model, LSTM)
     with torch.no_grad():
         assert_close(model._twice_differentiable(x), model.features(x), rtol=1e-5, atol=1e-6)
 

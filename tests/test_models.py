@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from brought_models import bring
+from small_tasks import RAGGED, episode
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from metaleaf import models
+from metaleaf import models, registry
+from metaleaf.algorithms.maml import MAML
+from metaleaf.engine.engine import Mode, engine
 from metaleaf.errors import ConfigError
 from metaleaf.models import build
-from metaleaf.shots import Shots
+from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
 
 FEMNIST = {"classes": 62, "x_shape": [28, 28], "x_dtype": "uint8"}
@@ -50,7 +55,7 @@ def test_number_of_trained_parameters(name: str, spec: dict[str, Any], count: in
 
 
 def test_every_model_is_tried_here() -> None:
-    assert set(SMALL) == set(models.MODELS)
+    assert set(SMALL) == registry.built_in("models")
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -224,3 +229,99 @@ def test_examples_of_the_wrong_shape(name: str, shape: tuple[int, ...]) -> None:
         ConfigError, match=rf"model '{name}' cannot read uint8 examples of shape \({', '.join(map(str, shape))}"
     ):
         build(name, {"classes": 5, "x_shape": shape, "x_dtype": "uint8"}, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def test_options_come_from_a_suite() -> None:
+    deep = build({"name": "mlp", "hidden": [7, 3]}, SYNTHETIC, 1)
+    assert [tuple(p.shape) for p in deep.parameters()] == [(7, 60), (7,), (3, 7), (3,), (5, 3), (5,)]
+    assert deep.features(torch.zeros(2, 60)).shape == (2, 3)
+    again = build({"name": "mlp", "hidden": [7, 3]}, SYNTHETIC, 1)
+    assert_close(dict(deep.named_parameters()), dict(again.named_parameters()), rtol=0, atol=0)
+    assert_close(
+        dict(build({"name": "mlp", "hidden": [32]}, SYNTHETIC, 1).named_parameters()),
+        dict(build("mlp", SYNTHETIC, 1).named_parameters()),
+        rtol=0,
+        atol=0,
+    )
+    assert not list(build({"name": "mlp", "hidden": []}, SYNTHETIC, 1).named_children())[1:], "only a head"
+
+
+def test_what_is_as_by_default_is_left_out() -> None:
+    """So that a model that gets an option keeps the hashes of the runs that are there."""
+    assert models.resolve("mlp") == models.resolve({"name": "mlp", "hidden": [32]}) == "mlp"
+    assert models.resolve({"name": "mlp", "hidden": (8, 8)}) == {"name": "mlp", "hidden": [8, 8]}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("mpl", r"unknown model 'mpl': did you mean 'mlp'"),
+        ({"name": "mlp", "hiden": [3]}, r"unknown option of mlp 'hiden': did you mean 'hidden'"),
+        ({"name": "mlp", "hidden": [0]}, r"model mlp: hidden = \[0\]: Input should be greater than 0"),
+        ({"name": "mlp", "hidden": 3}, r"model mlp: hidden = 3: Input should be a valid tuple"),
+        ({"hidden": [3]}, r"model = \{'hidden': \[3\]\}: give its name"),
+        ({"name": "cnn", "classes": 3}, r"unknown option of cnn 'classes'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(given: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build(given, SYNTHETIC, 0)
+    with pytest.raises(ConfigError, match=sentence):
+        models.resolve(given)
+
+
+class Brought(nn.Module):
+    """A module of other authors, who know nothing of this package."""
+
+    def __init__(self, classes: int, x_shape: tuple[int, ...], width: int = 4) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Flatten(), nn.Linear(math.prod(x_shape), width), nn.ReLU(), nn.Linear(width, classes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.net(x)
+        return found
+
+
+class Asking(Brought):
+    def __init__(self, classes: int, x_shape: tuple[int, ...], depth: int) -> None:
+        super().__init__(classes, x_shape, depth)
+
+
+@pytest.mark.parametrize("mode", ["sequential", "vectorised"])
+def test_any_torch_module_will_do(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+    bring(monkeypatch, {"brought": Brought, "asking": Asking})
+    spec = {"classes": 3, "x_shape": (4,), "x_dtype": "float32"}
+    model = build({"name": "brought", "width": 6}, spec, 1)
+    assert list(dict(model.named_parameters())) == ["net.1.weight", "net.1.bias", "net.3.weight", "net.3.bias"]
+    work = Task(model.double())
+    algorithm = MAML(inner_lr=0.1)
+    episodes = [episode("logistic", *sizes, seed=i) for i, sizes in enumerate(RAGGED)]
+    found = engine(work, algorithm, mode).gather(work.params(), episodes, [0.25] * 4).update
+    expected = [gradient_of_maml(work, one) for one in episodes]
+    for name, leaf in found.items():
+        assert_close(leaf, sum(one[name] for one in expected) / 4, rtol=1e-9, atol=1e-12)
+    assert Task(model).params(1).keys() == work.params().keys(), "drawn once more by its constructor"
+    with pytest.raises(ConfigError, match="Brought has no parameters in a part 'head', which the algorithm asks for"):
+        work.split(work.params(), "head")
+    with pytest.raises(ConfigError, match=r"Brought does not say what its features are, .* metaleaf\.models\.Model"):
+        work.features(work.params(), torch.zeros(2, 4).double())
+    with pytest.raises(
+        ConfigError, match="Asking's constructor asks for 'depth', which nobody gives: give it a default"
+    ):
+        build("asking", spec, 1)
+
+
+def gradient_of_maml(work: Task, one: Episode) -> dict[str, Tensor]:
+    """By functorch, one step of the default inner rate at a time."""
+
+    def after(params: dict[str, Tensor]) -> Tensor:
+        slope = torch.func.grad(work.loss)(params, one.support)
+        return work.loss({name: p - 0.1 * slope[name] for name, p in params.items()}, one.query)
+
+    found: dict[str, Tensor] = torch.func.grad(after)(work.params())
+    return found

@@ -147,3 +147,47 @@ def test_loading_a_plugin_list_imports_no_plugin() -> None:
     script = "import sys; from metaleaf import registry; registry.names('algorithms'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False", done.stderr
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    '''Two layers.'''
+
+    def __init__(self, classes, x_shape, width: int = 4):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(x_shape[0], width), nn.ReLU(), nn.Linear(width, classes))
+
+    def forward(self, x):
+        return self.net(x)
+"""
+
+
+def test_another_package_adds_a_model(tmp_path: Path) -> None:
+    package(tmp_path, "nets", NET, {"models.net": "nets:Net"})
+    small = "--options tasks=40 --options dimension=5 --protocol rounds=2 --results results"
+    model = '{name="net",width=3}'
+    listed, run, plain, wrong, counted = cli(
+        tmp_path,
+        "list models",
+        f"run --algorithm maml --model {model} {small}",
+        f"run --algorithm fedavg --model net {small}",
+        f"run --algorithm fedrep --model net {small}",
+        "algorithms --dataset synthetic --model net",
+    )
+    assert re.search(r"^net +Two layers\.$", listed[1], re.MULTILINE)
+    assert (run[0], plain[0], counted[0]) == (0, 0, 0), (run, plain, counted)
+    records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("results/runs/synthetic/*/*/seed-1.json"))]
+    assert [record["config"]["model"] for record in records] == ["net", {"name": "net", "width": 3}]
+    assert {record["versions"]["nets"] for record in records} == {"1.0"}
+    assert records[0]["sources"]["model"] == records[1]["sources"]["model"]
+    assert wrong[0] == 2
+    assert "Net has no parameters in a part 'head', which the algorithm asks for" in wrong[2]
+    [path] = tmp_path.glob("results/runs/synthetic/maml/*/seed-1.json")
+    [(code, out, err)] = cli(tmp_path, f"verify {path} --results results")
+    assert (code, "is verified, bit for bit" in out) == (0, True), err
+    (tmp_path / "nets.py").write_text(NET.replace("ReLU", "Tanh"), encoding="utf-8")
+    [(code, _, err)] = cli(tmp_path, f"run --algorithm maml --model {model} {small}")
+    assert code == 2
+    assert "was made by other code than what is here (model): add --again" in err

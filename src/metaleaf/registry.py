@@ -1,4 +1,4 @@
-"""Find plugins by name: a file in ``algorithms/`` or ``datasets/``, or an entry point of another package."""
+"""Find plugins by name: a file of ours in ``algorithms``, ``datasets`` or ``models``, or a package's entry point."""
 
 import dataclasses
 import importlib
@@ -9,22 +9,22 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from metaleaf.errors import ConfigError, UserError, unknown
 
-METHOD = {"algorithms": "adapt", "datasets": "clients"}
+METHOD = {"algorithms": "adapt", "datasets": "clients", "models": "forward"}
 """The method that tells the plugin class from its file's other classes."""
 
-NAMED = {"algorithms": "title", "datasets": "spec"}
-"""What a plugin class says of itself before it is made."""
+NAMED = {"algorithms": "title", "datasets": "spec", "models": "parameters"}
+"""What a plugin class has before it is made."""
 
 
 @cache
 def built_in(kind: str) -> frozenset[str]:
     """Names of the plugins of a kind that come with metaleaf."""
     package = importlib.import_module(f"metaleaf.{kind}")
-    return frozenset(module.name for module in pkgutil.iter_modules(package.__path__))
+    return frozenset(name for _, name, _ in pkgutil.iter_modules(package.__path__) if not name.startswith("_"))
 
 
 @cache
@@ -36,7 +36,7 @@ def _third_party(kind: str) -> dict[str, list[EntryPoint]]:
 
 
 def names(kind: str) -> list[str]:
-    """Names of all plugins of a kind (``"algorithms"`` or ``"datasets"``), sorted."""
+    """Names of all plugins of a kind (of `METHOD`), sorted."""
     return sorted(built_in(kind) | _third_party(kind).keys())
 
 
@@ -94,25 +94,31 @@ def _loaded(kind: str, what: str, load: Callable[[], Any]) -> type[Any]:
         reason = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
         raise ConfigError(f"the {kind[:-1]} {what} cannot be loaded: {reason}.") from error
     if isinstance(found, ModuleType):
-        found = _plugin_class(found, METHOD[kind])
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, METHOD[kind])):
-        raise ConfigError(f"the {kind[:-1]} {what} is {found!r}, not a dataclass with a method {METHOD[kind]!r}.")
+        found = _plugin_class(found, kind)
+    if not _is_plugin(found, kind):
+        raise ConfigError(f"the {kind[:-1]} {what} is {found!r}, not {_wanted(kind)}.")
     if not hasattr(found, NAMED[kind]):
         raise ConfigError(f"the {kind[:-1]} {what} has no {NAMED[kind]!r}: give its class {found.__name__} one.")
     return found
 
 
-def _plugin_class(module: ModuleType, method: str) -> type[Any]:
+def _plugin_class(module: ModuleType, kind: str) -> type[Any]:
     own = [
         value
         for value in vars(module).values()
-        if isinstance(value, type)
+        if _is_plugin(value, kind)
         and value.__module__ == module.__name__
-        and dataclasses.is_dataclass(value)
-        and hasattr(value, method)
+        and (kind != "models" or hasattr(value, "features"))  # not a model's blocks
     ]
     if len(own) != 1:
-        raise ConfigError(
-            f"{module.__file__} must define exactly one dataclass with a method {method!r}; it has {len(own)}."
-        )
+        raise ConfigError(f"{module.__file__} must define exactly one, {_wanted(kind)}; it has {len(own)}.")
     return own[0]
+
+
+def _is_plugin(found: Any, kind: str) -> TypeGuard[type[Any]]:
+    is_class = isinstance(found, type) and hasattr(found, METHOD[kind])
+    return is_class and (kind == "models" or dataclasses.is_dataclass(found))
+
+
+def _wanted(kind: str) -> str:
+    return f"a {'torch module' if kind == 'models' else 'dataclass'} with a method {METHOD[kind]!r}"

@@ -1,6 +1,7 @@
 """A task: the model, its loss and its score. Algorithms learn through it and are told nothing else about the data."""
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,8 +13,7 @@ from torch.func import functional_call
 
 from metaleaf import models
 from metaleaf.errors import ConfigError
-from metaleaf.models import Model
-from metaleaf.models.seeded import Seeded, Watched
+from metaleaf.models import Model, Seeded, Watched
 from metaleaf.seeds import derive
 from metaleaf.shots import Shots
 from metaleaf.trees import Tree
@@ -42,6 +42,7 @@ class Task:
     def __init__(self, model: Model, *, seed: int = 0, clients: int = 1, cohort: int = 1) -> None:
         models.check(model)
         self.model, self.seed, self.clients, self.cohort = model, seed, clients, cohort
+        self._masked = "mask" in inspect.signature(model.forward).parameters
         self._fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
         self._features = _Features(model)
         self._seeded: dict[tuple[bool, bool], bool] = {}
@@ -107,8 +108,15 @@ class Task:
             self._seeded[what], out = self._watched(module, inner, x, mask, seed)
             return out
         with Seeded(seed, type(self.model).__name__) if self._seeded[what] else nullcontext():
+            return self._called(module, inner, x, mask)
+
+    def _called(self, module: nn.Module, inner: Params, x: Tensor, mask: Tensor | None) -> Tensor:
+        """A module of other authors may know no mask, and not look at the type of what it is given."""
+        if self._masked:
             found: Tensor = functional_call(module, inner, (x, mask))
             return found
+        like = next(iter(inner.values()))
+        return functional_call(module, inner, (x.to(like.dtype) if x.is_floating_point() else x,))  # type: ignore[no-any-return]
 
     def _watched(
         self, module: nn.Module, inner: Params, x: Tensor, mask: Tensor | None, seed: Tensor | None
@@ -117,7 +125,7 @@ class Task:
         name = type(self.model).__name__
         before = [(path, buffer, buffer._version) for path, buffer in self.model.named_buffers()]
         with Watched(seed, name) as watched:
-            out = functional_call(module, inner, (x, mask))
+            out = self._called(module, inner, x, mask)
         buffers = dict(self.model.named_buffers())
         for path, buffer, version in before:
             if buffers.get(path) is not buffer or buffer._version != version:
@@ -173,5 +181,10 @@ class _Features(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if not hasattr(self.model, "features"):
+            raise ConfigError(
+                f"{type(self.model).__name__} does not say what its features are, which the algorithm asks for: make "
+                "it a metaleaf.models.Model."
+            )
         return self.model.features(x, mask)

@@ -18,7 +18,7 @@ from metaleaf.algorithm import About, Algorithm, Family
 from metaleaf.catalogue.starter import checkout
 from metaleaf.config.config import build
 from metaleaf.engine.cost import empty_episode, exchanged
-from metaleaf.errors import ConfigError, UserError, unknown
+from metaleaf.errors import ConfigError, UserError
 from metaleaf.task import Task
 from metaleaf.terminal.visible import visible
 
@@ -85,8 +85,8 @@ class Entry:
 
 def place(dataset: str | None = None, model: str | None = None) -> Place:
     """The dataset with that model; with one of them missing, a dataset with its own model."""
-    if model is not None and model not in models.MODELS:
-        raise unknown("model", model, models.MODELS)
+    if model is not None:
+        registry.plugin("models", model)  # an unknown one is said to be that
     if dataset is None:
         own, _ = registry.loadable("datasets")
         found = [name for name, plugin in own.items() if plugin.spec.model == model]

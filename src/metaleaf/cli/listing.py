@@ -19,14 +19,13 @@ class ListCommand:
     def main(self) -> None:
         """Print one a line."""
         from metaleaf.config.suite import SUITES
-        from metaleaf.models import MODELS
 
         if self.what in registry.METHOD:
             for name, plugin in loadable(self.what).items():
                 doc = (plugin.__doc__ or "").strip() or "(no docstring)"
                 print(visible(f"{name:<24}{doc.splitlines()[0]}"))
             return
-        for name in sorted(MODELS) if self.what == "models" else sorted(p.stem for p in SUITES.glob("*.toml")):
+        for name in sorted(path.stem for path in SUITES.glob("*.toml")):
             print(name)
 
 

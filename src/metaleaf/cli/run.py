@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -25,7 +25,7 @@ class RunCommand:
     name: str = "runs"
     """The suite's name under which the record is stored."""
     model: str | None = None
-    """Default: the dataset's."""
+    """Its name, or with options as in a suite, ``--model '{name = "mlp", hidden = [64]}'`` (default: the dataset's)."""
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """An option of the dataset, ``--options clusters=4``; repeatable."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -48,7 +48,7 @@ class RunCommand:
             "title": f"{self.algorithm} on {self.dataset}",
             "seeds": [self.seed],
             "protocol": assignments(self.protocol),
-            "datasets": {self.dataset: {"model": self.model, "options": assignments(self.options)}},
+            "datasets": {self.dataset: {"model": _model(self.model), "options": assignments(self.options)}},
             "algorithms": {self.algorithm: {}},
         }
         suite = suite_of(content, "the run")
@@ -62,3 +62,8 @@ def record_path(results: Path, config: "RunConfig") -> Path:
     from metaleaf.runs.store import Cell
 
     return Cell(results, config).record_path
+
+
+def _model(text: str | None) -> Any:
+    """The model's name, or the table that the text is."""
+    return assignments([f"model={text}"])["model"] if text and text.startswith("{") else text

@@ -140,7 +140,8 @@ class RunConfig(Strict):
     """Of the algorithm in its suite, from 0: the order of tables."""
     dataset: str
     dataset_options: dict[str, Any]
-    model: str
+    model: str | dict[str, Any]
+    """Its name, or a dict with its `name` and all its options."""
     algorithm: str
     hyperparameters: dict[str, Any]
     protocol: Protocol
@@ -176,6 +177,11 @@ class RunConfig(Strict):
             found.append(start.name)
             start = start.start
         return found
+
+    @property
+    def model_name(self) -> str:
+        """The model's, without its options."""
+        return self.model if isinstance(self.model, str) else str(self.model["name"])
 
     def build_dataset(self) -> Dataset:
         """The dataset plugin with these options."""

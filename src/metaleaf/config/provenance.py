@@ -18,7 +18,8 @@ def versions(config: RunConfig | None = None) -> dict[str, str]:
     """Versions of Python, metaleaf and the packages that the numbers pass through, a run's plugins' included."""
     if config is None:
         return _versions()
-    plugins = [("datasets", config.dataset), *(("algorithms", name) for name in config.algorithms())]
+    plugins = [("datasets", config.dataset), ("models", config.model_name)]
+    plugins += [("algorithms", name) for name in config.algorithms()]
     found = (registry.distribution(kind, name) for kind, name in plugins)
     return _versions() | {distribution.name: distribution.version for distribution in found if distribution}
 

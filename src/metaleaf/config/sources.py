@@ -24,7 +24,6 @@ from typing import Any, Literal, NamedTuple
 from metaleaf import registry
 from metaleaf.config.config import RunConfig
 from metaleaf.dataset import Dataset
-from metaleaf.errors import unknown
 
 PARTS = ("algorithm", "dataset", "model", "harness")
 
@@ -91,12 +90,13 @@ def of_run(config: RunConfig, root: str, about: Mapping[str, Any]) -> Sources:
     """The sources of a run whose class is in the module `root`, on prepared data with that manifest."""
     harness = _closure([root], beyond={*UNDECIDING, MODELS})
     beyond = {*UNDECIDING, *harness}
+    model = registry.plugin("models", config.model_name)
     algorithms = [registry.plugin("algorithms", name).__module__ for name in config.algorithms()]
     packages = [registry.distribution("algorithms", name) for name in config.algorithms()]
     return {
         "algorithm": _part(algorithms, beyond, packages),
         "dataset": about.get("source_hash"),
-        "model": _part([_model(config.model), MODELS], beyond),
+        "model": _part([model.__module__, MODELS], beyond, [registry.distribution("models", config.model_name)]),
         "harness": _digest(harness),
     }
 
@@ -120,15 +120,6 @@ def common(several: Iterable[Mapping[str, str | None]]) -> Sources:
         values = {sources.get(part) for sources in several}
         found[part] = None if None in values else MIXED if len(values) > 1 else values.pop()
     return found
-
-
-def _model(name: str) -> str:
-    from metaleaf import models  # only here: it imports torch
-
-    if name not in models.MODELS:
-        raise unknown("model", name, models.MODELS)
-    module: str = models.MODELS[name].__module__
-    return module
 
 
 def _part(roots: Sequence[str], beyond: Container[str], packages: Sequence[Distribution | None] = ()) -> str | None:

@@ -52,11 +52,12 @@ class Tuning(Strict):
 class DatasetEntry(Strict):
     """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's.
 
-    `redraw`: the dataset's option `seed` is the run's seed, so that every seed is another draw of the data.
+    `model`: its name (default: the dataset's), or ``{ name = ..., <option> = ... }``. `redraw`: the dataset's option
+    `seed` is the run's seed, so that every seed is another draw of the data.
     """
 
     name: str | None = None
-    model: str | None = None
+    model: str | dict[str, Any] | None = None
     options: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
     redraw: bool = False
@@ -122,6 +123,8 @@ class Suite(Strict):
         tuning: Mapping[str, Any] | None = None,
     ) -> RunConfig:
         """The resolved configuration of one cell, with hyper-parameters changed by dotted key."""
+        from metaleaf import models  # only here: it imports torch
+
         place, method = self.datasets[dataset], self.algorithms[algorithm]
         data_name, name = place.name or dataset, method.name or algorithm
         data = build("datasets", data_name, place.options)
@@ -140,7 +143,7 @@ class Suite(Strict):
             place=list(self.algorithms).index(algorithm),
             dataset=data_name,
             dataset_options={**options, "seed": seed} if place.redraw else options,
-            model=place.model or data.spec.model,
+            model=models.resolve(place.model or data.spec.model),
             algorithm=name,
             hyperparameters=resolve("algorithms", name, override(given, changes or {})),
             protocol=protocol,

@@ -59,7 +59,7 @@ class ClientFlops:
 def _coefficients(task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> np.ndarray:
     """(constant, per support, per query, per data example)."""
     length = spec["x_shape"][0]
-    if task.model.recurrent and length > max(_LENGTHS):
+    if getattr(task.model, "recurrent", False) and length > max(_LENGTHS):
         short = ({**spec, "x_shape": (n,)} for n in _LENGTHS)
         few, more = (_coefficients(task, algorithm, broadcast, one) for one in short)
         return np.asarray(few + (length - _LENGTHS[0]) * (more - few))

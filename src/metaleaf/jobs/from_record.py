@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from metaleaf.config.config import THE_RUNS, RunConfig, Strict, explain
 from metaleaf.config.suite import Suite
-from metaleaf.errors import ConfigError, unknown
+from metaleaf.errors import ConfigError
 from metaleaf.records.records import Head
 
 
@@ -29,7 +29,7 @@ class _Resolved(Strict):
     """`metaleaf.config.config.RunConfig.resolved`, as read from a record."""
 
     dataset: _Data
-    model: str
+    model: str | dict[str, Any]
     algorithm: _Method
     protocol: dict[str, Any]
     start: dict[str, Any] | None = None
@@ -41,16 +41,12 @@ def config_of(content: Head) -> RunConfig:
     ConfigError names what does not exist here or does not fit, or says that this version resolves the configuration
     to another one, e.g. because a plugin has a further option by now.
     """
-    from metaleaf.models import MODELS
-
     where = f"{content.algorithm} on {content.dataset}, config"
     try:
         given = _Resolved.model_validate(content.config)
         suite = Suite.model_validate(_one_cell(content, given))
     except ValidationError as error:
         raise ConfigError(explain(error, where)) from None
-    if given.model not in MODELS:
-        raise unknown("model", given.model, MODELS)
     config = suite.config(content.dataset, content.algorithm, content.seed, tuning=content.tuning)
     try:
         config.config_hash()

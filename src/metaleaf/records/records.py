@@ -5,6 +5,7 @@ The format is described in docs/records.md. Whatever is wrong with a file become
 
 import csv
 import io
+import json
 import math
 from collections import Counter
 from collections.abc import Container, Hashable, Iterator, Sequence
@@ -179,7 +180,7 @@ class Head(Part):
         """What has to be the same for numbers to be comparable, in words; how long a run trains is not among it."""
         model = _within(self.config, "model")
         split = {"other clients or other data in their splits": (self.data.data_hash, self.data.split_hash)}
-        return {**split, "another model": model if isinstance(model, str) else None}
+        return {**split, "another model": json.dumps(model, sort_keys=True)}
 
     @property
     def comparable(self) -> tuple[Hashable, ...]:

@@ -76,7 +76,14 @@ def _complete(content: Head, seeds: Sequence[int]) -> Command:
     }
     _check(content, config.dataset, config.algorithm, parts)
     words = ["metaleaf", "run", "--dataset", config.dataset, "--algorithm", config.algorithm]
-    words += ["--seed", str(seeds[0]), "--name", content.suite, "--model", config.model]
+    words += [
+        "--seed",
+        str(seeds[0]),
+        "--name",
+        content.suite,
+        "--model",
+        config.model if isinstance(config.model, str) else _toml(config.model),
+    ]
     for option, values in parts.items():
         for key, value in values.items():
             words += [option, f"{key}={_toml(value)}"]

@@ -1,0 +1,107 @@
+"""Models by name: a file of this folder, or an entry point of another package, with options from a suite."""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import nn
+
+from metaleaf import registry
+from metaleaf.errors import ConfigError, unknown
+from metaleaf.models._model import Model
+from metaleaf.models._seeded import drawing
+
+Spec = Mapping[str, Any]
+
+Given = str | Mapping[str, Any]
+"""A model's name, or ``{"name": ..., <option>: ...}``."""
+
+OF_DATA = ("classes", "x_shape", "x_dtype")
+"""Parameters of a model's constructor that the dataset's spec gives; all others are options, with defaults."""
+
+
+def build(model: Given, spec: Spec, seed: int) -> Model:
+    """The model for a prepared dataset's spec, with initial parameters that depend on the seed only.
+
+    ConfigError names a model or an option that does not exist or does not fit, and examples that it cannot read.
+    """
+    name, cls, options = _asked(model)
+    taken = {key: spec[key] for key in OF_DATA if key in inspect.signature(cls).parameters}
+    make: Callable[[], Model] = partial(cls, **taken, **options)
+    try:
+        with drawing(seed):
+            made = make()
+    except ValueError as error:
+        raise ConfigError(
+            f"model {name!r} cannot read {spec['x_dtype']} examples of shape {tuple(spec['x_shape'])}: {error}"
+        ) from error
+    made.remake = make
+    return made
+
+
+def resolve(model: Given) -> str | dict[str, Any]:
+    """The same with all options as plain JSON values; the name alone where all have their defaults."""
+    name, cls, options = _asked(model)
+    defaults = {key: _plain(parameter.default) for key, parameter in _options(cls).items()}
+    plain = {key: _plain(value) for key, value in options.items()}
+    return name if plain == defaults else {"name": name, **plain}
+
+
+def _asked(model: Given) -> tuple[str, type[Model], dict[str, Any]]:
+    """The name, the class, and all options."""
+    given = {"name": model} if isinstance(model, str) else dict(model)
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"model = {model!r}: give its name, or {{ name = ..., and its options }}.")
+    cls = registry.plugin("models", name)
+    found = _options(cls)
+    for key in given:
+        if key not in found:
+            raise unknown(f"option of {name}", key, found)
+    hints = get_type_hints(cls.__init__, include_extras=True)
+    values = {key: parameter.default for key, parameter in found.items()} | given
+    return name, cls, {key: _checked(name, key, value, hints.get(key, Any)) for key, value in values.items()}
+
+
+def _options(cls: type[Any]) -> dict[str, inspect.Parameter]:
+    found = {key: one for key, one in inspect.signature(cls).parameters.items() if key not in OF_DATA}
+    for key, one in found.items():
+        if one.default is one.empty or one.kind is one.POSITIONAL_ONLY:
+            raise ConfigError(
+                f"{cls.__name__}'s constructor asks for {key!r}, which nobody gives: give it a default, or call it "
+                f"{', '.join(OF_DATA[:-1])} or {OF_DATA[-1]}, which are the dataset's."
+            )
+    return found
+
+
+def _checked(name: str, key: str, value: Any, kind: Any) -> Any:
+    try:
+        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ConfigError(f"model {name}: {key} = {value!r}: {problem['msg']}.") from None
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def redrawn(model: Model, seed: int) -> nn.Module:
+    """Another model like this one, whose initial parameters depend on the seed only.
+
+    By its method `reset_parameters` if it has one, otherwise made once more as `build` made it.
+    """
+    with drawing(seed):
+        if hasattr(model, "reset_parameters"):
+            other = copy.deepcopy(model)
+            cast(Any, other).reset_parameters()
+            return other
+        if model.remake:
+            return model.remake().to(next(model.parameters()))
+    raise ConfigError(
+        f"{type(model).__name__} cannot be drawn once more, which the algorithm asks for: make it by its name, or give "
+        "it a method reset_parameters."
+    )

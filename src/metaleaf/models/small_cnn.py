@@ -1,0 +1,31 @@
+"""A small convolutional network."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metaleaf.models._model import TensorFlowModel, side_of
+
+
+class SmallCNN(TensorFlowModel):
+    """A CNN small enough to run many copies side by side: two 3x3 convolutions (8, 16), 64 hidden units.
+
+    Stride 2 instead of pools: many clients' copies run 2.6 times as fast side by side on a CPU.
+    11,178 parameters for 14x14 images of 10 classes; ours, not LEAF's. Takes uint8 images [n, side, side].
+    """
+
+    def __init__(self, classes: int, x_shape: Sequence[int]) -> None:
+        super().__init__()
+        side = side_of(x_shape)
+        self.conv1 = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(8, 16, 3, stride=2)
+        self.hidden = nn.Linear(16 * (((side + 1) // 2 - 1) // 2) ** 2, 64)
+        self.out = nn.Linear(64, classes)
+        self.reset_parameters()
+
+    def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The hidden units, [n, 64]."""
+        h = 1 - x.to(self.out.weight.dtype).unsqueeze(1) / 255
+        h = F.relu(self.conv2(F.relu(self.conv1(h))))
+        return F.relu(self.hidden(h.flatten(1)))
