@@ -4,6 +4,7 @@ import io
 import json
 import lzma
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -285,7 +286,9 @@ def test_pixels_and_labels_out_of_range_are_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_raw")
 def test_no_data_at_all_is_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"femnist: no by_class.zip in .*METALEAF_RAW/femnist/"):
-        clients_of(Femnist(), tmp_path)
+        list(Femnist().clients(RawFiles("femnist", download=False)))
+    with pytest.raises(DataError, match=rf"femnist: no by_class.zip in .* into {re.escape(str(tmp_path))}/\.$"):
+        clients_of(Femnist(), tmp_path)  # where nothing else is looked into
     with pytest.raises(DataError, match=r"femnist: no femnist_writers.npz"):
         clients_of(Femnist(source="writers"), tmp_path)
     with pytest.raises(DataError, match=r"femnist: no .*all_data"):
