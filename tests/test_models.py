@@ -287,6 +287,11 @@ class Brought(nn.Module):
         return found
 
 
+class Loose(Brought):
+    def __init__(self, classes: int, x_shape: tuple[int, ...], width: "NoSuchType" = 4, **kwargs: Any) -> None:  # type: ignore[name-defined] # noqa: F821
+        super().__init__(classes, x_shape, width, **kwargs)
+
+
 class Asking(Brought):
     def __init__(self, classes: int, x_shape: tuple[int, ...], depth: int) -> None:
         super().__init__(classes, x_shape, depth)
@@ -294,9 +299,11 @@ class Asking(Brought):
 
 @pytest.mark.parametrize("mode", ["sequential", "vectorised"])
 def test_any_torch_module_will_do(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
-    bring(monkeypatch, {"brought": Brought, "asking": Asking})
+    bring(monkeypatch, {"brought": Brought, "asking": Asking, "loose": Loose})
     spec = {"classes": 3, "x_shape": (4,), "x_dtype": "float32"}
     model = build({"name": "brought", "width": 6}, spec, 1)
+    loose = build({"name": "loose", "width": 6}, spec, 1)
+    assert_close(dict(loose.named_parameters()), dict(model.named_parameters()), rtol=0, atol=0)
     assert list(dict(model.named_parameters())) == ["net.1.weight", "net.1.bias", "net.3.weight", "net.3.bias"]
     work = Task(model.double())
     algorithm = MAML(inner_lr=0.1)

@@ -61,13 +61,18 @@ def _asked(model: Given) -> tuple[str, type[Model], dict[str, Any]]:
     for key in given:
         if key not in found:
             raise unknown(f"option of {name}", key, found)
-    hints = get_type_hints(cls.__init__, include_extras=True)
+    try:
+        hints = get_type_hints(cls.__init__, include_extras=True)
+    except NameError:  # annotations for type checkers only: whatever is given will do
+        hints = {}
     values = {key: parameter.default for key, parameter in found.items()} | given
     return name, cls, {key: _checked(name, key, value, hints.get(key, Any)) for key, value in values.items()}
 
 
 def _options(cls: type[Any]) -> dict[str, inspect.Parameter]:
-    found = {key: one for key, one in inspect.signature(cls).parameters.items() if key not in OF_DATA}
+    anything = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(cls).parameters.items()
+    found = {key: one for key, one in parameters if key not in OF_DATA and one.kind not in anything}
     for key, one in found.items():
         if one.default is one.empty or one.kind is one.POSITIONAL_ONLY:
             raise ConfigError(
