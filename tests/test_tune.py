@@ -126,6 +126,22 @@ def test_a_finished_record_names_the_search_of_now(here: Path) -> None:
     assert (after["tuning"]["trials"], len(after["tuning"]["history"])) == (4, 4)
 
 
+def test_a_trial_is_called_by_what_the_space_of_now_changes(here: Path) -> None:
+    """A hyper-parameter that was searched and then fixed leaves trials that come to the same configuration."""
+    words = ["tune", "tuned.toml", "--algorithms", "maml"]
+    text, space = SUITE.replace("trials = 4", "trials = 2"), '[0.1, 0.5], "server_optimizer.lr" = [0.001, 0.03]'
+    (here / "tuned.toml").write_text(text.replace(space, "[0.1, 0.5], adapt_steps = [3]"))
+    assert main(words) == 0
+    fixed = text.replace(space, "[0.1, 0.5]").replace("[algorithms.maml]", "[algorithms.maml]\nadapt_steps = 3")
+    (here / "tuned.toml").write_text(fixed)
+    assert main(words) == 0
+    trials = [json.loads(path.read_text()) for path in here.glob("results/tuned/tuning/synthetic/maml/*.json")]
+    assert sorted(list(trial["changes"].items()) for trial in trials) == [[("inner_lr", 0.1)], [("inner_lr", 0.5)]]
+    history = tune.chosen(Path("results"), load_suite("tuned.toml"), "synthetic", "maml")["history"]
+    assert sorted(trial["changes"]["inner_lr"] for trial in history) == [0.1, 0.5]
+    assert all(trial["changes"].keys() == {"inner_lr"} for trial in history)
+
+
 def test_algorithms_that_are_not_asked_for_need_not_have_been_searched(here: Path) -> None:
     assert main(["tune", "tuned.toml", "--algorithms", "maml"]) == 0
     assert main(["suite", "tuned.toml", "--algorithms", "maml"]) == 0

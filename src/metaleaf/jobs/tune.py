@@ -152,6 +152,8 @@ def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
         if differs and settings.stale == "refuse":
             raise StaleError(f"the trial {path} was made {differs}: {REMEDY}")
         if not differs or settings.stale == "keep":
+            if found["changes"] != (changes := (config.tuning or {})["changes"]):  # of an earlier space
+                write_json(path, {**found, "changes": changes})
             return Outcome(_in_words(found), KEPT if differs else None if found.get("sources") else UNKNOWN)
     progress = kind(config, store, mode=settings.mode, device=settings.device).train(on_round=on_round)
     last = progress.rows[-1]
@@ -185,7 +187,8 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
                 f"suite {suite.name!r} is tuned, but {algorithm} on {dataset} lacks a trial in {path.parent}: "
                 f"run `metaleaf tune {suite.name}` first."
             )
-        outcomes.append(_read(path))
+        # As they are called now: a trial of an earlier space has the same file if it comes to the same configuration.
+        outcomes.append({**_read(path), "changes": changes})
     finished = [outcome for outcome in outcomes if outcome["score"] is not None]
     if not finished:
         raise ConfigError(f"all {len(outcomes)} trials of {algorithm} on {dataset} diverged: give it another `space`.")
