@@ -292,6 +292,15 @@ class Loose(Brought):
         super().__init__(classes, x_shape, width, **kwargs)
 
 
+class Later(Brought):
+    """With one more option than it had, which is not even JSON."""
+
+    def __init__(
+        self, classes: int, x_shape: tuple[int, ...], width: int = 4, activation: type[nn.Module] = nn.ReLU
+    ) -> None:
+        super().__init__(classes, x_shape, width)
+
+
 class Asking(Brought):
     def __init__(self, classes: int, x_shape: tuple[int, ...], depth: int) -> None:
         super().__init__(classes, x_shape, depth)
@@ -299,7 +308,8 @@ class Asking(Brought):
 
 @pytest.mark.parametrize("mode", ["sequential", "vectorised"])
 def test_any_torch_module_will_do(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
-    bring(monkeypatch, {"brought": Brought, "asking": Asking, "loose": Loose})
+    bring(monkeypatch, {"brought": Brought, "asking": Asking, "loose": Loose, "later": Later})
+    assert models.resolve({"name": "later", "width": 6}) == {"name": "later", "width": 6}, "hashes stay"
     spec = {"classes": 3, "x_shape": (4,), "x_dtype": "float32"}
     model = build({"name": "brought", "width": 6}, spec, 1)
     loose = build({"name": "loose", "width": 6}, spec, 1)
@@ -313,6 +323,8 @@ def test_any_torch_module_will_do(monkeypatch: pytest.MonkeyPatch, mode: Mode) -
     for name, leaf in found.items():
         assert_close(leaf, sum(one[name] for one in expected) / 4, rtol=1e-9, atol=1e-12)
     assert Task(model).params(1).keys() == work.params().keys(), "drawn once more by its constructor"
+    with pytest.raises(ConfigError, match="Brought cannot be drawn once more, which the algorithm asks for"):
+        Task(Brought(3, (4,))).params(1)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Brought has no parameters in a part 'head', which the algorithm asks for"):
         work.split(work.params(), "head")
     with pytest.raises(ConfigError, match=r"Brought does not say what its features are, .* metaleaf\.models\.Model"):

@@ -141,7 +141,7 @@ class RunConfig(Strict):
     dataset: str
     dataset_options: dict[str, Any]
     model: str | dict[str, Any]
-    """Its name, or a dict with its `name` and all its options."""
+    """Its name, or a dict with its `name` and the options that are not as by default (`metaleaf.models.resolve`)."""
     algorithm: str
     hyperparameters: dict[str, Any]
     protocol: Protocol

@@ -43,11 +43,11 @@ def build(model: Given, spec: Spec, seed: int) -> Model:
 
 
 def resolve(model: Given) -> str | dict[str, Any]:
-    """The same with all options as plain JSON values; the name alone where all have their defaults."""
+    """The same as plain JSON values, without the options that are as by default; the name alone where all are."""
     name, cls, options = _asked(model)
     defaults = {key: _plain(parameter.default) for key, parameter in _options(cls).items()}
-    plain = {key: _plain(value) for key, value in options.items()}
-    return name if plain == defaults else {"name": name, **plain}
+    changed = {key: plain for key, value in options.items() if (plain := _plain(value)) != defaults[key]}
+    return {"name": name, **changed} if changed else name
 
 
 def _asked(model: Given) -> tuple[str, type[Model], dict[str, Any]]:
@@ -101,11 +101,12 @@ def redrawn(model: Model, seed: int) -> nn.Module:
     """
     with drawing(seed):
         if hasattr(model, "reset_parameters"):
-            other = copy.deepcopy(model)
+            other: nn.Module = copy.deepcopy(model)
             cast(Any, other).reset_parameters()
             return other
-        if model.remake:
-            return model.remake().to(next(model.parameters()))
+        if remake := getattr(model, "remake", None):  # a module that `build` did not make has none
+            other = remake()
+            return other.to(next(model.parameters()))
     raise ConfigError(
         f"{type(model).__name__} cannot be drawn once more, which the algorithm asks for: make it by its name, or give "
         "it a method reset_parameters."
