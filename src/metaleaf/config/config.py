@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from metaleaf import registry
 from metaleaf.dataset import Dataset
-from metaleaf.errors import ConfigError, unknown
+from metaleaf.errors import ConfigError, refuse_unknown, unknown
 
 if TYPE_CHECKING:
     from metaleaf.algorithm import Algorithm  # imports torch, which opening prepared data does not need
@@ -202,9 +202,7 @@ def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     """The plugin `name` with those options; ConfigError names an option that does not exist or does not fit."""
     cls = registry.plugin(kind, name)
     fields = [field.name for field in dataclasses.fields(cls)]
-    for key in options:
-        if key not in fields:
-            raise unknown(f"option of {name}", key, fields)
+    refuse_unknown(f"option of {name}", options, fields)
     try:
         json.dumps(dict(options), allow_nan=False)
     except ValueError:

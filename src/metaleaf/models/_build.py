@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from metaleaf import registry
-from metaleaf.errors import ConfigError, unknown
+from metaleaf.errors import ConfigError, refuse_unknown
 from metaleaf.models._model import Model
 from metaleaf.models._seeded import drawing
 
@@ -58,9 +58,7 @@ def _asked(model: Given) -> tuple[str, type[Model], dict[str, Any]]:
         raise ConfigError(f"model = {model!r}: give its name, or {{ name = ..., and its options }}.")
     cls = registry.plugin("models", name)
     found = _options(cls)
-    for key in given:
-        if key not in found:
-            raise unknown(f"option of {name}", key, found)
+    refuse_unknown(f"option of {name}", given, found)
     try:
         hints = get_type_hints(cls.__init__, include_extras=True)
     except NameError:  # annotations for type checkers only: whatever is given will do

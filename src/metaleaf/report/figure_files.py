@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from metaleaf.errors import DataError, unknown
+from metaleaf.errors import DataError, refuse_unknown
 from metaleaf.records.environments import EnvironmentRecord
 from metaleaf.records.records import Record, in_order, of_new_environments, read_all, record_paths
 from metaleaf.report.figures import environments as environment_figures
@@ -50,9 +50,7 @@ def write_figures(
 
 
 def _chosen(makers: Makers[Source], only: Sequence[str]) -> Makers[Source]:
-    for name in only:
-        if name not in makers:
-            raise unknown("figure", name, makers)
+    refuse_unknown("figure", only, makers)
     return {name: make for name, make in makers.items() if not only or name in only}
 
 
