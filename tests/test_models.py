@@ -276,10 +276,10 @@ def test_options_that_do_not_fit_are_refused(given: Any, sentence: str) -> None:
 class Brought(nn.Module):
     """A module of other authors, who know nothing of this package."""
 
-    def __init__(self, classes: int, x_shape: tuple[int, ...], width: int = 4) -> None:
+    def __init__(self, outputs: int, x_shape: tuple[int, ...], width: int = 4) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Flatten(), nn.Linear(math.prod(x_shape), width), nn.ReLU(), nn.Linear(width, classes)
+            nn.Flatten(), nn.Linear(math.prod(x_shape), width), nn.ReLU(), nn.Linear(width, outputs)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -288,22 +288,22 @@ class Brought(nn.Module):
 
 
 class Loose(Brought):
-    def __init__(self, classes: int, x_shape: tuple[int, ...], width: "NoSuchType" = 4, **kwargs: Any) -> None:  # type: ignore[name-defined] # noqa: F821
-        super().__init__(classes, x_shape, width, **kwargs)
+    def __init__(self, outputs: int, x_shape: tuple[int, ...], width: "NoSuchType" = 4, **kwargs: Any) -> None:  # type: ignore[name-defined] # noqa: F821
+        super().__init__(outputs, x_shape, width, **kwargs)
 
 
 class Later(Brought):
     """With one more option than it had, which is not even JSON."""
 
     def __init__(
-        self, classes: int, x_shape: tuple[int, ...], width: int = 4, activation: type[nn.Module] = nn.ReLU
+        self, outputs: int, x_shape: tuple[int, ...], width: int = 4, activation: type[nn.Module] = nn.ReLU
     ) -> None:
-        super().__init__(classes, x_shape, width)
+        super().__init__(outputs, x_shape, width)
 
 
 class Asking(Brought):
-    def __init__(self, classes: int, x_shape: tuple[int, ...], depth: int) -> None:
-        super().__init__(classes, x_shape, depth)
+    def __init__(self, outputs: int, x_shape: tuple[int, ...], depth: int) -> None:
+        super().__init__(outputs, x_shape, depth)
 
 
 @pytest.mark.parametrize("mode", ["sequential", "vectorised"])
@@ -344,3 +344,9 @@ def gradient_of_maml(work: Task, one: Episode) -> dict[str, Tensor]:
 
     found: dict[str, Tensor] = torch.func.grad(after)(work.params())
     return found
+
+
+def test_one_prediction_an_example_is_too_little_for_a_sequence() -> None:
+    spec = {"outputs": 3, "positions": 4, "x_shape": (4,), "x_dtype": "uint8"}
+    with pytest.raises(ConfigError, match="model 'lstm' makes one prediction an example, and the data ask for 4"):
+        build("lstm", spec, 0)

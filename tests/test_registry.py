@@ -155,9 +155,9 @@ from torch import nn
 class Net(nn.Module):
     '''Two layers.'''
 
-    def __init__(self, classes, x_shape, width: int = 4):
+    def __init__(self, outputs, x_shape, width: int = 4):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(x_shape[0], width), nn.ReLU(), nn.Linear(width, classes))
+        self.net = nn.Sequential(nn.Linear(x_shape[0], width), nn.ReLU(), nn.Linear(width, outputs))
 
     def forward(self, x):
         return self.net(x)

@@ -19,8 +19,12 @@ Spec = Mapping[str, Any]
 Given = str | Mapping[str, Any]
 """A model's name, or ``{"name": ..., <option>: ...}``."""
 
-OF_DATA = ("classes", "x_shape", "x_dtype")
-"""Parameters of a model's constructor that the dataset's spec gives; all others are options, with defaults."""
+OF_DATA = ("outputs", "positions", "x_shape", "x_dtype")
+"""Parameters of a model's constructor that the data give; all others are options, with defaults.
+
+``outputs``: numbers that make a prediction. ``positions``: predictions that are made of one example, one at each position
+of a sequence; 0 where an example has one prediction.
+"""
 
 
 def build(model: Given, spec: Spec, seed: int) -> Model:
@@ -29,7 +33,7 @@ def build(model: Given, spec: Spec, seed: int) -> Model:
     ConfigError names a model or an option that does not exist or does not fit, and examples that it cannot read.
     """
     name, cls, options = _asked(model)
-    taken = {key: spec[key] for key in OF_DATA if key in inspect.signature(cls).parameters}
+    taken = _of_data(name, cls, spec)
     make: Callable[[], Model] = partial(cls, **taken, **options)
     try:
         with drawing(seed):
@@ -40,6 +44,18 @@ def build(model: Given, spec: Spec, seed: int) -> Model:
         ) from error
     made.remake = make
     return made
+
+
+def _of_data(name: str, cls: type[Model], spec: Spec) -> dict[str, Any]:
+    """What the constructor asks for of the data; ConfigError if a sequence needs more predictions than the model makes."""
+    asked = inspect.signature(cls).parameters.keys() & set(OF_DATA)
+    known = {"outputs": spec.get("classes"), "positions": 0, **spec}
+    if known["positions"] and "positions" not in asked:
+        raise ConfigError(
+            f"model {name!r} makes one prediction an example, and the data ask for {known['positions']}, one at each "
+            "position: choose a model whose constructor takes `positions`."
+        )
+    return {key: known[key] for key in sorted(asked)}
 
 
 def resolve(model: Given) -> str | dict[str, Any]:

@@ -15,12 +15,12 @@ class CharMLP(TensorFlowModel):
     slower; ours, not LEAF's. Takes uint8 character numbers [n, window].
     """
 
-    def __init__(self, classes: int, x_shape: Sequence[int], x_dtype: str) -> None:
+    def __init__(self, outputs: int, x_shape: Sequence[int], x_dtype: str) -> None:
         super().__init__()
         window = window_of(x_shape, x_dtype)
-        self.embedding = nn.Embedding(classes, 8)
+        self.embedding = nn.Embedding(outputs, 8)
         self.hidden = nn.Linear(8 * window, 64)
-        self.out = nn.Linear(64, classes)
+        self.out = nn.Linear(64, outputs)
         self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -16,13 +16,13 @@ class CNN(TensorFlowModel):
     6,603,710 parameters for 28x28 images of 62 classes. Takes uint8 images [n, 28, 28], 255 = white paper.
     """
 
-    def __init__(self, classes: int, x_shape: Sequence[int]) -> None:
+    def __init__(self, outputs: int, x_shape: Sequence[int]) -> None:
         super().__init__()
         side = side_of(x_shape)
         self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
         self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
         self.hidden = nn.Linear(64 * (side // 4) ** 2, 2048)
-        self.out = nn.Linear(2048, classes)
+        self.out = nn.Linear(2048, outputs)
         self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

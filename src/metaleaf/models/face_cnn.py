@@ -17,7 +17,7 @@ class FaceCNN(TensorFlowModel):
 
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"head": ("out",), "norm": tuple(f"norm{i}" for i in range(4))}
 
-    def __init__(self, classes: int, x_shape: Sequence[int]) -> None:
+    def __init__(self, outputs: int, x_shape: Sequence[int]) -> None:
         super().__init__()
         if len(x_shape) != 3 or x_shape[0] != x_shape[1]:
             raise ValueError("it needs square colour images, channels last.")
@@ -26,7 +26,7 @@ class FaceCNN(TensorFlowModel):
             self.add_module(f"conv{i}", nn.Conv2d(32 if i else channels, 32, 3, padding=1))
             self.add_module(f"norm{i}", BatchNorm(32))
             side = -(-side // 2)
-        self.out = nn.Linear(32 * side**2, classes)
+        self.out = nn.Linear(32 * side**2, outputs)
         self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

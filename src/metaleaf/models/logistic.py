@@ -11,9 +11,9 @@ from metaleaf.models._model import TensorFlowModel
 class Logistic(TensorFlowModel):
     """Multinomial logistic regression on the flattened input: LEAF's model for Synthetic."""
 
-    def __init__(self, classes: int, x_shape: Sequence[int]) -> None:
+    def __init__(self, outputs: int, x_shape: Sequence[int]) -> None:
         super().__init__()
-        self.out = nn.Linear(math.prod(x_shape), classes)
+        self.out = nn.Linear(math.prod(x_shape), outputs)
         self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -21,12 +21,12 @@ class LSTM(TensorFlowModel):
 
     recurrent: ClassVar[bool] = True
 
-    def __init__(self, classes: int, x_shape: Sequence[int], x_dtype: str) -> None:
+    def __init__(self, outputs: int, x_shape: Sequence[int], x_dtype: str) -> None:
         super().__init__()
         window_of(x_shape, x_dtype)
-        self.embedding = nn.Embedding(classes, 8)
+        self.embedding = nn.Embedding(outputs, 8)
         self.lstm = nn.LSTM(8, 256, num_layers=2, batch_first=True)
-        self.out = nn.Linear(256, classes)
+        self.out = nn.Linear(256, outputs)
         for name, bias in self.lstm.named_parameters():
             if name.startswith("bias_hh"):
                 bias.requires_grad_(False)

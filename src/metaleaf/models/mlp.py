@@ -17,13 +17,13 @@ class MLP(TensorFlowModel):
     2,117 parameters for 60 numbers and 5 classes; ours, not LEAF's.
     """
 
-    def __init__(self, classes: int, x_shape: Sequence[int], hidden: tuple[PositiveInt, ...] = (32,)) -> None:
+    def __init__(self, outputs: int, x_shape: Sequence[int], hidden: tuple[PositiveInt, ...] = (32,)) -> None:
         super().__init__()
         widths = [math.prod(x_shape), *hidden]
         for i, (inner, outer) in enumerate(pairwise(widths)):
             self.add_module(f"hidden{i or ''}", nn.Linear(inner, outer))
         self.layers = len(hidden)
-        self.out = nn.Linear(widths[-1], classes)
+        self.out = nn.Linear(widths[-1], outputs)
         self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

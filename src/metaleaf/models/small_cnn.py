@@ -15,13 +15,13 @@ class SmallCNN(TensorFlowModel):
     11,178 parameters for 14x14 images of 10 classes; ours, not LEAF's. Takes uint8 images [n, side, side].
     """
 
-    def __init__(self, classes: int, x_shape: Sequence[int]) -> None:
+    def __init__(self, outputs: int, x_shape: Sequence[int]) -> None:
         super().__init__()
         side = side_of(x_shape)
         self.conv1 = nn.Conv2d(1, 8, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(8, 16, 3, stride=2)
         self.hidden = nn.Linear(16 * (((side + 1) // 2 - 1) // 2) ** 2, 64)
-        self.out = nn.Linear(64, classes)
+        self.out = nn.Linear(64, outputs)
         self.reset_parameters()
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
