@@ -35,6 +35,7 @@ class KNNPer(FedAvg):
         "FedAvg's prediction mixed with the nearest remembered examples'",
         "Marfoq et al. 2022, arXiv 2111.09360",
     )
+    serves: ClassVar[tuple[str, ...]] = ("multiclass",)
     space: ClassVar[Space] = {"client_optimizer.lr": (0.003, 0.01, 0.03, 0.1), "share": (0.1, 0.3, 0.5, 0.7)}
 
     k: PositiveInt = 10

@@ -47,6 +47,7 @@ class PeFLL:
         "networks that embed a client's examples and write its model",
         "Scott et al. 2024, arXiv 2306.05515",
     )
+    serves: ClassVar[tuple[str, ...]] = ("multiclass",)
     space: ClassVar[Space] = {
         "client_optimizer.lr": (0.003, 0.01, 0.03, 0.1),
         "server_optimizer.lr": (0.0002, 0.001, 0.005),

@@ -185,7 +185,7 @@ def _scores(per_client: pd.DataFrame) -> dict[str, dict[str, Any]]:
         last = rows[rows["step"] == STEPS].reset_index(drop=True)
         scores[str(model)][str(support)] = {
             "before": summarise(first),
-            "after": summarise(last.assign(correct_before=first["correct"])),
+            "after": summarise(last, before=(first["correct"] / first["n"]).to_numpy()),
             "majority": summarise(first.assign(correct=first["majority"]).drop(columns="loss")),
         }
     return scores

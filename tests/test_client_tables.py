@@ -70,15 +70,15 @@ class TestComparison:
         assert frame["algorithm"].tolist() == [MAJORITY, "FedAvg", "Local", "MAML"] * 3
         maml = frame[(frame["algorithm"] == "MAML") & (frame["support"] == 0.5)].iloc[0]
         seeds = [r.content.scores["final"]["0.5"] for r in records if r.content.algorithm == "maml"]
-        accuracies = [s.after.accuracy for s in seeds]
-        assert maml["after_accuracy_mean"] == pytest.approx(sum(accuracies) / 2)
-        assert maml["after_accuracy_sd"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / math.sqrt(2))
-        assert maml["before_accuracy_mean"] == pytest.approx(sum(s.before.accuracy for s in seeds) / 2)
+        accuracies = [s.after.pooled for s in seeds]
+        assert maml["after_pooled_mean"] == pytest.approx(sum(accuracies) / 2)
+        assert maml["after_pooled_sd"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / math.sqrt(2))
+        assert maml["before_pooled_mean"] == pytest.approx(sum(s.before.pooled for s in seeds) / 2)
         assert maml["bytes"] == 2 * 100 * 10 * 26_000_000
         baseline = frame[(frame["algorithm"] == MAJORITY) & (frame["support"] == 0.5)].iloc[0]
-        assert baseline["after_accuracy_mean"] == pytest.approx(sum(s.majority.accuracy for s in seeds) / 2)
-        assert math.isnan(baseline["before_accuracy_mean"])
-        assert math.isnan(baseline["before_accuracy_low"])
+        assert baseline["after_pooled_mean"] == pytest.approx(sum(s.majority.pooled for s in seeds) / 2)
+        assert math.isnan(baseline["before_pooled_mean"])
+        assert math.isnan(baseline["before_pooled_low"])
 
     def test_intervals_hold_their_means(self, records: list[Record]) -> None:
         frame = numbers_of(records).set_index("algorithm")
@@ -238,7 +238,7 @@ class TestPaired:
         assert list(column(table, "After")) == ["FedAvg", "Local", "MAML"]
         assert column(table, "Before")["MAML"].text == "–"
         scores = client_scores(records)[Setting("femnist", 0.2)]["MAML"]
-        wanted = (scores.accuracy() - scores.accuracy("majority")).mean()
+        wanted = (scores.scores() - scores.scores("majority")).mean()
         assert column(table, "After")["MAML"].value == pytest.approx(100 * wanted)
 
     def test_an_unknown_baseline(self, records: list[Record]) -> None:
@@ -259,7 +259,7 @@ class TestMarkup:
             assert set(pd.read_csv(tmp_path / name)["model"]) == {"final", "selected"}
         frame = pd.read_csv(tmp_path / "table.csv")
         for part in ("mean", "low", "high"):
-            assert frame[f"after_accuracy_{part}"].between(0, 1).all()
+            assert frame[f"after_pooled_{part}"].between(0, 1).all()
         paired = pd.read_csv(tmp_path / "pairs.csv")
         assert len(paired) == 2 * 3 * (3 + 6)  # models, supports, pairs before and after
         assert (paired["p_holm"] >= paired["p"]).all()

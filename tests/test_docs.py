@@ -3,24 +3,30 @@
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import task_cases
 import torch
 from brought_models import bring
 from documented import both_ways, executed, fenced, mixed
 from small_tasks import RAGGED, episode, task
 from torch.testing import assert_close
 
-from metaleaf import models, registry, trees
+from metaleaf import models, registry, tasks, trees
 from metaleaf.catalogue import starter
 from metaleaf.catalogue.starter import checkout, render
 from metaleaf.cli import main
 from metaleaf.learning import descend, last
+from metaleaf.runs.evaluate import score_clients
+from metaleaf.runs.run import Run
 from metaleaf.seeds import normal
+from metaleaf.statistics.statistics import summaries
 from metaleaf.task import Task
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
@@ -193,3 +199,26 @@ def test_the_model_of_the_page_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     shots = episode("logistic", 6, 6, seed=0).data
     *_, after = descend(work, work.params(), shots, 0.5, 300)
     assert work.loss(after, shots) < 0.6 * work.loss(work.params(), shots)
+
+
+def test_the_task_of_the_page_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts that depend on the client and on x: clients adapt, and beat the constant answer."""
+    page = (checkout() / "docs" / "tasks.md").read_text(encoding="utf-8")
+    [code] = fenced(page, "python")
+    scope: dict[str, Any] = {"__name__": "documented"}
+    exec(code, scope)
+    plugin = registry.plugin
+    brought = {("tasks", "counts"): scope["Counts"]}
+    monkeypatch.setattr(registry, "plugin", lambda kind, name: brought.get((kind, name)) or plugin(kind, name))
+    toml, points = fenced(page, "toml")
+    assert tasks.build(tomllib.loads(toml)["datasets"]["synthetic"]["task"]).metrics == ("mae", "rmse")
+    assert tomllib.loads(points)["project"]["entry-points"]["metaleaf.tasks"]
+    events = task_cases.store("regression")
+    y = np.random.default_rng(0).poisson(np.exp(np.clip(events.y, -3, 3))).astype(np.float32)
+    store = replace(events, y=y)
+    run = Run(task_cases.config("regression", task="counts", rounds=20), store)
+    table = score_clients(run.engine, run.federation, run.train().best, range(20), 0.5)
+    found = summaries(table, run.metric)
+    assert run.metric.name == "Poisson deviance"
+    assert found["after"]["pooled"] < found["before"]["pooled"]
+    assert found["after"]["pooled"] < found["majority"]["pooled"]

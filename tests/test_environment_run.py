@@ -23,7 +23,7 @@ from metaleaf.config.config import RunConfig
 from metaleaf.data.client_store import ClientStore
 from metaleaf.environments import run as environment_run
 from metaleaf.environments.newcomers import Newcomer, advance, enter
-from metaleaf.environments.run import COLUMNS, EnvironmentRun
+from metaleaf.environments.run import EnvironmentRun, client_columns
 from metaleaf.errors import ConfigError
 from metaleaf.rounds import averaged, differences
 from metaleaf.runs.run import Run
@@ -206,7 +206,7 @@ def test_a_record_agrees_with_its_tables(method: str, tmp_path: Path) -> None:
     record, clients, rounds = execute(tmp_path, method)
     found = run(method).federation
     assert record["status"] == "finished"
-    assert list(clients.columns) == list(COLUMNS)
+    assert list(clients.columns) == list(client_columns(["correct"]))
     assert set(record["scores"]["selected"]) == {"0", "1", "3"}
     assert record["data"]["environments"] == {"train": 8, "validation": 2, "test": 2}
     for number in (0, 1, 3):
@@ -214,7 +214,7 @@ def test_a_record_agrees_with_its_tables(method: str, tmp_path: Path) -> None:
         score = record["scores"]["selected"][str(number)]
         assert len(rows) == 2 * 2 * 3, "environments, draws, clients"
         for side, suffix in (("before", ""), ("after", "_after")):
-            assert score[side]["accuracy"] == rows[f"correct{suffix}"].sum() / rows["n"].sum()
+            assert score[side]["pooled"] == rows[f"correct{suffix}"].sum() / rows["n"].sum()
             assert math.isclose(score[side]["loss"], (rows[f"loss{suffix}"] * rows["n"]).sum() / rows["n"].sum())
         for name in found.environments["test"]:
             scored = {str(found.store.ids[i]) for i in found.roles(name, 0)[1]}

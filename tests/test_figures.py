@@ -240,8 +240,8 @@ class TestNumbers:
         for axes, support in zip(adaptation.adaptation_steps(runs).figure.axes, (0.2, 0.5, 0.9), strict=True):
             rows = runs.frame[runs.frame["support"] == support].groupby("name", sort=False)
             lines = [np.asarray(line.get_ydata()) for line in axes.lines]
-            np.testing.assert_allclose([y[0] for y in lines], 100 * rows["before_accuracy"].mean())
-            np.testing.assert_allclose([y[-1] for y in lines], 100 * rows["after_accuracy"].mean())
+            np.testing.assert_allclose([y[0] for y in lines], 100 * rows["before_pooled"].mean())
+            np.testing.assert_allclose([y[-1] for y in lines], 100 * rows["after_pooled"].mean())
             assert {len(y) for y in lines} == {6}
 
     def test_support(self, records: list[Record]) -> None:
@@ -253,8 +253,8 @@ class TestNumbers:
             return [100 * rows.loc[rows["support"] == support, column].mean() for support in (0.2, 0.5, 0.9)]
 
         for line, name in zip(lines, runs.names, strict=True):
-            np.testing.assert_allclose(np.asarray(line.get_ydata()), means(name, "after_accuracy"))
-        np.testing.assert_allclose(np.asarray(majority.get_ydata()), means("MAML", "majority_accuracy"))
+            np.testing.assert_allclose(np.asarray(line.get_ydata()), means(name, "after_pooled"))
+        np.testing.assert_allclose(np.asarray(majority.get_ydata()), means("MAML", "majority_pooled"))
 
     def test_fairness(self, records: list[Record]) -> None:
         runs = Runs(records)
@@ -276,7 +276,7 @@ class TestNumbers:
             colour = runs.look[name].colour
             after = next(line for line in axes.lines if line.get_color() == colour)
             np.testing.assert_allclose(np.asarray(after.get_ydata()), 100 - above[colour])
-        maml = next(iter(runs.scores.values()))["MAML"].accuracy()
+        maml = next(iter(runs.scores.values()))["MAML"].scores()
         assert above[runs.look["MAML"].colour][50] == pytest.approx(100 * (maml > 0.5).mean())
 
     def test_cost(self, records: list[Record]) -> None:

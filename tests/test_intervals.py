@@ -44,9 +44,9 @@ def test_interval_of_a_mean_over_clients_is_the_normal_one() -> None:
 
 def test_seeds_are_drawn_too() -> None:
     shift = np.array([[40], [50], [60]])
-    same = estimate(scores(np.full((3, 200), 50)), "after_accuracy")
+    same = estimate(scores(np.full((3, 200), 50)), "after_pooled")
     assert same.low == same.value == same.high == 0.5
-    found = estimate(scores(shift + np.zeros((3, 200), dtype=int)), "after_accuracy", draws=20_000)
+    found = estimate(scores(shift + np.zeros((3, 200), dtype=int)), "after_pooled", draws=20_000)
     # the mean of three draws from 40, 50, 60: 40 in one of 27 cases, so the 2.5 % point is 40
     assert found[1:] == pytest.approx((0.4, 0.6))
 
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_one_client_has_no_interval() -> None:
-    found = estimate(scores(np.array([[50]])), "after_accuracy")
+    found = estimate(scores(np.array([[50]])), "after_pooled")
     assert found.value == 0.5
     assert math.isnan(found.low)
 

@@ -90,7 +90,7 @@ def test_dittos_participants_by_hand(tmp_path: Path, mode: Mode) -> None:
         np.testing.assert_allclose(rows["loss"], [loss for _, loss in expected], rtol=1e-9)
     after = record["participants"]["final"]["after"]
     right = sum(score_by_hand(v, one)[0] for v, one in zip(own, held, strict=True))
-    assert after["accuracy"] == right / after["points"]
+    assert after["pooled"] == right / after["points"]
     assert after["clients"] == len(train)
 
 
@@ -268,7 +268,7 @@ def test_a_record_agrees_with_its_table(tmp_path: Path, name: str) -> None:
         rows = scores(table, model)
         for when, step in (("before", 0), ("after", rows["step"].max())):
             own, score = rows[rows["step"] == step], record["participants"][model][when]
-            assert score["accuracy"] == own["correct"].sum() / own["n"].sum()
+            assert score["pooled"] == own["correct"].sum() / own["n"].sum()
             assert math.isclose(score["loss"], (own["loss"] * own["n"]).sum() / own["n"].sum())
             assert score["clients"] == len(own) == record["data"]["clients"]["train"]
 

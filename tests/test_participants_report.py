@@ -96,8 +96,8 @@ def test_new_clients_beside_participants(records: list[Record]) -> None:
         "Gap",
     ]
     for name in ("FedAvg", "Local", "MAML"):
-        new = scores[Setting("femnist", 0.9)][name].accuracy().mean()
-        own = scores[HERE][name].accuracy().mean()
+        new = scores[Setting("femnist", 0.9)][name].scores().mean()
+        own = scores[HERE][name].scores().mean()
         assert column(table, "90 % support")[name] == f"{100 * new:.1f}"
         assert column(table, "After")[name] == f"{100 * own:.1f}"
         assert column(table, "Gap")[name] == f"{100 * (own - new):+.1f}".replace("-", "−")
@@ -137,7 +137,7 @@ def test_figures(records: list[Record]) -> None:
     assert "on the 20 % of their examples that they held out" in caption
     drawn = [np.asarray(line.get_xdata(), dtype=float) for line in figure.axes[0].lines]
     points = [float(x[0]) for x in drawn if len(x) == 1]
-    assert points[::2] == pytest.approx([100 * one.accuracy().mean() for one in runs.scores[HERE].values()])
+    assert points[::2] == pytest.approx([100 * one.scores().mean() for one in runs.scores[HERE].values()])
 
 
 def test_records_without_participants_make_the_same_report_but_for_a_column(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_client_without_examples_is_left_out_and_named() -> None:
         ([child(room=None)], "environment of client 'a' is NoneType, not str"),
         ([child(y=[0, 1])], "y of client 'a' is list, not ndarray"),
         ([child(x=[[0] * 6] * 2)], "x of client 'a' is list, not ndarray"),
-        ([child(y=np.eye(2, 5, dtype=np.uint8))], r"'a' has x \[2, 2, 3\] and y \[2, 5\], not one label"),
+        ([child(y=np.eye(2, 5, dtype=np.uint8))], r"y of client 'a' has shape \[2, 5\], not \[n\]"),
         ([child(y=np.uint8(1) + np.zeros((), np.uint8))], "y of client 'a' is uint8, not ndarray"),
         ([child(y=np.zeros(3, np.uint8))], r"'a' has x \[2, 2, 3\] and y \[3\]"),
         ([("a", "room", np.zeros((2, 2, 3), np.uint8), np.zeros(2, np.uint8))], "must yield .*Client, it yields tuple"),

@@ -191,3 +191,94 @@ def test_another_package_adds_a_model(tmp_path: Path) -> None:
     [(code, _, err)] = cli(tmp_path, f"run --algorithm maml --model {model} {small}")
     assert code == 2
     assert "was made by other code than what is here (model): add --again" in err
+
+
+SENSORS = """
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from metaleaf.dataset import Client, Spec
+
+@dataclass(frozen=True)
+class Sensors:
+    '''Sensors whose reading is a line of their own.'''
+    sensors: int = 40
+    spec: ClassVar[Spec] = Spec(version="1.0.0", x_shape=(2,), x_dtype="float32", classes=0, y_dtype="float32",
+                                task={"name": "regression", "metrics": ["mae", "r2"], "unit": "kW"},
+                                model="line", licence="CC0", homepage="", citation="")
+
+    def clients(self, raw):
+        draw = np.random.default_rng(0)
+        for i in range(self.sensors):
+            x = draw.normal(size=(20, 2)).astype(np.float32)
+            yield Client(f"sensor {i}", "plant", x, (x @ draw.normal(size=2)).astype(np.float32))
+"""
+
+LINE = """
+from torch import nn
+
+class Line(nn.Module):
+    '''A line.'''
+    def __init__(self, outputs, x_shape, bias: bool = False):
+        super().__init__()
+        self.out = nn.Linear(x_shape[0], outputs, bias)
+
+    def forward(self, x):
+        return self.out(x)
+"""
+
+PATIENT = """
+from dataclasses import dataclass
+from typing import ClassVar
+from metaleaf.algorithm import About, State
+from metaleaf.gradient import grad
+from metaleaf.learning import descend
+from metaleaf.trees import add
+
+@dataclass(frozen=True)
+class Patient:
+    '''One gradient a round, many steps when it counts.'''
+    title: ClassVar[str] = "Patient"
+    about: ClassVar[About] = About("averaging", "a gradient a round", "nobody 2026")
+    space: ClassVar[dict] = {"lr": (0.1, 0.3)}
+    lr: float = 0.1
+
+    def init(self, task, params):
+        return State(params)
+
+    def client(self, task, params, episode):
+        return grad(task.loss)(params, episode.data)
+
+    def server(self, state, update):
+        return State(add(state.broadcast, update, -self.lr))
+
+    def adapt(self, task, params, support):
+        yield from descend(task, params, support, self.lr, 30)
+"""
+
+
+def test_a_package_with_a_dataset_an_algorithm_and_a_model_is_run_and_verified(tmp_path: Path) -> None:
+    package(tmp_path, "sensors", SENSORS, {"datasets.sensors": "sensors:Sensors"})
+    package(tmp_path, "line", LINE, {"models.line": "line:Line"})
+    package(tmp_path, "patient", PATIENT, {"algorithms.patient": "patient:Patient"})
+    run, stats, reported = cli(
+        tmp_path,
+        "run --dataset sensors --algorithm patient --protocol rounds=6 --results results",
+        "data stats sensors",
+        "report results/runs --output out --metric r2",
+    )
+    assert run[0] == 0, run
+    record = Path(run[1].strip())
+    content = json.loads((tmp_path / record).read_text(encoding="utf-8"))
+    assert [metric["name"] for metric in content["metrics"]] == ["MAE", "R²"]
+    after, constant = (content["scores"]["final"]["0.5"][side]["pooled"] for side in ("after", "majority"))
+    assert after < 0.5 * constant
+    assert "test MAE" in run[2]
+    assert "kW" in run[2]
+    assert stats[0] == 0
+    assert "y sd within" in stats[1]
+    assert reported[0] == 0, reported
+    assert "R² on the query examples" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    [verified] = cli(tmp_path, f"verify {record}")
+    assert verified[0] == 0, verified
+    assert "same" in verified[1]

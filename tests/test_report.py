@@ -63,7 +63,7 @@ class TestRecords:
         first = frame.iloc[0]
         scores = records[0].content.scores["final"]["0.2"]
         assert first["support"] == 0.2
-        assert first["after_accuracy"] == scores.after.accuracy
+        assert first["after_pooled"] == scores.after.pooled
         assert first["after_hurt"] == scores.after.hurt
 
     def test_an_empty_folder_has_no_records(self, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ class TestRecords:
 
     def test_impossible_scores(self, one: Path) -> None:
         content = json.loads(one.read_text())
-        content["scores"]["final"]["0.2"]["after"]["accuracy"] = 1.5
+        content["scores"]["final"]["0.2"]["after"]["pooled"] = 1.5
         one.write_text(json.dumps(content))
         with pytest.raises(DataError, match="accuracy"):
             read_records(one.parent)

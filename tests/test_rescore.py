@@ -160,8 +160,8 @@ def test_validation_clients_have_the_accuracy_that_selected_the_model(made: Path
     rounds, number = one.rounds.set_index("round"), one.content.selected_round
     assert number is not None
     found = ask(path, clients=("validation",), supports=(0.2,)).scores["0.2"]
-    assert found["after"]["accuracy"] == rounds["validation_after"][number]
-    assert found["before"]["accuracy"] == rounds["validation_before"][number]
+    assert found["after"]["pooled"] == rounds["validation_after"][number]
+    assert found["before"]["pooled"] == rounds["validation_before"][number]
 
 
 def test_clients_are_chosen_by_part_or_by_id(made: Path) -> None:

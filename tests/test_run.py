@@ -73,12 +73,12 @@ def test_a_record_agrees_with_its_tables(tmp_path: Path, algorithm: str) -> None
             score = record["scores"][model][str(support)]
             for when, step in (("before", 0), ("after", rows["step"].max())):
                 own = rows[rows["step"] == step]
-                assert score[when]["accuracy"] == own["correct"].sum() / own["n"].sum()
+                assert score[when]["pooled"] == own["correct"].sum() / own["n"].sum()
                 assert score[when]["points"] == own["n"].sum()
                 assert score[when]["clients"] == len(own) == record["data"]["clients"]["test"]
                 assert math.isclose(score[when]["loss"], (own["loss"] * own["n"]).sum() / own["n"].sum())
             first = rows[rows["step"] == 0]
-            assert score["majority"]["accuracy"] == first["majority"].sum() / first["n"].sum()
+            assert score["majority"]["pooled"] == first["majority"].sum() / first["n"].sum()
     evaluated = rounds.dropna(subset="validation_after")
     best = evaluated["validation_after"].to_numpy().argmax()
     assert record["selected_round"] == evaluated["round"].to_numpy()[best]
@@ -282,7 +282,7 @@ def test_clients_with_one_example_survive(tmp_path: Path) -> None:
         assert record["status"] == "finished"
         for score in record["scores"]["final"]["0.2"].values():
             assert score["clients"] <= record["data"]["clients"]["test"]
-            assert 0 <= score["accuracy"] <= 1
+            assert 0 <= score["pooled"] <= 1
 
 
 def test_the_server_state_outlives_the_round() -> None:
@@ -294,7 +294,7 @@ def test_the_server_state_outlives_the_round() -> None:
 def test_adapting_beats_the_global_model_where_clients_disagree(tmp_path: Path) -> None:
     record, _, _ = execute(tmp_path, "fedavg_meta", hyperparameters={"adapt_lr": 1.0, "adapt_steps": 10})
     score = record["scores"]["final"]["0.5"]
-    assert score["after"]["accuracy"] > score["before"]["accuracy"] + 0.2
+    assert score["after"]["pooled"] > score["before"]["pooled"] + 0.2
 
 
 def test_uniform_weighting_changes_the_mean() -> None:

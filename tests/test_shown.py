@@ -88,7 +88,7 @@ class TestShown:
             (Shown(["maml=a\nb"]), r"must be printable text, without U\+000A"),
             (Shown(supports=[0.3]), "the records have no 0.3, but 0.2, 0.5, 0.9"),
             (Shown(columns=["botom10"]), "unknown column 'botom10': did you mean 'bottom10'"),
-            (Shown(metric="p99"), "unknown metric 'p99'"),
+            (Shown(statistic="p99"), "unknown statistic 'p99'"),
         ],
     )
     def test_what_is_not_there_is_named(self, baselines: Path, shown: Shown, sentence: str) -> None:
@@ -98,11 +98,11 @@ class TestShown:
     def test_figures_show_the_metric(self, baselines: Path) -> None:
         for draw in (overview, support):
             starts = ("Accuracy over test points ", "Accuracy, mean over clients, ")
-            for metric, start in zip(("accuracy", "mean"), starts, strict=True):
-                assert draw(Runs(read_records(baselines), metric=metric)).caption.startswith(start)
+            for metric, start in zip(("pooled", "mean"), starts, strict=True):
+                assert draw(Runs(read_records(baselines), number=metric)).caption.startswith(start)
         plain, worst = (
             max(float(text.get_text()) for axes in overview(runs).figure.axes for text in axes.texts)
-            for runs in (Runs(read_records(baselines), metric=metric) for metric in ("accuracy", "bottom10"))
+            for runs in (Runs(read_records(baselines), number=metric) for metric in ("pooled", "bottom10"))
         )
         assert worst < plain
 
@@ -124,7 +124,7 @@ class TestCommand:
         assert [cell.strip() for cell in heading.strip("|").split("|")] == ["Algorithm", "After", "Seeds"]
         unequal = "Not all trained as long, or with as many clients: 100 rounds of 10 clients (Baseline), "
         assert f"{unequal}2 rounds of 10 clients (Mine); mean over 2 seeds, model of" in printed
-        figures = ["figures", *words[1:6], "--only", "overview", "--formats", "svg", "--metric", "bottom10"]
+        figures = ["figures", *words[1:6], "--only", "overview", "--formats", "svg", "--statistic", "bottom10"]
         assert main([*figures, "--algorithms", "maml", "reptile=Mine"]) == 0
         assert "Accuracy of the worst tenth of clients" in (tmp_path / "out/overview.txt").read_text(encoding="utf-8")
 

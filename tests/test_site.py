@@ -99,7 +99,7 @@ class TestRows:
         named = texts(new_clients.TRACK, rows, "dataset", "support", "algorithm")
         assert named[:4] == [("femnist", "20 %", name) for name in ("Majority class", "FedAvg", "Local", "MAML")]
         assert len(named) == 2 * 3 * 4
-        expected = estimate(client_scores(records)[Setting("femnist", 0.2)]["MAML"], "after_accuracy")
+        expected = estimate(client_scores(records)[Setting("femnist", 0.2)]["MAML"], "after_pooled")
         after = cell(new_clients.TRACK, rows[3], "after")
         assert (after.value, after.low, after.high) == pytest.approx(tuple(100 * number for number in expected))
         assert after.interval == f"[{100 * expected.low:.1f}, {100 * expected.high:.1f}]"
@@ -119,7 +119,7 @@ class TestRows:
         assert {row.filters["support"] for row in new_clients.rows(records)} == {"0.2", "0.5", "0.9"}
         rows = new_clients.participants(records)
         assert [row.cells[0].text for row in rows] == ["Majority class", "FedAvg", "MAML"]
-        expected = estimate(client_scores(records)[Setting("femnist", 0.8, "participants")]["MAML"], "after_accuracy")
+        expected = estimate(client_scores(records)[Setting("femnist", 0.8, "participants")]["MAML"], "after_pooled")
         after = cell(new_clients.PARTICIPANTS, rows[2], "after")
         assert (after.value, after.low, after.high) == pytest.approx(tuple(100 * number for number in expected))
         assert texts(new_clients.PARTICIPANTS, rows[2:], "support") == [("80 %",)]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,13 +16,13 @@ def test_four_clients_by_hand() -> None:
             "n": [10, 4, 2, 4],
             "correct": [5, 4, 0, 3],  # accuracies 0.5, 1, 0, 0.75
             "loss": [1.0, 0.0, 3.0, 0.5],
-            "correct_before": [6, 4, 0, 1],  # the first client is hurt, the last is helped
         }
     )
-    summary = summarise(clients)
+    before = np.array([0.6, 1.0, 0.0, 0.25])  # the first client is hurt, the last is helped
+    summary = summarise(clients, before=before)
     assert summary["clients"] == 4
     assert summary["points"] == 20
-    assert summary["accuracy"] == pytest.approx(12 / 20)
+    assert summary["pooled"] == pytest.approx(12 / 20)
     assert summary["client_mean"] == pytest.approx(2.25 / 4)
     # deviations from 0.5625: -.0625, .4375, -.5625, .1875; their squares sum to .546875
     assert summary["client_sd"] == pytest.approx(math.sqrt(0.546875 / 4))
@@ -40,8 +41,7 @@ def test_bottom_tenth_of_twenty_five_clients_is_two() -> None:
 
 def test_clients_without_query_examples_are_left_out() -> None:
     clients = pd.DataFrame({"n": [0, 2], "correct": [0, 1], "loss": [math.nan, 0.7]})
-    clients["correct_before"] = 0
-    summary = summarise(clients)
+    summary = summarise(clients, before=np.array([math.nan, 0.0]))
     assert (summary["clients"], summary["points"]) == (1, 2)
     assert summary["client_mean"] == 0.5
     assert summary["loss"] == pytest.approx(0.7)

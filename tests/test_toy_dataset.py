@@ -37,4 +37,4 @@ def test_the_toy_runs_and_clients_adapt_to_their_own_coin(coins: type[Any], caps
     assert main([*words, "--set", "adapt_lr=1.0"]) == 0
     record = json.loads(Path(capsys.readouterr().out.strip()).read_text(encoding="utf-8"))
     scores = record["scores"]["final"]["0.5"]
-    assert scores["after"]["accuracy"] > scores["before"]["accuracy"] + 0.1
+    assert scores["after"]["pooled"] > scores["before"]["pooled"] + 0.1

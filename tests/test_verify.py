@@ -15,9 +15,10 @@ from metaleaf.cli.options import assignments
 from metaleaf.config.config import digest
 from metaleaf.config.suite import AlgorithmEntry, DatasetEntry, Suite
 from metaleaf.jobs.execute import Settings, compute
-from metaleaf.runs.evaluate import summaries
+from metaleaf.metrics import ACCURACY
 from metaleaf.runs.rounding import Rounding
 from metaleaf.runs.store import Cell
+from metaleaf.statistics.statistics import summaries
 
 SMALL = ["tasks=40", "dimension=5", "classes=3"]
 PROTOCOL = ["rounds=4", "clients_per_round=3", "evaluate_every=2"]
@@ -129,7 +130,7 @@ def all_right(record: Path) -> None:
     clients = pd.read_csv(table, dtype={"client": "string"})
     clients["correct"] = clients["correct"].where(clients["step"] == 0, clients["n"])
     clients.to_csv(table, index=False)
-    groups = {key: summaries(rows) for key, rows in clients.groupby(["model", "support"])}
+    groups = {key: summaries(rows, ACCURACY) for key, rows in clients.groupby(["model", "support"])}
     edit(record, lambda c: [c["scores"][model].update({str(p): found}) for (model, p), found in groups.items()])
 
 

@@ -102,8 +102,8 @@ Optional parts of the contract, each declared by being there; the fragments go i
             return State(tree_map(lambda p, u: p - u.median(0).values, state.broadcast, replies.updates))
 
 ``predict(task, model, x, mask) -> Tensor``
-    Prediction is not one forward pass: class scores [n, classes] (logits or log-probabilities) for x from a model,
-    which then is whatever ``adapt`` yields. Two models that vote::
+    Prediction is not one forward pass: what the task's loss reads (``task.kind``), of several classes scores
+    [n, classes], for x from a model, which then is whatever ``adapt`` yields. Two models that vote::
 
         def adapt(self, task, params, support):
             for own in descend(task, params, support, 0.1, 5):
@@ -111,6 +111,12 @@ Optional parts of the contract, each declared by being there; the fragments go i
 
         def predict(self, task, model, x, mask):
             return sum(task.logits(p, x, mask).log_softmax(-1) for p in model.values())
+
+``serves: ClassVar[tuple[str, ...]]``
+    The kinds of tasks (`metaleaf.tasks`) that the algorithm can serve, if these are not all, as where ``predict`` makes
+    class scores. Others are refused::
+
+        serves: ClassVar[tuple[str, ...]] = ("multiclass",)
 
 ``traffic(broadcast, update) -> Traffic``
     What really travels between the server and one client, where that is not the broadcast down and the update up: for

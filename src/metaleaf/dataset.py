@@ -34,9 +34,9 @@ Files come from ``raw`` (`metaleaf.raw.RawFiles`), or are named by an option: wh
 data is outdated. A file that a plugin finds in another way it has to name with ``raw.use(path)``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class Client(NamedTuple):
-    """One client's examples: x [n, *x_shape], y [n]; rows in the client's own order (time, text) where it has one."""
+    """One client's examples: x [n, *x_shape], y [n, *y_shape]; rows in the client's own order where it has one."""
 
     id: str
     environment: str
@@ -66,7 +66,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Spec:
-    """What does not depend on the options: shapes, the default model, provenance.
+    """What does not depend on the options: what x and y are, the default model, provenance.
+
+    ``task``: what is asked of models, by its name (`metaleaf.tasks`), or ``{"name": ..., <option>: ...}``. ``y``: one
+    class an example of ``classes`` (0, 1, ...), or with ``y_shape`` several; in a signed ``y_dtype`` such as
+    ``"int16"`` -1 is where none is judged. Numbers that are no classes have a ``y_dtype`` such as ``"float32"``, and 0
+    classes.
 
     ``window`` > 0 says that examples are overlapping windows of that many positions in the client's own order,
     so that support and query have to be contiguous and ``window`` examples apart.
@@ -82,12 +87,20 @@ class Spec:
     citation: str
     window: int = 0
     published: Published | None = None
+    task: str | Mapping[str, Any] = "multiclass"
+    y_shape: tuple[int, ...] = ()
+    y_dtype: str = ""
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The dtype that y is stored in: the smallest for the classes unless ``y_dtype`` says another."""
+        return np.dtype(self.y_dtype or np.min_scalar_type(max(self.classes - 1, 0)))
 
 
 class Dataset(Protocol):
     """A dataset plugin. Options are its dataclass fields; they decide where the prepared data lies.
 
-    A dataset may also declare ``target: ClassVar[float]``, the validation accuracy of the track "cost to target"
+    A dataset may also declare ``target: ClassVar[float]``, the validation score of the track "cost to target"
     (`metaleaf.statistics.cost_to_target`); one without it has no such track.
     """
 

@@ -1,4 +1,4 @@
-"""Find plugins by name: a file of ours in ``algorithms``, ``datasets`` or ``models``, or a package's entry point."""
+"""Find plugins by name: a file of ours in ``algorithms``, ``datasets``, ``models`` or ``tasks``, or an entry point."""
 
 import dataclasses
 import importlib
@@ -13,10 +13,10 @@ from typing import Any, TypeGuard
 
 from metaleaf.errors import ConfigError, UserError, unknown
 
-METHOD = {"algorithms": "adapt", "datasets": "clients", "models": "forward"}
+METHOD = {"algorithms": "adapt", "datasets": "clients", "models": "forward", "tasks": "losses"}
 """The method that tells the plugin class from its file's other classes."""
 
-NAMED = {"algorithms": "title", "datasets": "spec", "models": "parameters"}
+NAMED = {"algorithms": "title", "datasets": "spec", "models": "parameters", "tasks": "metrics"}
 """What a plugin class has before it is made."""
 
 

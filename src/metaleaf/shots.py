@@ -16,9 +16,9 @@ _FAR = torch.iinfo(torch.int64).max
 class Shots(NamedTuple):
     """Examples of one client.
 
-    x: [n, *x_shape] in the store's dtype; y: int64 [n]; seed: int64 scalar that orders passes over them, and from which
-    dropout draws; mask: bool [n], False on rows that only pad the client to its cohort's length, or None where every
-    row is real.
+    x: [n, *x_shape] in the store's dtype; y: int64 (classes) or float32 (numbers) [n, *y_shape]; seed: int64 scalar
+    that orders passes over them, and from which dropout draws; mask: bool [n], False on rows that only pad the client
+    to its cohort's length, or None where every row is real.
     """
 
     x: Tensor

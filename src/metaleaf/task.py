@@ -2,45 +2,48 @@
 
 import copy
 import inspect
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metaleaf import models
+from metaleaf import models, tasks
 from metaleaf.errors import ConfigError
 from metaleaf.models import Model, Seeded, Watched
 from metaleaf.seeds import derive
 from metaleaf.shots import Shots
+from metaleaf.tasks import Kind
 from metaleaf.trees import Tree
 
 Params = dict[str, Tensor]
 """The trained parameters of a model by name."""
 
 Predict = Callable[[Tensor, Tensor | None], Tensor]
-"""Class scores [n, classes] for x [n, *x_shape] and a mask (bool [n] or None)."""
+"""Predictions [n, outputs], e.g. class scores, for x [n, *x_shape] and a mask (bool [n] or None)."""
 
 SCORE_ROWS = 512
 """Examples per forward pass when scoring: bounds the memory of activations, does not change the result."""
 
 
 class Task:
-    """Classification with a torch module, as pure functions of the parameters.
+    """Learning with a torch module, as pure functions of the parameters.
 
-    clients and cohort: how many clients train, and how many of them a round. seed: of `params` beyond the first draw.
-    rounds: how many there will be. local_steps and local_lr: the local training in an environment (`metaleaf.rounds`).
+    kind: what is learned, with its loss and metrics (`metaleaf.tasks`; default: one of several classes). clients and
+    cohort: how many clients train, and how many of them a round. seed: of `params` beyond the first draw. rounds: how
+    many there will be. local_steps and local_lr: the local training in an environment (`metaleaf.rounds`).
     """
 
     rounds = 1
     local_steps = 5
     local_lr = 0.1
 
-    def __init__(self, model: Model, *, seed: int = 0, clients: int = 1, cohort: int = 1) -> None:
+    def __init__(
+        self, model: Model, *, kind: Kind | None = None, seed: int = 0, clients: int = 1, cohort: int = 1
+    ) -> None:
         models.check(model)
+        self.kind = kind or tasks.build(tasks.DEFAULT)
         self.model, self.seed, self.clients, self.cohort = model, seed, clients, cohort
         self._masked = "mask" in inspect.signature(model.forward).parameters
         self._fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
@@ -86,7 +89,9 @@ class Task:
         return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters()})
 
     def logits(self, params: Params, x: Tensor, mask: Tensor | None = None, seed: Tensor | None = None) -> Tensor:
-        """Class scores [n, classes] for x [n, *x_shape]; the mask tells batch normalisation which rows are real.
+        """Predictions [n, outputs], e.g. class scores, for x [n, *x_shape]; [n, positions, outputs] of sequences.
+
+        The mask tells batch normalisation which rows are real.
 
         seed: int64 scalar, for a step of training: the model is in training mode, and dropout draws from it. None for a
         prediction: the model is in evaluation mode.
@@ -136,42 +141,40 @@ class Task:
         return watched.needed, out
 
     def loss(self, params: Params, shots: Shots, training: bool = True) -> Tensor:
-        """Mean cross-entropy over the real examples, a scalar; 0 if there are none.
+        """Mean loss of the task's kind over the real examples, a scalar; 0 if there are none.
 
         training: whether the model learns from it (dropout draws from the shots' seed: see `Shots.at`), or is judged.
         """
         logits = self.logits(params, shots.x, shots.mask, shots.seed if training else None)
         if shots.mask is None:
-            return F.cross_entropy(logits, shots.y, reduction="none").sum() / max(len(shots.y), 1)
-        return torch.where(shots.mask, _cross_entropies(logits, shots.y), 0.0).sum() / shots.mask.sum().clamp(min=1)
+            return self.kind.losses(logits, shots.y).sum() / max(len(shots.y), 1)
+        losses = self.kind.losses(logits, shots.y, padded=True)
+        return torch.where(shots.mask, losses, 0.0).sum() / shots.mask.sum().clamp(min=1)
 
     def score(self, params: Tree, shots: Shots, predict: Predict | None = None) -> Tensor:
-        """[examples, correct, summed cross-entropy] over the real examples, float64 [3].
+        """[examples, the sums of `kind.columns`, summed loss] over the real examples, float64.
 
-        With `predict` the class scores are its own, and `params` is not looked at.
+        With `predict` the predictions are its own, and `params` is not looked at.
         """
         predict = predict or (lambda x, mask: self.logits(params, x, mask))
-        parts = [self._score(predict, shots, start) for start in range(0, len(shots.y), SCORE_ROWS)]
-        return torch.stack(parts).sum(0) if parts else torch.zeros(3, dtype=torch.float64, device=shots.y.device)
+        parts = [self._part(predict, shots, start) for start in range(0, len(shots.y), SCORE_ROWS)]
+        if not parts:
+            return torch.zeros(2 + len(self.kind.columns), dtype=torch.float64, device=shots.y.device)
+        if self.kind.needs_all:
+            parts = [tuple(torch.cat(leaves) for leaves in zip(*parts, strict=True))]
+        return torch.stack([self._score(*part) for part in parts]).sum(0)
 
-    def _score(self, predict: Predict, shots: Shots, start: int) -> Tensor:
+    @staticmethod
+    def _part(predict: Predict, shots: Shots, start: int) -> tuple[Tensor, ...]:
+        """Predictions for some of the rows, what is true, and which rows are real."""
         rows = slice(start, start + SCORE_ROWS)
         mask, y = None if shots.mask is None else shots.mask[rows], shots.y[rows]
-        logits = predict(shots.x[rows], mask)
-        real = torch.ones_like(y, dtype=torch.bool) if mask is None else mask
-        # A model that has become NaN answers nothing; without this, argmax would call everything class 0.
-        correct = (logits.argmax(-1) == y) & (logits.abs().amax(-1) < math.inf) & real
-        losses = torch.where(real, _cross_entropies(logits, y).double(), 0.0)
-        return torch.stack([real.sum().double(), correct.sum().double(), losses.sum()])
+        real = torch.ones(len(y), dtype=torch.bool, device=y.device) if mask is None else mask
+        return predict(shots.x[rows], mask), y, real
 
-
-def _cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
-    """Of each row [n]. Written so that many clients' together are few and fast operators.
-
-    F.cross_entropy also looks for labels that are to be ignored, and imports sympy to check its arguments: half a
-    second of a process's start. And with few classes, a softmax along the last dimension takes six times as long.
-    """
-    return -logits.t().log_softmax(0).gather(0, y.unsqueeze(0)).squeeze(0)
+    def _score(self, outputs: Tensor, y: Tensor, real: Tensor) -> Tensor:
+        losses = torch.where(real, self.kind.losses(outputs, y, padded=True).double(), 0.0)
+        return torch.cat([real.sum().double()[None], self.kind.summed(outputs, y, real), losses.sum()[None]])
 
 
 class _Features(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 import metaleaf
-from metaleaf import models, registry, trees
+from metaleaf import models, registry, tasks, trees
 from metaleaf.algorithm import About, Algorithm, Family
 from metaleaf.catalogue.starter import checkout
 from metaleaf.config.config import build
@@ -99,17 +99,18 @@ def place(dataset: str | None = None, model: str | None = None) -> Place:
 
 def entries(names: Iterable[str], places: Sequence[Place]) -> list[Entry]:
     """The algorithms by family, then by name."""
-    tasks = [_task(one) for one in places]
-    found = [_entry(name, places, tasks) for name in names]
+    served = [_task(one) for one in places]
+    found = [_entry(name, places, served) for name in names]
     families = get_args(Family)
     return sorted(found, key=lambda e: (families.index(e.about.family) if e.about else len(families), e.name))
 
 
 def _task(one: Place) -> Task:
-    return Task(models.build(one.model, one.spec, seed=0).to("meta"), clients=CLIENTS, cohort=COHORT)
+    kind = tasks.of(one.spec)
+    return Task(models.build(one.model, one.spec, 0, kind).to("meta"), kind=kind, clients=CLIENTS, cohort=COHORT)
 
 
-def _entry(name: str, places: Sequence[Place], tasks: Sequence[Task]) -> Entry:
+def _entry(name: str, places: Sequence[Place], served: Sequence[Task]) -> Entry:
     try:
         plugin = registry.plugin("algorithms", name)
     except Exception as error:
@@ -120,7 +121,7 @@ def _entry(name: str, places: Sequence[Place], tasks: Sequence[Task]) -> Entry:
     title, about, unit = getattr(plugin, "title", name), getattr(plugin, "about", None), getattr(plugin, "unit", CLIENT)
     costs: tuple[Cost | str, ...] = ()
     if unit == CLIENT:
-        costs = tuple(_measured(plugin, one, task) for one, task in zip(places, tasks, strict=True))
+        costs = tuple(_measured(plugin, one, task) for one, task in zip(places, served, strict=True))
     return Entry(name, title, about, sends, unit, costs)
 
 
@@ -142,7 +143,7 @@ def cost(algorithm: Algorithm, task: Task, spec: Mapping[str, Any]) -> Cost:
         return Cost(0.0, 0.0, None)
     model = trees.nbytes(task.params())
     broadcast = algorithm.init(task, task.params()).broadcast
-    episode = trees.to(empty_episode(spec, 2, 2, 4), torch.device("meta"))
+    episode = trees.to(empty_episode(spec, task.kind, 2, 2, 4), torch.device("meta"))
     kept = None
     if hasattr(algorithm, "memory"):
         episode = episode._replace(memory=algorithm.memory(task, broadcast))

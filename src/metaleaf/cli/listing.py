@@ -12,9 +12,9 @@ from metaleaf.terminal.visible import visible
 
 @dataclass(frozen=True)
 class ListCommand:
-    """List algorithms, datasets, models or suites."""
+    """List algorithms, datasets, models, tasks or suites."""
 
-    what: tyro.conf.Positional[Literal["algorithms", "datasets", "models", "suites"]]
+    what: tyro.conf.Positional[Literal["algorithms", "datasets", "models", "tasks", "suites"]]
 
     def main(self) -> None:
         """Print one a line."""

@@ -60,14 +60,16 @@ class Show:
     """Only these support fractions of new clients."""
     model: Literal["selected", "final"] = "selected"
     """That of the best round on validation clients, or of the last round."""
-    metric: Literal["accuracy", "mean", "bottom10", "p10", "p50", "p90"] = "accuracy"
+    metric: str = ""
+    """Another one of those that the records report than their main one, e.g. ``AUC``."""
+    statistic: Literal["pooled", "mean", "bottom10", "p10", "p50", "p90"] = "pooled"
     """Of figures that show one number of each run: over points, or over clients."""
 
     def shown(self, columns: tuple[str, ...] = ()) -> "Shown":
         """The same, for those who read records."""
         from metaleaf.report.shown import Shown
 
-        return Shown(self.algorithms, self.supports, self.model, columns, self.metric)
+        return Shown(self.algorithms, self.supports, self.model, columns, self.metric, self.statistic)
 
 
 def choice(again: bool, keep: bool) -> "Choice":

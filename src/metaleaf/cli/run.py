@@ -26,6 +26,8 @@ class RunCommand:
     """The suite's name under which the record is stored."""
     model: str | None = None
     """Its name, or with options as in a suite, ``--model '{name = "mlp", hidden = [64]}'`` (default: the dataset's)."""
+    task: str | None = None
+    """Likewise, ``--task '{name = "binary", metrics = ["auc"]}'`` (default: the dataset's)."""
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """An option of the dataset, ``--options clusters=4``; repeatable."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -43,12 +45,13 @@ class RunCommand:
 
         for kind, name in ("datasets", self.dataset), ("algorithms", self.algorithm):
             registry.plugin(kind, name)  # an unknown one is said to be that, not to be no folder
+        given = {"model": _named(self.model), "task": _named(self.task)}
         content = {
             "name": self.name,
             "title": f"{self.algorithm} on {self.dataset}",
             "seeds": [self.seed],
             "protocol": assignments(self.protocol),
-            "datasets": {self.dataset: {"model": _model(self.model), "options": assignments(self.options)}},
+            "datasets": {self.dataset: {**given, "options": assignments(self.options)}},
             "algorithms": {self.algorithm: {}},
         }
         suite = suite_of(content, "the run")
@@ -64,6 +67,6 @@ def record_path(results: Path, config: "RunConfig") -> Path:
     return Cell(results, config).record_path
 
 
-def _model(text: str | None) -> Any:
-    """The model's name, or the table that the text is."""
-    return assignments([f"model={text}"])["model"] if text and text.startswith("{") else text
+def _named(text: str | None) -> Any:
+    """The name of a model or a task, or the table that the text is."""
+    return assignments([f"given={text}"])["given"] if text and text.startswith("{") else text

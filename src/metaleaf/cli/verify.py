@@ -16,7 +16,8 @@ class VerifyCommand:
     record: tyro.conf.Positional[Path]
     """A record's JSON file, .../seed-<n>.json, with its two tables beside it."""
     tolerance: float = 0.01
-    """Largest difference of an accuracy over points that may be rounding; hashes and costs must be the same."""
+    """Largest difference of a score over points that may be rounding, relative where it is no share; hashes and costs
+    must be the same."""
     compute: Compute = field(default_factory=Compute)
 
     def main(self) -> None:

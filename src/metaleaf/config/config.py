@@ -142,6 +142,8 @@ class RunConfig(Strict):
     dataset_options: dict[str, Any]
     model: str | dict[str, Any]
     """Its name, or a dict with its `name` and the options that are not as by default (`metaleaf.models.resolve`)."""
+    task: str | dict[str, Any] | None = None
+    """The same (`metaleaf.tasks.resolve`) of another kind of task than the data's own."""
     algorithm: str
     hyperparameters: dict[str, Any]
     protocol: Protocol
@@ -164,6 +166,8 @@ class RunConfig(Strict):
             "algorithm": {"name": self.algorithm, "hyperparameters": self.hyperparameters},
             "protocol": protocol,
         }
+        if self.task is not None:
+            found["task"] = self.task
         return found if self.start is None else {**found, "start": self.start.resolved()}
 
     def config_hash(self) -> str:

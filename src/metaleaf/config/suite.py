@@ -52,12 +52,13 @@ class Tuning(Strict):
 class DatasetEntry(Strict):
     """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's.
 
-    `model`: its name (default: the dataset's), or ``{ name = ..., <option> = ... }``. `redraw`: the dataset's option
-    `seed` is the run's seed, so that every seed is another draw of the data.
+    `model`: its name (default: the dataset's), or ``{ name = ..., <option> = ... }``; `task` likewise. `redraw`: the
+    dataset's option `seed` is the run's seed, so that every seed is another draw of the data.
     """
 
     name: str | None = None
     model: str | dict[str, Any] | None = None
+    task: str | dict[str, Any] | None = None
     options: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
     redraw: bool = False
@@ -123,7 +124,7 @@ class Suite(Strict):
         tuning: Mapping[str, Any] | None = None,
     ) -> RunConfig:
         """The resolved configuration of one cell, with hyper-parameters changed by dotted key."""
-        from metaleaf import models  # only here: it imports torch
+        from metaleaf import models, tasks  # only here: they import torch
 
         place, method = self.datasets[dataset], self.algorithms[algorithm]
         data_name, name = place.name or dataset, method.name or algorithm
@@ -144,6 +145,7 @@ class Suite(Strict):
             dataset=data_name,
             dataset_options={**options, "seed": seed} if place.redraw else options,
             model=models.resolve(place.model or data.spec.model),
+            task=_other_task(tasks.resolve(place.task), tasks.resolve(data.spec.task)) if place.task else None,
             algorithm=name,
             hyperparameters=resolve("algorithms", name, override(given, changes or {})),
             protocol=protocol,
@@ -160,6 +162,11 @@ class Suite(Strict):
     def seeds_for(self, algorithm: str) -> tuple[int, ...]:
         """The seeds that an algorithm runs with."""
         return self.algorithms[algorithm].seeds or self.seeds
+
+
+def _other_task(given: Any, own: Any) -> Any:
+    """The kind of task that is given, None where it is the data's own."""
+    return None if given == own else given
 
 
 def load_suite(name_or_path: str) -> Suite:

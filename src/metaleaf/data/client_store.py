@@ -16,7 +16,7 @@ from metaleaf.files.verified import Verified
 class ClientStore:
     """The clients of one prepared dataset. Client i owns the rows ``offsets[i]:offsets[i + 1]`` of x and y.
 
-    x: [N, *x_shape]; y: [N]; offsets: int64 [C + 1]; ids and environments: str arrays [C]; all memory-mapped.
+    x: [N, *x_shape]; y: [N, *y_shape]; offsets: int64 [C + 1]; ids and environments: str arrays [C]; all memory-mapped.
     about: the manifest (name, version, options, spec, hashes, counts).
     """
 
@@ -55,8 +55,14 @@ class ClientStore:
     def _check_shapes(self) -> None:
         spec, samples, clients = self.about["spec"], self.about["samples"], self.about["clients"]
         arrays = (self.x, self.y, self.offsets, self.ids, self.environments)
-        shapes = ((samples, *spec["x_shape"]), (samples,), (clients + 1,), (clients,), (clients,))
-        kinds = (np.dtype(spec["x_dtype"]).kind, "iu", "i", "U", "U")
+        shapes = (
+            (samples, *spec["x_shape"]),
+            (samples, *spec.get("y_shape", ())),
+            (clients + 1,),
+            (clients,),
+            (clients,),
+        )
+        kinds = (np.dtype(spec["x_dtype"]).kind, _kinds(spec.get("y_dtype")), "i", "U", "U")
         for name, array, shape, kind in zip(manifest.ARRAYS, arrays, shapes, kinds, strict=True):
             if array.shape != shape or array.dtype.kind not in kind:
                 raise ValueError(f"{name}.npy is damaged: it holds {array.dtype}{array.shape}, not {shape}")
@@ -70,6 +76,11 @@ class ClientStore:
         return np.diff(self.offsets)
 
     def client(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """x [n, *x_shape] and y [n] of client i, as views of the mapped files."""
+        """x [n, *x_shape] and y [n, *y_shape] of client i, as views of the mapped files."""
         rows = slice(self.offsets[i], self.offsets[i + 1])
         return self.x[rows], self.y[rows]
+
+
+def _kinds(y_dtype: str | None) -> str:
+    """Of a dtype as numpy has them; labels without one are of any integer."""
+    return np.dtype(y_dtype).kind if y_dtype else "iu"

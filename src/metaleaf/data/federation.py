@@ -26,11 +26,13 @@ class Federation:
     """Clients of a store split 80/10/10, and their examples split into support and query.
 
     Clients are numbers into the store. Splits depend on the store, the protocol and its split seed only, so all
-    algorithms and all runs see the same; cohorts and the order of batches depend on the run's seed.
+    algorithms and all runs see the same; cohorts and the order of batches depend on the run's seed. y_dtype: of y as
+    algorithms see it (default: int64 for classes, float32 for numbers).
     """
 
-    def __init__(self, store: ClientStore, protocol: Protocol, seed: int) -> None:
+    def __init__(self, store: ClientStore, protocol: Protocol, seed: int, y_dtype: str = "") -> None:
         self.store, self.protocol, self.seed = store, protocol, seed
+        self.y_dtype = y_dtype or ("float32" if store.y.dtype.kind == "f" else "int64")
         self.window = int(store.about["spec"]["window"])
         self._counts = store.counts
         self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
@@ -221,7 +223,7 @@ class Federation:
         flat = np.concatenate([part for each in rows for part in each]) + np.repeat(starts, parts).repeat(sizes)
         # Cloned into torch's memory: numpy's is aligned by chance, and kernels round by how their operands lie.
         x = torch.split(torch.from_numpy(np.take(self.store.x, flat, axis=0)).clone(), sizes)
-        y = torch.split(torch.from_numpy(self.store.y[flat].astype(np.int64)), sizes)
+        y = torch.split(torch.from_numpy(self.store.y[flat].astype(self.y_dtype)), sizes)
         ids = self.store.ids[np.asarray(clients)].tolist()
         seeds = torch.tensor([derive(self.seed, "batches", round_number, name) for name in ids]).unbind()
         each = [Shots(a, b, seeds[i // parts]) for i, (a, b) in enumerate(zip(x, y, strict=True))]

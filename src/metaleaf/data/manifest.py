@@ -33,10 +33,13 @@ class _Spec(_Part):
     version: str
     x_shape: tuple[NonNegativeInt, ...]
     x_dtype: str
-    classes: PositiveInt
+    classes: NonNegativeInt
     model: str
     window: NonNegativeInt
     published: dict[str, Any] | None = None
+    task: str | dict[str, Any] = "multiclass"
+    y_shape: tuple[NonNegativeInt, ...] = ()
+    y_dtype: str = ""
 
 
 class _Raw(_Part):

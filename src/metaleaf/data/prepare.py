@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import shutil
@@ -199,7 +200,7 @@ def verify(directory: Path, *, progress: bool = True) -> ClientStore:
     """Read a whole prepared folder and compare it with its manifest; return the store if all is well.
 
     DataError names the file that is missing or damaged: a hash differs, offsets do not grow from 0 to the
-    number of samples, an id occurs twice, or a label is not one of the dataset's classes.
+    number of samples, an id occurs twice, or y holds what is not one of the dataset's classes, or no number.
     """
     about, verified = manifest.read(directory), Verified(directory)
     recorded: dict[str, str] = about["hashes"] | about["records"]
@@ -217,16 +218,13 @@ def verify(directory: Path, *, progress: bool = True) -> ClientStore:
 def stats(store: ClientStore) -> dict[str, Any]:
     """What is in a prepared dataset, as plain numbers.
 
-    clients, samples, environments; mean, sd, min, median, max of the examples per client; classes_per_client
-    and majority_share (the share of a client's most frequent class), averaged over clients; published: the
-    authors' own clients, samples, mean, sd and their source, or None. sd is the population's (divided by n),
-    as in LEAF's ``data/utils/stats.py``.
+    clients, samples, environments; mean, sd, min, median, max of the examples per client; of classes:
+    classes_per_client and majority_share (the share of a client's most frequent class), averaged over clients; of
+    numbers: mean and sd of clients' means, and the mean of their sds, all over the numbers of y; published: the
+    authors' own clients, samples, mean, sd and their source, or None. sd is the population's (divided by n), as in
+    LEAF's ``data/utils/stats.py``.
     """
     counts = store.counts
-    classes, majority = np.empty(len(store)), np.empty(len(store))
-    for i in range(len(store)):
-        per_class = np.bincount(store.client(i)[1])
-        classes[i], majority[i] = np.count_nonzero(per_class), per_class.max() / per_class.sum()
     return {
         "name": store.about["name"],
         "version": store.about["version"],
@@ -238,10 +236,25 @@ def stats(store: ClientStore) -> dict[str, Any]:
         "min": int(counts.min()),
         "median": float(np.median(counts)),
         "max": int(counts.max()),
-        "classes_per_client": float(classes.mean()),
-        "majority_share": float(majority.mean()),
+        **(_classes(store) if store.about["spec"]["classes"] else _numbers(store)),
         "published": store.about["spec"]["published"],
     }
+
+
+def _classes(store: ClientStore) -> dict[str, float]:
+    """Of what is judged only."""
+    found, shares = np.empty(len(store)), np.empty(len(store))
+    for i in range(len(store)):
+        y = store.client(i)[1].ravel()
+        per_class = np.bincount(y[y >= 0], minlength=1)
+        found[i], shares[i] = np.count_nonzero(per_class), per_class.max() / max(per_class.sum(), 1)
+    return {"classes_per_client": float(found.mean()), "majority_share": float(shares.mean())}
+
+
+def _numbers(store: ClientStore) -> dict[str, float]:
+    each = [store.client(i)[1].astype(float) for i in range(len(store))]
+    means, sds = np.array([y.mean() for y in each]), np.array([y.std() for y in each])
+    return {"y_mean": float(means.mean()), "y_sd_between": float(means.std()), "y_sd_within": float(sds.mean())}
 
 
 def stats_table(store: ClientStore) -> str:
@@ -292,7 +305,7 @@ def _checked(name: str, dataset: Dataset, raw: RawFiles, seen: _Seen) -> Iterato
 
 
 def _check_kinds(name: str, client: object) -> None:
-    """DataError unless it is a `Client` of two texts and two arrays, with one label an example."""
+    """DataError unless it is a `Client` of two texts and two arrays, with one y an example."""
     if not isinstance(client, Client):
         raise DataError(f"{name}: clients() must yield metaleaf.dataset.Client, it yields {type(client).__name__}.")
     kinds = {"id": str, "environment": str, "x": np.ndarray, "y": np.ndarray}
@@ -304,29 +317,39 @@ def _check_kinds(name: str, client: object) -> None:
             raise DataError(
                 f"{name}: {text[:MAX_ID]!r} of client {client.id[:MAX_ID]!r} ends in a NUL or is no Unicode."
             )
-    if client.y.ndim != 1 or client.x.shape[:1] != client.y.shape:
+    if client.y.ndim == 0 or client.x.shape[:1] != client.y.shape[:1]:
         shapes = f"x {list(client.x.shape)} and y {list(client.y.shape)}"
-        raise DataError(f"{name}: client {client.id!r} has {shapes}, not one label y [n] for each of n examples.")
+        raise DataError(f"{name}: client {client.id!r} has {shapes}, not one y for each of n examples.")
 
 
 def _fit(name: str, dataset: Dataset, client: Client) -> Client:
     spec, (who, environment, x, y) = dataset.spec, client
     expected = (len(y), *spec.x_shape)
-    if y.dtype.kind not in "iu":
-        raise DataError(f"{name}: y of client {who!r} is {y.dtype}, not one integer an example.")
+    _check_y(name, dataset, who, y)
     if x.shape != expected or x.dtype != spec.x_dtype:
         raise DataError(f"{name}: x of client {who!r} is {x.dtype}{x.shape}, not {spec.x_dtype}{expected}.")
-    if y.min() < 0 or y.max() >= spec.classes:
-        raise DataError(f"{name}: client {who!r} has a label that is not in 0..{spec.classes - 1}.")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError(f"{name}: client {who!r} has a value that is not a finite number.")
     if max(len(who), len(environment)) > MAX_ID:
         raise DataError(f"{name}: the id of client {who[:20]!r}... or its environment is over {MAX_ID} characters.")
-    return Client(who, environment, x, y.astype(_label_dtype(dataset)))
+    return Client(who, environment, x, y.astype(spec.stored))
 
 
-def _label_dtype(dataset: Dataset) -> np.dtype[Any]:
-    return np.dtype(np.min_scalar_type(dataset.spec.classes - 1))
+def _check_y(name: str, dataset: Dataset, who: str, y: np.ndarray) -> None:
+    """DataError unless y is what the spec says: classes, or finite numbers."""
+    spec = dataset.spec
+    if y.shape[1:] != tuple(spec.y_shape):
+        wanted = ", ".join(map(str, ("n", *spec.y_shape)))
+        raise DataError(f"{name}: y of client {who!r} has shape {list(y.shape)}, not [{wanted}].")
+    if spec.stored.kind == "f":
+        if y.dtype.kind not in "fiu" or not np.isfinite(y).all():
+            raise DataError(f"{name}: client {who!r} has a y that is not a finite number.")
+        return
+    if y.dtype.kind not in "iu":
+        raise DataError(f"{name}: y of client {who!r} is {y.dtype}, not one integer an example.")
+    least = -1 if spec.stored.kind == "i" else 0
+    if y.min() < least or y.max() >= spec.classes:
+        raise DataError(f"{name}: client {who!r} has a label that is not in {least}..{spec.classes - 1}.")
 
 
 def _tfds_name(name: str) -> str:
@@ -360,7 +383,7 @@ def _builder(
                 "environment": tfds.features.Text(),
                 # zlib: the default encoding of integers, a varint each, is an order of magnitude slower.
                 "x": tensor(shape=(None, *spec.x_shape), dtype=np.dtype(spec.x_dtype), encoding="zlib"),
-                "y": tensor(shape=(None,), dtype=_label_dtype(dataset), encoding="zlib"),
+                "y": tensor(shape=(None, *spec.y_shape), dtype=spec.stored, encoding="zlib"),
             }
             return tfds.core.DatasetInfo(
                 builder=self,
@@ -412,8 +435,9 @@ def _counted(clients: Iterator[Client], advance: Advance) -> Iterator[Client]:
 
 
 def _bytes(dataset: Dataset, seen: _Seen) -> int:
-    row = int(np.prod(dataset.spec.x_shape)) * np.dtype(dataset.spec.x_dtype).itemsize
-    return sum(seen.counts) * (row + _label_dtype(dataset).itemsize)
+    spec = dataset.spec
+    x, y = math.prod(spec.x_shape) * np.dtype(spec.x_dtype).itemsize, math.prod(spec.y_shape) * spec.stored.itemsize
+    return sum(seen.counts) * (x + y)
 
 
 def _flatten(
@@ -424,7 +448,8 @@ def _flatten(
     with ExitStack() as files:
         shape = (samples, *dataset.spec.x_shape)
         x_file = files.enter_context(_array_file(folder / "x.npy", np.dtype(dataset.spec.x_dtype), shape))
-        y_file = files.enter_context(_array_file(folder / "y.npy", _label_dtype(dataset), (samples,)))
+        y_shape = (samples, *dataset.spec.y_shape)
+        y_file = files.enter_context(_array_file(folder / "y.npy", dataset.spec.stored, y_shape))
         for i, record in enumerate(builder.as_data_source(SPLIT)):
             x, y = record["x"], record["y"]
             if record["client"].decode() != seen.ids[i] or len(y) != seen.counts[i]:
@@ -495,7 +520,9 @@ def _check_arrays(store: ClientStore, directory: Path) -> None:
     require(bool(offsets[-1] == samples == len(store.x)), "offsets", "it does not end at the number of samples")
     require(len(store.ids) == len(set(store.ids.tolist())) == clients, "ids", "not one id per client")
     require(len(store.environments) == clients, "environments", "not one environment per client")
-    require(bool(store.y.max() < store.about["spec"]["classes"]), "y", "a label is not one of the classes")
+    classes = store.about["spec"]["classes"]
+    require(not classes or bool(store.y.max() < classes), "y", "a label is not one of the classes")
+    require(bool(np.isfinite(store.y).all()), "y", "it holds something other than finite numbers")
 
 
 @contextmanager

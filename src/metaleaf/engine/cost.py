@@ -21,6 +21,7 @@ from metaleaf.algorithm import Algorithm, Replies, Traffic
 from metaleaf.gradient import as_written
 from metaleaf.shots import EnvironmentEpisode, Episode, Shots
 from metaleaf.task import Task
+from metaleaf.tasks import Kind
 from metaleaf.trees import Tree
 
 _PROBES = np.array([[2, 2, 2], [4, 2, 2], [2, 4, 2], [2, 2, 4]])
@@ -45,7 +46,7 @@ class ClientFlops:
     """
 
     def __init__(self, task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> None:
-        own = Task(copy.deepcopy(task.model).to("cpu"), clients=task.clients, cohort=task.cohort)
+        own = Task(copy.deepcopy(task.model).to("cpu"), kind=task.kind, clients=task.clients, cohort=task.cohort)
         broadcast = trees.to(broadcast, torch.device("cpu"))
         self._coefficients: list[float] = _coefficients(own, algorithm, broadcast, spec).tolist()
 
@@ -60,20 +61,27 @@ def _coefficients(task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mappi
     """(constant, per support, per query, per data example)."""
     length = spec["x_shape"][0]
     if getattr(task.model, "recurrent", False) and length > max(_LENGTHS):
-        short = ({**spec, "x_shape": (n,)} for n in _LENGTHS)
+        short = (_shortened(spec, n) for n in _LENGTHS)
         few, more = (_coefficients(task, algorithm, broadcast, one) for one in short)
         return np.asarray(few + (length - _LENGTHS[0]) * (more - few))
     memory = algorithm.memory(task, broadcast) if hasattr(algorithm, "memory") else ()
-    probes = [empty_episode(spec, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
+    probes = [empty_episode(spec, task.kind, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
     counts = [_count(partial(algorithm.client, task, broadcast, probe)) for probe in probes]
     equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
     found: np.ndarray = np.linalg.solve(equations, np.array(counts, dtype=float))
     return found
 
 
+def _shortened(spec: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The data with sequences of that length."""
+    y_shape = (n,) if spec.get("y_shape") else ()
+    return {**spec, "x_shape": (n, *spec["x_shape"][1:]), "y_shape": y_shape}
+
+
 def count(task: Task, algorithm: Algorithm, broadcast: Tree, episode: EnvironmentEpisode) -> int:
     """FLOPs of `Algorithm.client` in one environment, padding included: so they depend on its participants' number."""
-    meta = Task(copy.deepcopy(task.model).to("meta"), seed=task.seed, clients=task.clients, cohort=task.cohort)
+    sizes: dict[str, Any] = {"seed": task.seed, "clients": task.clients, "cohort": task.cohort}
+    meta = Task(copy.deepcopy(task.model).to("meta"), kind=task.kind, **sizes)
     meta.rounds, meta.local_steps, meta.local_lr = task.rounds, task.local_steps, task.local_lr
     empty = trees.to((broadcast, episode), torch.device("meta"))
     return _count(partial(algorithm.client, meta, *empty))
@@ -113,11 +121,12 @@ def _without_onednn() -> Iterator[None]:
             yield
 
 
-def empty_episode(spec: Mapping[str, Any], support: int, query: int, data: int) -> Episode:
+def empty_episode(spec: Mapping[str, Any], kind: Kind, support: int, query: int, data: int) -> Episode:
     """An episode of zeros of those sizes."""
 
     def shots(n: int) -> Shots:
         x = torch.zeros((n, *spec["x_shape"]), dtype=getattr(torch, spec["x_dtype"]))
-        return Shots(x, torch.zeros(n, dtype=torch.int64), torch.tensor(0))
+        y = torch.zeros((n, *spec.get("y_shape", ())), dtype=getattr(torch, kind.y_dtype))
+        return Shots(x, y, torch.tensor(0))
 
     return Episode(shots(support), shots(query), shots(data), torch.tensor(0.0))

@@ -37,6 +37,8 @@ of the parameters per client fall out of the cache (measured roughly)."""
 class Engine(Protocol):
     """Runs a plugin's `client`, `adapt` and `personal` for many clients."""
 
+    task: Task
+
     @property
     def mode(self) -> str:
         """The name of the mode."""
@@ -47,7 +49,7 @@ class Engine(Protocol):
         ...
 
     def score(self, broadcast: Tree, clients: Sequence[Scored], every_step: bool) -> list[Tensor]:
-        """For each client: examples that it is scored on, correct, summed loss, as rows of 3 numbers.
+        """For each client: examples that it is scored on, sums of the task's metrics, summed loss, as rows.
 
         Row 0 is before adapting; then a row for each adaptation step, or only for the last. All clients are of one
         kind: new ones with a support, or participants with an episode.
@@ -99,6 +101,7 @@ class VectorisedAtFirst:
 
     def __init__(self, vectorised: Vectorised, sequential: Sequential) -> None:
         self.used: Vectorised | Sequential = vectorised
+        self.task = sequential.task
         self.sequential = sequential
         self.works: set[str] = set()
         """Methods that have been called."""

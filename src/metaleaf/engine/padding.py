@@ -104,5 +104,5 @@ def pad(shots: Shots, rows: int) -> Shots:
     """The examples with padding up to so many rows, which a mask marks."""
     missing = rows - len(shots.y)
     mask = torch.arange(rows) < len(shots.y)
-    x = F.pad(shots.x, [0, 0] * (shots.x.dim() - 1) + [0, missing])
-    return Shots(x, F.pad(shots.y, [0, missing]), shots.seed, mask)
+    x, y = (F.pad(leaf, [0, 0] * (leaf.dim() - 1) + [0, missing]) for leaf in (shots.x, shots.y))
+    return Shots(x, y, shots.seed, mask)

@@ -14,7 +14,7 @@ from metaleaf.trees import Tree
 
 
 def score(task: Task, algorithm: Algorithm, broadcast: Tree, client: Scored, every_step: bool) -> Tensor:
-    """Rows of (examples, correct, summed loss): before adapting, then after each step or only the last."""
+    """Rows of `Task.score`: before adapting, then after each step or only the last."""
     own, query = client
     models = _models(task, algorithm, broadcast, own)
     if not every_step:

@@ -22,9 +22,11 @@ class EnvironmentFederation(Federation):
     clients are padded to one length and held in memory.
     """
 
-    def __init__(self, store: ClientStore, protocol: Protocol, rules: NewEnvironments, seed: int) -> None:
+    def __init__(
+        self, store: ClientStore, protocol: Protocol, rules: NewEnvironments, seed: int, y_dtype: str = ""
+    ) -> None:
         self.rules = rules
-        super().__init__(store, protocol, seed)
+        super().__init__(store, protocol, seed, y_dtype)
 
     def _split_clients(self) -> list[np.ndarray]:
         eligible = np.flatnonzero(self.store.counts >= self.protocol.min_examples)
@@ -152,7 +154,7 @@ class EnvironmentFederation(Federation):
         """One row a client of the store, padded to the longest; a last row of padding only."""
         clients, rows = len(self.store), max(len(shots.y) for shots in used)
         x = torch.zeros((clients + 1, rows, *used[0].x.shape[1:]), dtype=used[0].x.dtype)
-        y = torch.zeros((clients + 1, rows), dtype=torch.int64)
+        y = torch.zeros((clients + 1, rows, *used[0].y.shape[1:]), dtype=used[0].y.dtype)
         mask = torch.zeros((clients + 1, rows), dtype=torch.bool)
         for i, shots in zip(self._used, used, strict=True):
             n = len(shots.y)

@@ -112,7 +112,7 @@ def advance(newcomer: Newcomer, session: Session, participants: Shots, weights: 
 
 
 def scores(newcomer: Newcomer, session: Session, clients: tuple[Shots, Shots], adapt: bool) -> torch.Tensor:
-    """[examples, correct, loss] of c clients before and, if asked for, after adaptation: [c, 1 or 2, 3].
+    """Scores (`Task.score`) of c clients before and, if asked for, after adaptation: [c, 1 or 2, sums].
 
     clients: their support and query, stacked, [c, n, ...].
     """

@@ -21,15 +21,22 @@ from metaleaf.environments.newcomers import Newcomer, Session, advance, enter, s
 from metaleaf.environments.starts import kept, start_of
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import over
+from metaleaf.metrics import Metric
 from metaleaf.models import Model
+from metaleaf.runs.evaluate import counts
 from metaleaf.runs.run import COSTS, Progress, Run
 from metaleaf.shots import EnvironmentEpisode, Shots
 from metaleaf.statistics.statistics import Columns, summarise
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
-COLUMNS = ("model", "environment", "draw", "rounds", "client", "n", "correct", "loss", "correct_after", "loss_after")
-"""Columns of clients.csv on this track: a client of a test environment, `rounds` rounds after its start."""
+
+def client_columns(sums: Sequence[str]) -> tuple[str, ...]:
+    """Columns of clients.csv on this track, with these sums: a client some rounds after an environment's start."""
+    scores = (*sums, "loss")
+    whose = ("model", "environment", "draw", "rounds", "client", "n")
+    return (*whose, *scores, *(f"{name}_after" for name in scores))
+
 
 GROUP = 8
 """Environments entered side by side."""
@@ -61,7 +68,7 @@ class EnvironmentRun(Run):
 
     def _federation(self) -> EnvironmentFederation:
         self.rules = cast(NewEnvironments, self.config.protocol.environments)
-        return EnvironmentFederation(self.store, self.config.protocol, self.rules, self.config.seed)
+        return EnvironmentFederation(self.store, self.config.protocol, self.rules, self.config.seed, self.kind.y_dtype)
 
     def _task(self, model: Model) -> Task:
         task = super()._task(model)
@@ -214,19 +221,24 @@ class EnvironmentRun(Run):
     def _validate(self, broadcast: Tree) -> dict[str, float]:
         rounds = self.rules.validation_rounds
         found = self.enter("validation", broadcast, rounds, draws=1, adapt=False)
-        accuracy = found.groupby("rounds")["correct"].sum() / found.groupby("rounds")["n"].sum()
+        sums = found.groupby("rounds").sum(numeric_only=True)
+        scores = self.metric.score(sums[self.metric.total], sums[self.metric.weight])
         loss = float((found["loss"] * found["n"]).sum() / found["n"].sum())
-        entries = {f"validation_{r}": float(accuracy[r]) for r in rounds}
-        mean = float(accuracy.mean())
+        entries = {f"validation_{r}": float(score) for r, score in zip(sums.index, scores, strict=True)}
+        mean = float(scores.mean())
         return {**entries, "validation_before": mean, "validation_after": mean, "validation_loss": loss}
 
     def _test(self, progress: Progress) -> tuple[Columns, dict[str, Any]]:
         if progress.diverged:
-            return dict.fromkeys(COLUMNS, ()), {}
+            return self._no_clients(), {}
         frame = self.enter("test", progress.best, self.rules.rounds, draws=self.rules.draws, adapt=True)
-        table = {name: frame[name].tolist() for name in COLUMNS[1:]}
-        found = {str(number): summaries(part) for number, part in frame.groupby("rounds")}
+        table = {name: frame[name].tolist() for name in self._no_clients() if name != "model"}
+        found = {str(number): summaries(part, self.metric) for number, part in frame.groupby("rounds")}
         return {"model": ["selected"] * len(frame), **table}, {"selected": found, "entry": self._entry_bytes(progress)}
+
+    def _no_clients(self) -> Columns:
+        """A client of a test environment, some rounds after its start, has a row of these columns."""
+        return dict.fromkeys(client_columns(self.kind.columns), ())
 
     def enter(self, part: str, broadcast: Tree, rounds: Sequence[int], *, draws: int, adapt: bool) -> pd.DataFrame:
         """Scores of the method in every environment of a part, after each of these rounds."""
@@ -273,13 +285,15 @@ class EnvironmentRun(Run):
         return trees.to(trees.stack(items), self.task.device)
 
     def _frame(self, visit: tuple[str, int], number: int, clients: np.ndarray, found: np.ndarray) -> pd.DataFrame:
-        """found: [clients, 1 or 2, 3], examples, correct and summed loss before and after adaptation."""
+        """found: [clients, 1 or 2, sums], scores (`Task.score`) before and after adaptation."""
         n = found[:, 0, 0]
         frame = pd.DataFrame({"client": [str(self.federation.store.ids[i]) for i in clients], "n": n.astype(int)})
         frame = frame.assign(environment=visit[0], draw=visit[1], rounds=number)
         for step, suffix in enumerate(("", "_after")[: found.shape[1]]):
-            frame[f"correct{suffix}"] = found[:, step, 1].astype(int)
-            frame[f"loss{suffix}"] = found[:, step, 2] / np.maximum(n, 1)
+            _, *sums, loss = found[:, step].T
+            for name, column in zip(self.kind.columns, sums, strict=True):
+                frame[f"{name}{suffix}"] = counts(column)
+            frame[f"loss{suffix}"] = loss / np.maximum(n, 1)
         return frame
 
     def _entry_bytes(self, progress: Progress) -> dict[str, int]:
@@ -302,7 +316,8 @@ class EnvironmentRun(Run):
         return record
 
 
-def summaries(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+def summaries(frame: pd.DataFrame, metric: Metric) -> dict[str, dict[str, float]]:
     """The summaries of one number of rounds, over the scored clients of all test environments and draws."""
-    after = frame.assign(correct=frame["correct_after"], loss=frame["loss_after"])
-    return {"before": summarise(frame), "after": summarise(after)}
+    sums = {metric.total, metric.weight, "loss"} - {"n"}
+    after = frame.assign(**{name: frame[f"{name}_after"] for name in sums})
+    return {"before": summarise(frame, metric), "after": summarise(after, metric)}

@@ -76,7 +76,7 @@ def spread(measure: str, cell: Cell) -> float:
     name, _, support = measure.partition("@")
     unit = "clients" if name.endswith("client_mean") else "points"
     found, draws = cell.measures[measure], cell.counts.get(f"{unit}@{support}", 0)
-    if not name.endswith(measures.HIGHER_IS_BETTER) or not draws:
+    if not name.endswith(measures.ACCURACIES) or not draws:
         return found.sd
     return max(found.sd, math.sqrt(found.mean * (1 - found.mean) / draws))
 

@@ -21,6 +21,7 @@ from metaleaf.config.sources import REMEDY, Choice, Making, differing, of_run
 from metaleaf.data.prepare import load
 from metaleaf.engine.engine import Mode
 from metaleaf.errors import StaleError, UserError, of_system
+from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.runs.rounding import AS_EVER, Rounding
 from metaleaf.runs.run import OnRound, Run
 from metaleaf.runs.store import Cell, write_json
@@ -132,14 +133,18 @@ def _of_its_search(config: RunConfig, now: Making, stale: Choice) -> str | None:
 def _in_words(record: Mapping[str, Any], config: RunConfig) -> str:
     if record["status"] == "diverged":
         return f"diverged ({record['reason']})"
-    scores = record["scores"]["selected"]
+    scores, metric = record["scores"]["selected"], Metric(**record["metrics"][0])
+    named = "" if metric == ACCURACY else f"{metric.name} "
     if config.protocol.environments:
-        found = ", ".join(f"{scores[r]['before']['accuracy']:.1%} after {r}" for r in scores)
-        return f"new environments {found} rounds"
-    first = scores[str(config.protocol.test_supports[0])]
-    found = f"test {first['before']['accuracy']:.1%} before, {first['after']['accuracy']:.1%} after adaptation"
+        found = ", ".join(f"{metric.text(scores[r]['before']['pooled'])} after {r}" for r in scores)
+        return f"new environments {named}{found} rounds"
+    sides = scores[str(config.protocol.test_supports[0])]
+    before, after, constant = (metric.text(sides[side]["pooled"]) for side in ("before", "after", "majority"))
+    found = f"test {named}{before} before, {after} after adaptation"
     if "participants" in record:
-        found += f"; participants {record['participants']['selected']['after']['accuracy']:.1%}"
+        found += f"; participants {metric.text(record['participants']['selected']['after']['pooled'])}"
+    if metric.better(sides["majority"]["pooled"], sides["after"]["pooled"]):
+        found += f"; worse than a constant answer ({constant})"
     return found
 
 

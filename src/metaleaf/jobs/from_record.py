@@ -30,6 +30,7 @@ class _Resolved(Strict):
 
     dataset: _Data
     model: str | dict[str, Any]
+    task: str | dict[str, Any] | None = None
     algorithm: _Method
     protocol: dict[str, Any]
     start: dict[str, Any] | None = None
@@ -67,6 +68,8 @@ def _one_cell(content: Head, given: _Resolved) -> dict[str, Any]:
     if redraw:
         del options["seed"]
     data = {"name": given.dataset.name, "model": given.model, "options": options, "redraw": redraw}
+    if given.task is not None:
+        data["task"] = given.task
     method = {
         "name": given.algorithm.name,
         "title": content.title,

@@ -32,7 +32,8 @@ REPEATS = 50
 def proposed(space: Space, trials: int, seed: int, outcome: Outcome) -> list[Changes]:
     """The trials in order: all that have an outcome, and the next one after them if there are fewer than `trials`.
 
-    A diverged trial counts as an accuracy of 0. No trial comes twice. ConfigError if Optuna is not installed.
+    A diverged trial counts as a score of 0 where higher is better, else for nothing. No trial comes twice. ConfigError
+    if Optuna is not installed.
     """
     study = _study(trials, seed)
     found: list[Changes] = []
@@ -42,8 +43,18 @@ def proposed(space: Space, trials: int, seed: int, outcome: Outcome) -> list[Cha
         result = outcome(found[-1])
         if result is None:
             break
-        study.tell(trial, float(result["score"] or 0.0))
+        _tell(study, trial, result)
     return found
+
+
+def _tell(study: "Study", trial: "Trial", result: Mapping[str, Any]) -> None:
+    from optuna.trial import TrialState
+
+    score, higher_is_better = result["score"], (result.get("metric") or {}).get("higher_is_better", True)
+    if score is None and not higher_is_better:
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, float(score or 0.0) if higher_is_better else -float(score))
 
 
 def _study(trials: int, seed: int) -> "Study":

@@ -4,8 +4,8 @@ Trials are drawn from the grid that the plugin (or the suite) declares, all diff
 hyper-parameter is tried equally often (a Latin hypercube on the grid), by a seed that depends on nothing measured. Or,
 with the sampler "tpe", they come one after the other, each from the scores of those before it (`metaleaf.jobs.tpe`). A
 trial is a training run on the tuning seed, scored once, at its end: for `rounds` rounds and by the validation clients'
-accuracy over points after adaptation; on the track of new environments for `budget` client updates and by the mean
-accuracy in the validation environments after each of `validation_rounds`. Test clients are never touched.
+score over points after adaptation; on the track of new environments for `budget` client updates and by the mean
+score in the validation environments after each of `validation_rounds`. Test clients are never touched.
 """
 
 import itertools
@@ -27,6 +27,7 @@ from metaleaf.data.prepare import load
 from metaleaf.errors import ConfigError, DataError, StaleError
 from metaleaf.jobs import tpe
 from metaleaf.jobs.execute import KEPT, UNKNOWN, Outcome, Settings, runner
+from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.runs.run import OnRound
 from metaleaf.runs.store import write_json
 from metaleaf.seeds import derive
@@ -155,13 +156,15 @@ def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
             if found["changes"] != (changes := (config.tuning or {})["changes"]):  # of an earlier space
                 write_json(path, {**found, "changes": changes})
             return Outcome(_in_words(found), KEPT if differs else None if found.get("sources") else UNKNOWN)
-    progress = kind(config, store, mode=settings.mode, device=settings.device).train(on_round=on_round)
+    run = kind(config, store, mode=settings.mode, device=settings.device)
+    progress = run.train(on_round=on_round)
     last = progress.rows[-1]
     outcome = {
         "changes": (config.tuning or {})["changes"],
         "config": config.resolved(),
         "seed": config.seed,
         **now._asdict(),
+        "metric": run.metric.facts(),
         "score": None if progress.diverged else last["validation_after"],
         "diverged": progress.diverged,
         "seconds": last["seconds"],
@@ -171,7 +174,12 @@ def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome
 
 
 def _in_words(outcome: Mapping[str, Any]) -> str:
-    return "diverged" if outcome["score"] is None else f"validation {outcome['score']:.1%}"
+    return "diverged" if outcome["score"] is None else f"validation {metric_of(outcome).text(outcome['score'])}"
+
+
+def metric_of(outcome: Mapping[str, Any]) -> Metric:
+    """The metric of a trial's score; older ones do not say that it is the accuracy."""
+    return Metric(**outcome["metric"]) if "metric" in outcome else ACCURACY
 
 
 def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, Any]:
@@ -192,7 +200,8 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
     finished = [outcome for outcome in outcomes if outcome["score"] is not None]
     if not finished:
         raise ConfigError(f"all {len(outcomes)} trials of {algorithm} on {dataset} diverged: give it another `space`.")
-    best = max(finished, key=lambda outcome: float(outcome["score"]))
+    sign = 1 if metric_of(finished[0]).higher_is_better else -1
+    best = max(finished, key=lambda outcome: sign * float(outcome["score"]))
     found = {
         **budget(suite, dataset),
         "score": best["score"],
@@ -212,7 +221,7 @@ def _tuning(suite: Suite) -> Tuning:
 def _read(path: Path) -> dict[str, Any]:
     try:
         outcome: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        dict(outcome["changes"]), dict(outcome.get("sources") or {})
+        dict(outcome["changes"]), dict(outcome.get("sources") or {}), metric_of(outcome)
         if outcome["score"] is not None:
             outcome["score"] = float(outcome["score"])
     except (OSError, ValueError, KeyError, TypeError) as error:

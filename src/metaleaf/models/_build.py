@@ -9,10 +9,11 @@ from typing import Any, cast, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from metaleaf import registry
+from metaleaf import registry, tasks
 from metaleaf.errors import ConfigError, refuse_unknown
 from metaleaf.models._model import Model
 from metaleaf.models._seeded import drawing
+from metaleaf.tasks import Kind
 
 Spec = Mapping[str, Any]
 
@@ -22,18 +23,19 @@ Given = str | Mapping[str, Any]
 OF_DATA = ("outputs", "positions", "x_shape", "x_dtype")
 """Parameters of a model's constructor that the data give; all others are options, with defaults.
 
-``outputs``: numbers that make a prediction. ``positions``: predictions that are made of one example, one at each position
-of a sequence; 0 where an example has one prediction.
+``outputs``: numbers that make a prediction. ``positions``: predictions that are made of one example, one at each
+position of a sequence; 0 where an example has one prediction.
 """
 
 
-def build(model: Given, spec: Spec, seed: int) -> Model:
+def build(model: Given, spec: Spec, seed: int, kind: Kind | None = None) -> Model:
     """The model for a prepared dataset's spec, with initial parameters that depend on the seed only.
 
+    kind: of the task, if it is not the data's own. A spec may give `OF_DATA` itself.
     ConfigError names a model or an option that does not exist or does not fit, and examples that it cannot read.
     """
     name, cls, options = _asked(model)
-    taken = _of_data(name, cls, spec)
+    taken = _of_data(name, cls, spec, kind)
     make: Callable[[], Model] = partial(cls, **taken, **options)
     try:
         with drawing(seed):
@@ -46,10 +48,13 @@ def build(model: Given, spec: Spec, seed: int) -> Model:
     return made
 
 
-def _of_data(name: str, cls: type[Model], spec: Spec) -> dict[str, Any]:
-    """What the constructor asks for of the data; ConfigError if a sequence needs more predictions than the model makes."""
+def _of_data(name: str, cls: type[Model], spec: Spec, kind: Kind | None) -> dict[str, Any]:
+    """What the constructor asks for; ConfigError if a sequence needs more predictions than the model makes."""
     asked = inspect.signature(cls).parameters.keys() & set(OF_DATA)
-    known = {"outputs": spec.get("classes"), "positions": 0, **spec}
+    known = {"positions": 0, **spec}
+    if "outputs" not in spec and "classes" in spec:
+        kind = kind or tasks.of(spec)
+        known |= {"outputs": kind.outputs(spec), "positions": kind.positions(spec)}
     if known["positions"] and "positions" not in asked:
         raise ConfigError(
             f"model {name!r} makes one prediction an example, and the data ask for {known['positions']}, one at each "

@@ -1,12 +1,13 @@
 """Records of the track of new environments, and the score of every test environment that they hold."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Annotated
 
 import pandas as pd
 from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from metaleaf.errors import DataError
+from metaleaf.metrics import Values
 from metaleaf.records.records import (
     Cost,
     Counts,
@@ -16,6 +17,7 @@ from metaleaf.records.records import (
     Stored,
     Summary,
     about_run,
+    sums_of,
     with_distinct_names,
 )
 
@@ -79,6 +81,11 @@ class EnvironmentContent(Head):
     cost: EnvironmentCost
     scores: Annotated[EnvironmentScores | None, BeforeValidator(_empty_is_none)]
 
+    def summaries(self) -> Iterator[Summary]:
+        """See `Head`."""
+        for sides in self.scores.selected.values() if self.scores else ():
+            yield from (sides.before, sides.after)
+
     @property
     def judged(self) -> dict[str, Hashable]:
         """Also the rules of what happens in a new environment."""
@@ -101,24 +108,20 @@ class EnvironmentRecord(Stored[EnvironmentContent]):
     """One row of `clients` per test environment, draw, rounds in it, and client who is scored."""
 
     schema = EnvironmentContent
-    columns = [
-        "model",
-        "environment",
-        "draw",
-        "rounds",
-        "client",
-        "n",
-        "correct",
-        "loss",
-        "correct_after",
-        "loss_after",
-    ]
+
+    @property
+    def columns(self) -> list[str]:
+        """See `Stored`."""
+        sums = sums_of(self.content.metrics)
+        after = [f"{name}_after" for name in (*sums, "loss")]
+        return ["model", "environment", "draw", "rounds", "client", "n", *sums, "loss", *after]
 
 
 def runs(records: Sequence[EnvironmentRecord]) -> pd.DataFrame:
     """One row per record: the columns of `metaleaf.records.records.tidy` that say which run it is, and what it took.
 
-    Also `plugin`, `model_bytes`, `client_updates`, and bytes in a new environment: `first`, `each` (later round).
+    Also `plugin`, `metric` (the main one), `model_bytes`, `client_updates`, and bytes in a new environment: `first`,
+    `each` (later round).
     """
     rows = []
     for position, record in enumerate(records):
@@ -128,6 +131,7 @@ def runs(records: Sequence[EnvironmentRecord]) -> pd.DataFrame:
             about_run(position, record)
             | {
                 "plugin": content.plugin,
+                "metric": content.metric,
                 "model_bytes": BYTES * content.parameters,
                 "client_updates": content.cost.client_updates,
                 "first": entry.first if entry else float("nan"),
@@ -138,9 +142,9 @@ def runs(records: Sequence[EnvironmentRecord]) -> pd.DataFrame:
 
 
 def visited(records: Sequence[EnvironmentRecord]) -> pd.DataFrame:
-    """Accuracies in every test environment: a row per finished run, environment and `rounds` in it.
+    """Scores in every test environment: a row per finished run, environment and `rounds` in it.
 
-    The columns of `runs` (but `rounds`), `environment`, `rounds`, and `before` and `after` as fractions: means over
+    The columns of `runs` (but `rounds`), `environment`, `rounds`, and `before` and `after`: means over
     clients, then over draws, so that every client of a draw and every draw of an environment counts once.
     """
     each = runs(records).drop(columns="rounds")
@@ -153,11 +157,18 @@ def visited(records: Sequence[EnvironmentRecord]) -> pd.DataFrame:
 def _environments(record: EnvironmentRecord) -> pd.DataFrame:
     clients = record.clients
     scored = clients[(clients["n"] > 0) & (clients["model"] == "selected")]
-    shares = scored.assign(before=scored["correct"] / scored["n"], after=scored["correct_after"] / scored["n"])
-    draws = shares.groupby(["environment", "rounds", "draw"])[list(SIDES)].mean()
+    each = scored.assign(before=_of_clients(record, scored, ""), after=_of_clients(record, scored, "_after"))
+    draws = each.groupby(["environment", "rounds", "draw"])[list(SIDES)].mean()
     found = draws.groupby(["environment", "rounds"]).mean().reset_index()
     rounds = set(record.content.scores.selected if record.content.scores else ())
     if set(found["rounds"]) != rounds or len(found) != len(rounds) * found["environment"].nunique():
         path = record.path.with_suffix(".clients.csv")
         raise DataError(f"{path} lacks clients that its record summarises; run this cell again")
     return found
+
+
+def _of_clients(record: EnvironmentRecord, scored: pd.DataFrame, suffix: str) -> Values:
+    """Every client's score before (no suffix) or after local adaptation."""
+    metric = record.content.metric
+    weight = "n" if metric.weight == "n" else f"{metric.weight}{suffix}"
+    return metric.score(scored[f"{metric.total}{suffix}"], scored[weight])

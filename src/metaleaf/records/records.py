@@ -16,6 +16,8 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import pandas as pd
 from pydantic import (
+    AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,9 +28,10 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from metaleaf.config.labels import Printable
+from metaleaf.config.labels import Printable, printable
 from metaleaf.errors import DataError
 from metaleaf.files.whole_files import plain
+from metaleaf.metrics import ACCURACY, Metric, constant
 
 Model = Literal["final", "selected"]
 MODELS: tuple[Model, ...] = ("final", "selected")
@@ -37,7 +40,7 @@ MODELS: tuple[Model, ...] = ("final", "selected")
 Who = Literal["new", "participants"]
 """Whose scores: of new clients (the test clients), or of those that trained, on what they held out."""
 
-_CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "correct", "loss", "majority"]
+_CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "loss"]
 _ROUND_COLUMNS = ["round", "bytes_down", "bytes_up", "flops", "update_norm", "validation_before", "validation_after"]
 
 _TEXTS = ("model", "client", "environment")
@@ -66,19 +69,19 @@ class Summary(Part):
 
     clients: NonNegativeInt
     points: NonNegativeInt
-    accuracy: Fraction
-    client_mean: Fraction
+    pooled: float = Field(validation_alias=AliasChoices("pooled", "accuracy"))  # as older records have it
+    client_mean: float
     client_sd: NonNegativeFloat
-    p10: Fraction
-    p50: Fraction
-    p90: Fraction
-    bottom10: Fraction
-    loss: float | None = None  # the majority baseline has no loss; a diverging model has none that JSON can hold
+    p10: float
+    p50: float
+    p90: float
+    bottom10: float
+    loss: float | None = None  # the constant predictor has no loss; a diverging model has none that JSON can hold
     hurt: Fraction | None = None
 
 
 class Scores(Part):
-    """What one model reached at one support fraction: before and after adaptation, and the majority class."""
+    """What one model reached at one support fraction: before and after adaptation, and the constant predictor."""
 
     before: Summary
     after: Summary
@@ -128,6 +131,15 @@ class Moved(Part):
     variants: dict[Printable, Fraction] = Field(min_length=1)
 
 
+def _readable(metric: Metric) -> Metric:
+    for text in (metric.name, metric.total, metric.weight, *([metric.unit] if metric.unit else [])):
+        printable(text)
+    return metric
+
+
+Measured = Annotated[Metric, AfterValidator(_readable)]
+
+
 class Head(Part):
     """What the JSON files of all tracks share."""
 
@@ -151,6 +163,7 @@ class Head(Part):
     rounds: NonNegativeInt
     selected_round: NonNegativeInt | None = None
     cost: Cost
+    metrics: tuple[Measured, ...] = Field((ACCURACY,), min_length=1)  # older records do not say
     saved: SavedState | None = None
     rounding: Moved | None = None  # where `metaleaf stability` has measured it
 
@@ -163,6 +176,25 @@ class Head(Part):
             track = "new clients" if cls.new_environments else "new environments"
             raise ValueError(f"is of the track of {track}; report each track from a folder of its own")
         return content
+
+    @property
+    def metric(self) -> Metric:
+        """The main one, by which the model was selected."""
+        return self.metrics[0]
+
+    def summaries(self) -> Iterator[Summary]:
+        """All that the record reports."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> "Head":
+        low, high = self.metric.low, self.metric.high
+        for summary in self.summaries():
+            for key in ("pooled", "client_mean", "p10", "p50", "p90", "bottom10"):
+                value = getattr(summary, key)
+                if (low is not None and value < low) or (high is not None and value > high):
+                    raise ValueError(f"has {self.metric.name} {value} ({key}), which is not from {low} to {high}")
+        return self
 
     @property
     def environments(self) -> dict[str, Any] | None:
@@ -180,7 +212,8 @@ class Head(Part):
         """What has to be the same for numbers to be comparable, in words; how long a run trains is not among it."""
         model = _within(self.config, "model")
         split = {"other clients or other data in their splits": (self.data.data_hash, self.data.split_hash)}
-        return {**split, "another model": json.dumps(model, sort_keys=True)}
+        metric = {"another metric": self.metric}
+        return {**split, "another model": json.dumps(model, sort_keys=True), **metric}
 
     @property
     def comparable(self) -> tuple[Hashable, ...]:
@@ -209,6 +242,11 @@ class Content(Head):
         if self.held_out and self.status == "finished" and set(self.participants or ()) != set(MODELS):
             raise ValueError("is finished but lacks the participants' scores of a model; run this cell again")
         return self
+
+    def summaries(self) -> Iterator[Summary]:
+        """See `Head`."""
+        for _, _, _, scores in _scores(self):
+            yield from (scores.before, scores.after, scores.majority)
 
     @property
     def held_out(self) -> float:
@@ -240,8 +278,11 @@ class Stored(Generic[AnyContent]):
     content: AnyContent
 
     schema: ClassVar[type[Head]]
-    columns: ClassVar[list[str]]
-    """Of the table of clients."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the table of clients."""
+        raise NotImplementedError
 
     @cached_property
     def clients(self) -> pd.DataFrame:
@@ -258,7 +299,12 @@ class Record(Stored[Content]):
     """A run on the track of new clients; one row of `clients` per model, support fraction, client and step."""
 
     schema = Content
-    columns = _CLIENT_COLUMNS
+
+    @property
+    def columns(self) -> list[str]:
+        """See `Stored`."""
+        sums = sums_of(self.content.metrics)
+        return [*_CLIENT_COLUMNS, *sums, *map(constant, sums)]
 
     @cached_property
     def participants(self) -> pd.DataFrame:
@@ -273,6 +319,12 @@ class Record(Stored[Content]):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Stored[Head])
+
+
+def sums_of(metrics: Sequence[Metric]) -> list[str]:
+    """The columns of the sums that these metrics are ratios of, beside n."""
+    named = (column for metric in metrics for column in (metric.total, metric.weight))
+    return list(dict.fromkeys(column for column in named if column != "n"))
 
 
 def read_records(folder: Path, only: Container[str] | None = None) -> list[Record]:
@@ -340,7 +392,7 @@ def tidy(records: Sequence[Record]) -> pd.DataFrame:
     `status`, `rounds`, `bytes` (down and up), `flops`, `rounding` (how far it moves a score; nan: not measured), `name`
     (the title; with label and hash where one title stands for several configurations), `model`, `who` (see `Who`),
     `support` (a fraction; of participants what they did not hold out; nan on a row without scores), and
-    `<side>_<summary key>` for each side of `before`, `after`, `majority`, e.g. `after_accuracy`, a fraction.
+    `<side>_<summary key>` for each side of `before`, `after`, `majority` (the constant predictor), e.g. `after_pooled`.
     """
     rows: list[dict[str, Any]] = []
     for position, record in enumerate(records):

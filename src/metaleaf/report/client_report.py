@@ -33,7 +33,7 @@ def contents(records: Sequence[Record], shown: Shown = ALL, baseline: str | None
     further = {"pairs.csv": to_csv(pd.concat(paired.values()))}
     if over[model]:
         further["overall.csv"] = to_csv(overall.to_frame([one for found in over.values() for one in found]))
-    drawn = draw(records, model, shown.metric)
+    drawn = draw(records, model, shown.statistic)
     html = page.render(records, made, drawn, further=list(further))
     csv = to_csv(pd.concat(numbers.values()))
     files = page.report_files(drawn, to_markdown(made), csv, to_latex(made), html)

@@ -42,7 +42,7 @@ def write_figures(
         made = drawings(visits, _chosen(environment_figures.MAKERS, only), formats)
     else:
         records = in_order(read_all(Record, folder, None, also), order)
-        runs = Runs(shown.of(records), shown.model, inches, shown.metric)
+        runs = Runs(shown.of(records), shown.model, inches, shown.statistic)
         made = drawings(runs, _chosen(WITH_DATA, only), formats)
     output.mkdir(parents=True, exist_ok=True)
     for name, one in made:

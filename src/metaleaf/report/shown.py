@@ -2,12 +2,17 @@
 one's own, at some support fractions.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
+
 from metaleaf.config.labels import printable
 from metaleaf.errors import ConfigError, unknown
-from metaleaf.records.records import AnyRecord, Model, Record
+from metaleaf.metrics import Metric
+from metaleaf.records.records import AnyRecord, Model, Record, Scores
+from metaleaf.statistics.statistics import summaries
 
 
 @dataclass(frozen=True)
@@ -16,24 +21,27 @@ class Shown:
 
     algorithms: labels in the order wanted, ``label`` or ``label=name`` to call it otherwise. supports: fractions of new
     clients. model: of the last round or of the selected one. columns: of the tables of comparisons
-    (`metaleaf.report.tables.clients.COLUMNS`). metric: of the figures that show one number of each run
-    (`metaleaf.report.figures.runs.METRICS`). All but algorithms are of the track of new clients.
+    (`metaleaf.report.tables.clients.COLUMNS`). metric: another one of those that the records report than their main
+    one. statistic: of the figures that show one number of each run (`metaleaf.report.figures.runs.STATISTICS`). All but
+    algorithms are of the track of new clients.
     """
 
     algorithms: Sequence[str] = ()
     supports: Sequence[float] = ()
     model: Model = "selected"
     columns: Sequence[str] = ()
-    metric: str = "accuracy"
+    metric: str = ""
+    statistic: str = "pooled"
 
     def of(self, records: Sequence[Record]) -> list[Record]:
         """The records that are shown, as they are shown; ConfigError for what none of them has."""
-        return _supported(_renamed(records, self.algorithms), self.supports)
+        found = _supported(_renamed(records, self.algorithms), self.supports)
+        return [_measured(record, self.metric) for record in found] if self.metric else found
 
     def of_environments(self, records: Sequence[AnyRecord]) -> list[AnyRecord]:
         """The same on the track of new environments, where algorithms are all that can be chosen."""
         plain = Shown(self.algorithms)
-        for name in ("supports", "model", "columns", "metric"):
+        for name in ("supports", "model", "columns", "metric", "statistic"):
             if getattr(self, name) != getattr(plain, name):
                 raise ConfigError(f"--{name}: reports of new environments have none to choose.")
         return _renamed(records, self.algorithms)
@@ -82,3 +90,35 @@ def _at(record: Record, supports: Sequence[float]) -> Record:
         for model, by_support in record.content.scores.items()
     }
     return Record(record.path, record.content.model_copy(update={"scores": scores}))
+
+
+def _measured(record: Record, name: str) -> Record:
+    """The record with that metric as its main one; its totals are summed anew from its clients."""
+    content = record.content
+    by_name = {_plain(metric.name): metric for metric in content.metrics}
+    if _plain(name) not in by_name:
+        raise unknown("metric of the records", name, [metric.name for metric in content.metrics])
+    metric = by_name[_plain(name)]
+    if metric == content.metric:
+        return record
+    new = record.clients
+    scores = {
+        model: {key: _summed(new[(new["model"] == model) & (new["support"] == float(key))], metric) for key in found}
+        for model, found in content.scores.items()
+    }
+    own = content.participants and {
+        model: _summed(record.participants[record.participants["model"] == model], metric)
+        for model in content.participants
+    }
+    metrics = (metric, *(other for other in content.metrics if other != metric))
+    changed = {"metrics": metrics, "scores": scores, "participants": own}
+    return Record(record.path, content.model_copy(update=changed))
+
+
+def _plain(name: str) -> str:
+    """As people type it: R² as r2."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _summed(clients: pd.DataFrame, metric: Metric) -> Scores:
+    return Scores.model_validate(summaries(clients, metric))

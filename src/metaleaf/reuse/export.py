@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 
-from metaleaf import models
+from metaleaf import models, tasks
 from metaleaf.algorithm import Algorithm
 from metaleaf.environments.newcomers import Newcomer
 from metaleaf.errors import ConfigError, DataError
@@ -61,10 +61,13 @@ def export(path: Path, output: Path | None = None, model: Model = "selected") ->
 
 def _loader(given: Entry, model: Model, spec: Mapping[str, Any], output: Path) -> str:
     needed, load = FORMATS[output.suffix]
-    built_from = {key: spec[key] for key in ("classes", "x_shape", "x_dtype")}
+    kind = tasks.of(spec, given.config.task)
+    predictions = {"outputs": kind.outputs(spec), "positions": kind.positions(spec)}
+    built_from = {**predictions, "x_shape": spec["x_shape"], "x_dtype": spec["x_dtype"]}
+    out = ", ".join(map(str, ["n", *filter(None, [predictions["positions"]]), predictions["outputs"]]))
     shape = ", ".join(["n", *map(str, spec["x_shape"])])
     return f"""\
-{WRITTEN_BY}: {given.cell}, {model} model, x {spec["x_dtype"]} [{shape}] -> logits [n, {spec["classes"]}].\"""
+{WRITTEN_BY}: {given.cell}, {model} model, x {spec["x_dtype"]} [{shape}] -> predictions [{out}].\"""
 from pathlib import Path
 
 {needed}
@@ -86,10 +89,11 @@ def state_dict(given: Entry, model: Model) -> tuple[Params, dict[str, Any]]:
     if given.content.status == "diverged":
         raise DataError(f"the run of {given.where} diverged: it has no model to export.")
     spec = dataclasses.asdict(config.build_dataset().spec)
-    module, algorithm = models.build(config.model, spec, derive(config.seed, "model")), config.build_algorithm()
-    task = Task(module, seed=config.seed, clients=given.content.data.clients.train)
+    kind, algorithm = tasks.of(spec, config.task), config.build_algorithm()
+    module = models.build(config.model, spec, derive(config.seed, "model"), kind)
+    task = Task(module, kind=kind, seed=config.seed, clients=given.content.data.clients.train)
     # Of the state only the shapes are needed, and a record may claim any number of clients.
-    shapes = Task(copy.deepcopy(module).to("meta"), seed=task.seed, clients=task.clients)
+    shapes = Task(copy.deepcopy(module).to("meta"), kind=kind, seed=task.seed, clients=task.clients)
     like = algorithm.init(shapes, shapes.params())
     broadcast = load_state(given.record.path, given.content, like).broadcast(model)
     whole = {**module.state_dict(), **model_params(task, algorithm, broadcast)}

@@ -19,15 +19,17 @@ from metaleaf.data.client_store import ClientStore
 from metaleaf.data.federation import PARTS, Federation
 from metaleaf.data.prepare import load
 from metaleaf.environments import run as environment_run
-from metaleaf.environments.run import COLUMNS, EnvironmentRun
+from metaleaf.environments.run import EnvironmentRun
 from metaleaf.errors import ConfigError, DataError, unknown
 from metaleaf.jobs.execute import Settings, runner
+from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.records.records import Model
-from metaleaf.runs.evaluate import CLIENT_COLUMNS, score_clients, summaries
+from metaleaf.runs.evaluate import client_columns, score_clients
 from metaleaf.runs.run import Run
 from metaleaf.runs.saved import load_state
+from metaleaf.statistics.statistics import summaries
 from metaleaf.submission.entry import Entry, as_recorded, read_one
-from metaleaf.submission.side_by_side import ANSWERS
+from metaleaf.submission.side_by_side import answers
 from metaleaf.trees import Tree
 
 
@@ -74,10 +76,12 @@ def rescore(path: Path, question: Question, settings: Settings) -> Rescored:
     broadcast = trees.to(state.broadcast(question.model), run.task.device)
     if isinstance(run, EnvironmentRun):
         clients = _in_environments(run, broadcast, question)
-        scores = {str(number): environment_run.summaries(part) for number, part in clients.groupby("rounds")}
+        scores = {
+            str(number): environment_run.summaries(part, run.metric) for number, part in clients.groupby("rounds")
+        }
     else:
         clients = _of_clients(run, broadcast, question)
-        scores = {str(support): summaries(part) for support, part in clients.groupby("support")}
+        scores = {str(support): summaries(part, run.metric) for support, part in clients.groupby("support")}
     return Rescored(clients, scores, "\n".join(_lines(given, question, run, clients, scores)))
 
 
@@ -114,13 +118,15 @@ def _of_clients(run: Run, broadcast: Tree, question: Question) -> pd.DataFrame:
     clients = _numbers(run.federation, question.clients)
     supports = question.supports or run.config.protocol.test_supports
     tables = [pd.DataFrame(score_clients(run.engine, run.federation, broadcast, clients, p)) for p in supports]
-    return pd.concat(tables, ignore_index=True).assign(model=question.model)[["model", *CLIENT_COLUMNS]]
+    return pd.concat(tables, ignore_index=True).assign(model=question.model)[
+        ["model", *client_columns(run.kind.columns)]
+    ]
 
 
 def _in_environments(run: EnvironmentRun, broadcast: Tree, question: Question) -> pd.DataFrame:
     rounds = question.rounds or run.rules.rounds
     frame = run.enter(question.clients[0], broadcast, rounds, draws=run.rules.draws, adapt=True)
-    return frame.assign(model=question.model)[[*COLUMNS]]
+    return frame.assign(model=question.model)[[*environment_run.client_columns(run.kind.columns)]]
 
 
 def _numbers(federation: Federation, names: Sequence[str]) -> list[int]:
@@ -145,19 +151,38 @@ def _lines(given: Entry, question: Question, run: Run, clients: pd.DataFrame, sc
     if other := differing(given.made.sources or {}, run.sources):
         changes.append(f"changed: the code since the run ({', '.join(other)})")
     by = "rounds" if given.config.protocol.environments else "support"
-    heading = [by, "clients", "before", "after", "mean", "worst 10 %", "hurt", "majority", "as recorded"]
-    rows = [[key, *_row(found), _recorded(given, question, clients, by, float(key))] for key, found in scores.items()]
+    heading = [
+        by,
+        "clients",
+        "before",
+        "after",
+        "mean",
+        "worst 10 %",
+        "hurt",
+        "majority" if content.metric == ACCURACY else "constant",
+        "as recorded",
+    ]
+    rows = [
+        [key, *_row(found, content.metric), _recorded(given, question, clients, by, float(key))]
+        for key, found in scores.items()
+    ]
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
     table = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in [heading, *rows]]
     return [about, *changes, _who(question, run.federation, clients), "", *table]
 
 
-def _row(found: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Before, after and the majority class over points; the others over clients, after adaptation. In %."""
+def _row(found: Mapping[str, Mapping[str, float]], metric: Metric) -> list[str]:
+    """Before, after and the constant answer over points; the others over clients, after adaptation. Shares in %."""
     before, after, majority = found["before"], found["after"], found.get("majority", {})
-    over_clients = [after["client_mean"], after["bottom10"], after.get("hurt")]
-    shares = [before["accuracy"], after["accuracy"], *over_clients, majority.get("accuracy")]
-    return [str(after["clients"]), *("" if share is None else f"{100 * share:.1f}" for share in shares)]
+    scores = [before["pooled"], after["pooled"], after["client_mean"], after["bottom10"]]
+    said = [_number(metric, score) for score in scores]
+    hurt = "" if after.get("hurt") is None else f"{100 * after['hurt']:.1f}"
+    constant = _number(metric, majority["pooled"]) if majority else ""
+    return [str(after["clients"]), *said, hurt, constant]
+
+
+def _number(metric: Metric, score: float) -> str:
+    return f"{100 * score:.1f}" if metric.unit == "%" else f"{score:.4g}"
 
 
 def _change(config: RunConfig, key: str, value: object) -> str:
@@ -183,15 +208,15 @@ def _recorded(given: Entry, question: Question, clients: pd.DataFrame, by: str, 
     if question.changes or question.clients != ("test",):
         return ""
     recorded = given.clients[given.clients["model"] == question.model]
-    before, now = (_answers(frame[frame[by] == value]) for frame in (recorded, clients))
+    before, now = (_answers(given, frame[frame[by] == value]) for frame in (recorded, clients))
     if before.keys() != now.keys():
         return ""
     apart = sum(before[key] != now[key] for key in now)
     return f"{apart:,} of {len(now):,} differ" if apart else "same"
 
 
-def _answers(frame: pd.DataFrame) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Right answers by client, and step or draw."""
+def _answers(given: Entry, frame: pd.DataFrame) -> dict[tuple[str, ...], tuple[float, ...]]:
+    """How the model did by client, and step or draw."""
     keys = [frame[name].astype(str) for name in ("environment", "client", "step", "draw") if name in frame]
-    found = [frame[name] for name in ANSWERS if name in frame]
+    found = [frame[name] for name in answers(given) if name in frame]
     return dict(zip(zip(*keys, strict=True), zip(*found, strict=True), strict=True))

@@ -1,23 +1,27 @@
 """Score clients before and after they adapt, client by client: new ones, and participants on what they held out."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from metaleaf.data.federation import Federation
 from metaleaf.engine.engine import Engine
-from metaleaf.errors import DataError
+from metaleaf.metrics import Values, constant
 from metaleaf.shots import Episode, Scored, Shots, examples
-from metaleaf.statistics.statistics import Columns, summarise
+from metaleaf.statistics.statistics import Columns
+from metaleaf.tasks import Kind
 from metaleaf.trees import Tree
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-CLIENT_COLUMNS = ("support", "client", "environment", "n_support", "n", "step", "correct", "loss", "majority")
-"""Columns of a record's clients.csv after `model`."""
+
+def client_columns(sums: Sequence[str]) -> tuple[str, ...]:
+    """Columns of a record's clients.csv after `model`, with these sums; last those of the constant predictor."""
+    whose = ("support", "client", "environment", "n_support", "n", "step")
+    return (*whose, *sums, "loss", *map(constant, sums))
 
 
 def score_clients(
@@ -55,40 +59,37 @@ def _table(
     every_step: bool,
 ) -> Columns:
     scores = torch.stack(engine.score(broadcast, pairs, every_step)).numpy()
-    n, correct, loss = scores.reshape(-1, 3).T
-    steps, store = scores.shape[1], federation.store
+    steps, store, kind = scores.shape[1], federation.store, engine.task.kind
+    n, *sums, loss = scores.reshape(-1, scores.shape[-1]).T
     known = [(examples(own), query) for own, query in pairs]
+    answers = np.array([_constant(kind, own, query) for own, query in known]).reshape(len(known), -1)
     by_client = {
         "client": store.ids[np.asarray(clients)].tolist(),
         "environment": store.environments[np.asarray(clients)].tolist(),
         "n_support": [len(own.y) for own, _ in known],
-        "majority": [_majority(own, query) for own, query in known],
+        **{constant(name): counts(column) for name, column in zip(kind.columns, answers.T, strict=True)},
     }
     by_row = {
         "support": np.full(len(n), support),
         **{name: [value for value in values for _ in range(steps)] for name, values in by_client.items()},
         "n": n.astype(np.int64),
         "step": np.tile(np.arange(steps), len(known)),
-        "correct": correct.astype(np.int64),
+        **{name: counts(column) for name, column in zip(kind.columns, sums, strict=True)},
         "loss": loss / np.maximum(n, 1),
     }
-    return {name: by_row[name] for name in CLIENT_COLUMNS}
+    return {name: by_row[name] for name in client_columns(kind.columns)}
 
 
-def _majority(support: Shots, query: Shots) -> int:
-    """Query examples of the class that most support examples have."""
-    return int(np.count_nonzero(query.y.numpy() == np.bincount(support.y.numpy()).argmax()))
+def counts(sums: Values) -> Any:
+    """Sums that are whole numbers as such."""
+    whole = np.isfinite(sums).all() and (sums == np.floor(sums)).all()
+    return sums.astype(np.int64) if whole else sums
 
 
-def summaries(clients: "Columns | pd.DataFrame") -> dict[str, dict[str, float]]:
-    """The summaries of one model at one support fraction: before and after adaptation, and of the majority class."""
-    columns = {name: np.asarray(clients[name]) for name in ("n", "step", "correct", "loss", "majority")}
-    steps = columns.pop("step")
-    before, after = ({name: column[steps == step] for name, column in columns.items()} for step in (0, steps.max()))
-    if len(before["n"]) != len(after["n"]):
-        raise DataError("some clients lack their scores before or after adaptation")
-    return {
-        "before": summarise({name: before[name] for name in ("n", "correct", "loss")}),
-        "after": summarise({**after, "correct_before": before["correct"]}),
-        "majority": summarise({"n": before["n"], "correct": before["majority"]}),
-    }
+def _constant(kind: Kind, support: Shots, query: Shots) -> list[float]:
+    """The sums of the metrics for the constant predictor's answers."""
+    if not len(query.y):
+        return [0.0] * len(kind.columns)
+    real = torch.ones(len(query.y), dtype=torch.bool)
+    found: list[float] = kind.summed(kind.constant(support, query), query.y, real).tolist()
+    return found

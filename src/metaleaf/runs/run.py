@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from metaleaf import models, trees
+from metaleaf import models, tasks, trees
 from metaleaf.algorithm import Context, State, step
 from metaleaf.config.config import RunConfig
 from metaleaf.config.provenance import device_facts, git_facts, versions
@@ -23,13 +23,13 @@ from metaleaf.engine.engine import Mode, engine
 from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError, StaleError
 from metaleaf.files import tensor_files
-from metaleaf.runs.evaluate import CLIENT_COLUMNS, score_clients, score_participants, summaries
+from metaleaf.runs.evaluate import client_columns, score_clients, score_participants
 from metaleaf.runs.rounding import AS_EVER, Rounding
 from metaleaf.runs.saved import save_state
 from metaleaf.runs.store import SCHEMA, Cell
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode, Shots
-from metaleaf.statistics.statistics import Columns
+from metaleaf.statistics.statistics import Columns, summaries
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
@@ -43,8 +43,8 @@ GROUP_BYTES = 1 << 30
 TRIED = 4
 """Examples that an engine is tried on."""
 
-OnRound = Callable[[int, int, dict[str, float]], None]
-"""Called after every round with (round, rounds, the round's row)."""
+OnRound = Callable[[int, int, dict[str, Any]], None]
+"""Called after every round with (round, rounds, the round's row, which has its validation in words)."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Progress:
     state: State
     rows: list[dict[str, float]] = field(default_factory=list)
     best: Tree = None
-    """What was broadcast at the round with the best validation accuracy so far (at the start: before any)."""
+    """What was broadcast at the round with the best validation score so far (at the start: before any)."""
     best_round: int = 0
-    best_accuracy: float = -1.0
+    best_score: float | None = None
     diverged: str | None = None
     memories: dict[int, int] = field(default_factory=dict)
     """The round after which each client's memory was written, by client."""
@@ -96,9 +96,12 @@ class Run:
         self.config, self.store, self.rounding, self.stale = config, store, rounding, stale
         self.sources: Sources = of_run(config, type(self).__module__, store.about)
         self.spec = store.about["spec"]
+        self.kind = tasks.of(self.spec, config.task)
+        self.metric = self.kind.measured[0]
         self.federation = self._federation()
         self.algorithm = config.build_algorithm()
-        model = models.build(config.model, self.spec, derive(config.seed, "model"))
+        self._check_served()
+        model = models.build(config.model, self.spec, derive(config.seed, "model"), self.kind)
         self.task = self._task(rounding.applied(model).to(device))
         self.engine = engine(self.task, self.algorithm, mode, device, self._examples())
         self.device = device
@@ -106,16 +109,25 @@ class Run:
         self.rounds = self._rounds() if getattr(self.algorithm, "federated", True) else 0
 
     def _federation(self) -> Federation:
-        return Federation(self.store, self.config.protocol, self.config.seed)
+        return Federation(self.store, self.config.protocol, self.config.seed, self.kind.y_dtype)
+
+    def _check_served(self) -> None:
+        """ConfigError if the algorithm says which kinds of tasks it serves, and this is none of them."""
+        serves = getattr(self.algorithm, "serves", None)
+        if serves is not None and self.kind.name not in serves:
+            raise ConfigError(
+                f"{self.config.algorithm} serves the task {' or '.join(serves)}, and {self.config.dataset} asks for "
+                f"{self.kind.name}: leave the algorithm or the dataset out."
+            )
 
     def _task(self, model: models.Model) -> Task:
         clients, cohort = self.federation.clients["train"], self.federation.cohort(1)
-        return Task(model, seed=self.config.seed, clients=len(clients), cohort=len(cohort))
+        return Task(model, kind=self.kind, seed=self.config.seed, clients=len(clients), cohort=len(cohort))
 
     def _examples(self) -> Shots:
         """A few of the data, to try operators on."""
         x, y = (np.array(values[:TRIED]) for values in (self.store.x, self.store.y))
-        return Shots(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)), torch.tensor(0))
+        return Shots(torch.from_numpy(x), torch.from_numpy(y.astype(self.kind.y_dtype)), torch.tensor(0))
 
     def _rounds(self) -> int:
         if getattr(self.algorithm, "unit", "client") == "environment":
@@ -136,7 +148,7 @@ class Run:
             while progress.round < self.rounds and not progress.diverged:
                 progress = self._round(progress, flops, begun)
                 if on_round:
-                    on_round(progress.round, self.rounds, progress.rows[-1])
+                    on_round(progress.round, self.rounds, self._said(progress.rows[-1]))
                 if cell and self._is_milestone(progress.round):
                     self._checkpoint(cell, progress)
         except KeyboardInterrupt:
@@ -144,6 +156,11 @@ class Run:
                 self._checkpoint(cell, progress)
             raise
         return progress
+
+    def _said(self, row: dict[str, float]) -> dict[str, Any]:
+        """The row, with its validation in words."""
+        score = row.get("validation_after")
+        return row if score is None else {**row, "validation": self.metric.text(score)}
 
     def execute(self, cell: Cell, on_round: OnRound | None = None, *, save: bool = False) -> dict[str, Any]:
         """Train, score the test clients and write the record, which is returned.
@@ -154,6 +171,9 @@ class Run:
         progress = self.train(cell, on_round)
         begun = time.monotonic()
         clients, scores = self._test(progress)
+        if not _finite(scores):
+            progress = replace(progress, diverged=f"test clients' {self.metric.name} is not finite")
+            clients, scores = self._test(progress)
         record = self._record(progress, scores)
         participants = None
         if self.config.protocol.held_out:
@@ -253,12 +273,16 @@ class Run:
         if self._is_milestone(number):
             broadcast = progress.state.broadcast
             row |= self._validate(broadcast)
-            if row["validation_after"] > progress.best_accuracy:
+            score = row["validation_after"]
+            if not math.isfinite(score):
+                reason = f"round {number}: the validation clients' {self.metric.name} is not finite"
+                progress = replace(progress, diverged=reason)
+            elif progress.best_score is None or self.metric.better(score, progress.best_score):
                 progress = replace(
                     progress,
                     best=broadcast,
                     best_round=number,
-                    best_accuracy=row["validation_after"],
+                    best_score=score,
                     best_memories=progress.memories if self.config.protocol.held_out else {},
                 )
         row["seconds"] = time.monotonic() - begun if number else 0.0
@@ -268,17 +292,18 @@ class Run:
         """The row's entries on the validation clients; `validation_after` selects the model."""
         clients = [int(i) for i in self.federation.clients["validation"]]
         support = self.config.protocol.support
-        found = summaries(score_clients(self.engine, self.federation, broadcast, clients, support, every_step=False))
+        table = score_clients(self.engine, self.federation, broadcast, clients, support, every_step=False)
+        found = summaries(table, self.metric)
         return {
-            "validation_before": found["before"]["accuracy"],
-            "validation_after": found["after"]["accuracy"],
+            "validation_before": found["before"]["pooled"],
+            "validation_after": found["after"]["pooled"],
             "validation_client_mean": found["after"]["client_mean"],
             "validation_loss": found["after"]["loss"],
         }
 
     def _test(self, progress: Progress) -> tuple[Columns, dict[str, Any]]:
         if progress.diverged:
-            return dict.fromkeys(("model", *CLIENT_COLUMNS), ()), {}
+            return self._no_clients(), {}
         clients = [int(i) for i in self.federation.clients["test"]]
         tables: list[Columns] = []
         scores: dict[str, Any] = {"final": {}, "selected": {}}
@@ -287,20 +312,23 @@ class Run:
             same = progress.best_round == progress.round
             selected = final if same else score_clients(self.engine, self.federation, progress.best, clients, support)
             for model, table in (("final", final), ("selected", selected)):
-                scores[model][str(support)] = summaries(table)
+                scores[model][str(support)] = summaries(table, self.metric)
                 tables.append(_named(model, table))
         return _below(tables), scores
+
+    def _no_clients(self) -> Columns:
+        return dict.fromkeys(("model", *client_columns(self.kind.columns)), ())
 
     def _participants(self, progress: Progress) -> tuple[Columns, dict[str, Any]]:
         """Scores of all training clients on what they held out, with the memories of the model's round."""
         if progress.diverged:
-            return dict.fromkeys(("model", *CLIENT_COLUMNS), ()), {}
+            return self._no_clients(), {}
         final = self._score_participants(progress.state.broadcast, progress.round, progress.memories)
         selected = final
         if progress.best_round != progress.round:
             selected = self._score_participants(progress.best, progress.best_round, progress.best_memories)
         tables = {"final": final, "selected": selected}
-        scores = {model: summaries(table) for model, table in tables.items()}
+        scores = {model: summaries(table, self.metric) for model, table in tables.items()}
         return _below([_named(model, table) for model, table in tables.items()]), scores
 
     def _score_participants(self, broadcast: Tree, number: int, written: Mapping[int, int]) -> Columns:
@@ -339,6 +367,7 @@ class Run:
                 "examples": {part: federation.examples(part) for part in PARTS},
                 "classes": self.spec["classes"],
             },
+            "metrics": [metric.facts() for metric in self.kind.measured],
             "parameters": sum(leaf.numel() for leaf in self.task.params().values()),
             "rounds": progress.round,
             "selected_round": progress.best_round,
@@ -354,6 +383,7 @@ class Run:
     def _made_by(self) -> dict[str, Any]:
         """What has to be the same for a resumed run to be bit-identical; a checkpoint of anything else is not used."""
         return {
+            "metric": self.metric.facts(),
             "config": self.config.config_hash(),
             "data": self.store.about["data_hash"],
             "split": self.federation.split_hash(),
@@ -368,7 +398,7 @@ class Run:
         note = {
             "rows": progress.rows,
             "best_round": progress.best_round,
-            "best_accuracy": progress.best_accuracy,
+            "best_score": progress.best_score,
             "diverged": progress.diverged,
             "memories": progress.memories,
             "best_memories": progress.best_memories,
@@ -413,10 +443,17 @@ class Run:
             note["rows"],
             tree["best"],
             note["best_round"],
-            note["best_accuracy"],
+            note["best_score"],
             note["diverged"],
             *({int(client): number for client, number in note[key].items()} for key in ("memories", "best_memories")),
         )
+
+
+def _finite(scores: Any) -> bool:
+    """Whether all numbers of nested dicts are, but for losses."""
+    if isinstance(scores, dict):
+        return all(_finite(value) for key, value in scores.items() if key != "loss")
+    return math.isfinite(scores)
 
 
 def _named(model: str, table: Columns) -> Columns:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from metaleaf.errors import DataError
-from metaleaf.records.client_scores import Values
+from metaleaf.metrics import Values
 from metaleaf.statistics.intervals import DRAWS, LEVEL, Estimate
 
 
@@ -32,8 +32,8 @@ def interquartile_mean(values: Values, weights: Values | None = None) -> Values:
 def overall(scores: Mapping[str, Values], *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Estimate:
     """Interquartile mean over datasets and seeds of one algorithm's mean over clients; every dataset counts once.
 
-    scores: by dataset the accuracies, [seeds, clients]. The bootstrap draws seeds and clients within a dataset, as in
-    `metaleaf.statistics.intervals`.
+    scores: by dataset those of one metric, [seeds, clients]. The bootstrap draws seeds and clients within a dataset, as
+    in `metaleaf.statistics.intervals`.
     """
     rng = np.random.default_rng(seed)
     weights = np.concatenate([np.full(len(values), 1 / len(values)) for values in scores.values()])

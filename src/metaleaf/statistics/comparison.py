@@ -2,23 +2,32 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.records.client_scores import ClientScores, Setting
 from metaleaf.records.records import Model, Record, tidy
 from metaleaf.statistics.intervals import Estimate, estimate
 from metaleaf.statistics.paired import Comparison, all_pairs
 from metaleaf.statistics.statistics import over_seeds
 
-MAJORITY = "Majority class"
-"""Name of the baseline row: always answering the most frequent class of the client's own support."""
+MAJORITY, CONSTANT = "Majority class", "Constant answer"
+"""Names of the baseline row, of accuracies and of other metrics: the answer that the client's own support suggests, the
+same for every query example (of classes the most frequent one, of numbers their mean, of a series its last value)."""
+
+CONSTANTS = (MAJORITY, CONSTANT)
+
+
+def constant_of(metric: Metric) -> str:
+    """The name of the baseline row."""
+    return MAJORITY if metric.name == ACCURACY.name else CONSTANT
+
 
 METRICS = (
-    "before_accuracy",
-    "after_accuracy",
+    "before_pooled",
+    "after_pooled",
     "after_client_mean",
     "after_bottom10",
     "after_p10",
@@ -37,9 +46,9 @@ _NONE = Estimate(math.nan, math.nan, math.nan)
 def comparison(records: Sequence[Record], scores: Scores, model: Model = "selected") -> pd.DataFrame:
     """The numbers behind the tables: a row per setting (`Setting`) and algorithm, as `records` come.
 
-    The first row of each setting is the majority-class baseline; its scores stand in the `after` columns. Columns:
+    The first row of each setting is the constant predictor; its scores stand in the `after` columns. Columns:
     `dataset`, `support`, `who`, `model`, `label`, `algorithm` (its name), `diverged` (seeds), `seeds` (finished);
-    `<metric>_mean` and `<metric>_sd` over finished seeds (fractions in [0, 1]; nan where there are none, sd nan for one
+    `<metric>_mean` and `<metric>_sd` over finished seeds (shares as fractions; nan where there are none, sd nan for one
     seed), for some metrics `<metric>_low` and `<metric>_high`, the 95 % interval of
     `metaleaf.statistics.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run);
     `rounding` (how far it moves a score of the worst seed; nan where it was not measured). `scores` are those of the
@@ -55,7 +64,8 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
             start = {**setting._asdict(), "model": model}
             # every algorithm of a seed sees the same clients and splits, so any one of them has the baseline
             baseline = _means(cells.drop_duplicates("seed"), majority(known) if known else None, "majority")
-            rows.append(start | {"label": "", "algorithm": MAJORITY, "diverged": 0} | baseline)
+            metric = records[int(runs["record"].iloc[0])].content.metric
+            rows.append(start | {"label": "", "algorithm": constant_of(metric), "diverged": 0} | baseline)
             for name in runs["name"].unique():
                 each = runs[runs["name"] == name].drop_duplicates("record")
                 costs = {key: each[key].mean() for key in ("rounds", "bytes", "flops")}
@@ -75,9 +85,9 @@ def _settings(dataset: str, runs: pd.DataFrame) -> list[Setting]:
 def pairs(scores: Scores, model: Model = "selected") -> pd.DataFrame:
     """Every two algorithms on the same clients under the same seeds, before and after adaptation.
 
-    After adaptation the majority class is one of them. Columns: `dataset`, `support`, `who`, `model`, `side` (before,
-    after), and those of `metaleaf.statistics.paired.Comparison`, the difference as `difference`, `low` and `high`;
-    `p_holm` is corrected for all pairs of a setting and side.
+    After adaptation the constant predictor is one of them. Columns: `dataset`, `support`, `who`, `model`, `side`
+    (before, after), and those of `metaleaf.statistics.paired.Comparison`, the difference as `difference`, `low` and
+    `high`; `p_holm` is corrected for all pairs of a setting and side.
     """
     rows = [
         {**setting._asdict(), "model": model, "side": side} | _pair(pair, p_holm)
@@ -89,14 +99,14 @@ def pairs(scores: Scores, model: Model = "selected") -> pd.DataFrame:
 
 
 def compared(algorithms: Mapping[str, ClientScores], side: str = "after") -> list[ClientScores]:
-    """What is paired at a setting: its algorithms, and after adaptation the majority class before them."""
+    """What is paired at a setting: its algorithms, and after adaptation the constant predictor before them."""
     return [*([majority(algorithms)] if side == "after" else []), *algorithms.values()]
 
 
 def majority(algorithms: Mapping[str, ClientScores]) -> ClientScores:
-    """The majority class as an algorithm, under all seeds of the one that has most: it is the same for all."""
+    """The constant predictor as an algorithm, under all seeds of the one that has most: it is the same for all."""
     most = max(algorithms.values(), key=lambda scores: len(scores.seeds))
-    return replace(most, name=MAJORITY, before=most.majority, after=most.majority)
+    return most.constant(constant_of(most.metric))
 
 
 PAIR_COLUMNS = [

@@ -1,6 +1,6 @@
 """The track "cost to target": what a run had sent and computed when it first was as good as its dataset asks.
 
-The target is a validation accuracy after adaptation, over points; the dataset declares it (`target`). A run is
+The target is a validation score after adaptation, over points; the dataset declares it (`target`). A run is
 validated every `evaluate_every` rounds, so that it may have reached the target up to that many rounds earlier; all
 methods of a suite share this resolution. Validation itself costs nothing here, as everywhere (docs/protocol.md).
 """
@@ -26,12 +26,12 @@ def target_of(dataset: str) -> float | None:
 
 
 def cost_to_target(records: Sequence[Record], target: float) -> pd.DataFrame:
-    """What each run took to the validation accuracy `target`, a fraction; one row per record, in their order.
+    """What each run took to the validation score `target` (of shares a fraction); one row per record, in their order.
 
     Columns: `dataset`, `name` (of the algorithm, as in `metaleaf.records.records.tidy`), `seed`, `reached`, and, at the
-    first evaluated round at or above the target, `rounds`, `bytes` (down and up) and `flops` since the start, and
-    `resolution`, the rounds since the evaluation before it. These four are nan where the target was never reached; a
-    run that diverged never does. Raises DataError on a table of rounds that cannot be read.
+    first evaluated round that is as good as the target, `rounds`, `bytes` (down and up) and `flops` since the start,
+    and `resolution`, the rounds since the evaluation before it. These four are nan where the target was never reached;
+    a run that diverged never does. Raises DataError on a table of rounds that cannot be read.
     """
     columns = ["dataset", "name", "seed", "reached", "rounds", "bytes", "flops", "resolution"]
     if not records:
@@ -49,7 +49,8 @@ def _reached(record: Record, target: float) -> dict[str, Any]:
     if record.content.status == "diverged":
         return never
     evaluated = record.rounds.dropna(subset="validation_after")
-    enough = evaluated["validation_after"] >= target
+    score, metric = evaluated["validation_after"], record.content.metric
+    enough = score >= target if metric.higher_is_better else score <= target
     if not enough.any():
         return never
     first = evaluated[enough].iloc[0]

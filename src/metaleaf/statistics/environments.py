@@ -52,16 +52,16 @@ def differences(method: pd.DataFrame, baseline: pd.DataFrame, names: tuple[str, 
     return method[columns] - baseline.loc[method.index, columns]
 
 
-def paired(difference: pd.DataFrame, draws: int = DRAWS) -> pd.DataFrame:
+def paired(difference: pd.DataFrame, draws: int = DRAWS, *, higher_is_better: bool = True) -> pd.DataFrame:
     """What `differences` amount to: a row per column of them.
 
     Columns: `pairs`, `difference` (mean), `low` and `high` (95 % interval of the hierarchical bootstrap), `errors` (two
-    standard errors over pairs of seed and environment), `gains` (pairs above zero).
+    standard errors over pairs of seed and environment), `gains` (pairs in which the method is better).
     """
     seeds = [part.to_numpy(dtype=float) for _, part in difference.groupby(level="seed")]
     low, high = np.percentile(bootstrap_means(seeds, draws), [2.5, 97.5], axis=0)
     means, errors = zip(*(mean_and_two_errors(difference[c].to_numpy(dtype=float)) for c in difference), strict=True)
     # a mean of the same numbers in another order is no gain
-    gains = (difference > 1e-12).sum().to_numpy()
+    gains = ((difference if higher_is_better else -difference) > 1e-12).sum().to_numpy()
     columns = {"pairs": len(difference), "difference": means, "low": low, "high": high, "errors": errors}
     return pd.DataFrame({**columns, "gains": gains}, index=difference.columns)

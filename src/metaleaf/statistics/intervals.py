@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metaleaf.records.client_scores import ClientScores, Counts, Values
+from metaleaf.metrics import Metric, Values
+from metaleaf.records.client_scores import ClientScores, Counts
+from metaleaf.statistics.statistics import worst_tenth
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -27,38 +29,30 @@ class Estimate(NamedTuple):
     high: float
 
 
-def _over_points(correct: Counts, n: Counts) -> Values:
-    found: Values = correct.sum(-1) / n.sum(-1)
-    return found
+Statistic = Callable[[Metric, Values, Values], Values]
+"""From a metric and its two sums, both [..., clients], to [...]."""
 
 
-def _bottom(correct: Counts, n: Counts) -> Values:
-    accuracy = correct / n
-    count = max(1, accuracy.shape[-1] // 10)
-    found: Values = np.partition(accuracy, count - 1, axis=-1)[..., :count].mean(-1)
-    return found
+def _percentile(percent: float) -> Statistic:
+    return lambda metric, total, weight: np.percentile(metric.score(total, weight), percent, axis=-1)
 
 
-def _percentile(percent: float) -> Callable[[Counts, Counts], Values]:
-    return lambda correct, n: np.percentile(correct / n, percent, axis=-1)
-
-
-STATISTICS: dict[str, Callable[[Counts, Counts], Values]] = {
-    "accuracy": _over_points,
-    "client_mean": lambda correct, n: (correct / n).mean(-1),
-    "bottom10": _bottom,
+STATISTICS: dict[str, Statistic] = {
+    "pooled": lambda metric, total, weight: metric.score(total.sum(-1), weight.sum(-1)),
+    "client_mean": lambda metric, total, weight: metric.score(total, weight).mean(-1),
+    "bottom10": lambda metric, total, weight: worst_tenth(metric.score(total, weight), metric),
     "p10": _percentile(10),
     "p50": _percentile(50),
     "p90": _percentile(90),
 }
-"""From (correct, n), both [..., clients], to [...]; by the names of `metaleaf.statistics.statistics.summarise`."""
+"""By the names of `metaleaf.statistics.statistics.summarise`."""
 
 
 def estimate(scores: ClientScores, metric: str, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Estimate:
     """A metric's mean over seeds, with its percentile interval.
 
-    metric: ``<side>_<statistic>`` as in `metaleaf.records.records.tidy`, e.g. ``after_accuracy``, or ``after_hurt``,
-    the share of clients whose accuracy fell by adapting.
+    metric: ``<side>_<statistic>`` as in `metaleaf.records.records.tidy`, e.g. ``after_pooled``, or ``after_hurt``,
+    the share of clients whom adaptation made worse.
     """
     shown = _statistic(scores, metric)
     value = float(shown(np.arange(len(scores.clients))).mean())
@@ -79,7 +73,7 @@ def _statistic(scores: ClientScores, metric: str) -> Callable[[Counts], Values]:
     """The metric of chosen clients: from positions [..., clients] to [seeds, ...]."""
     side, _, name = metric.partition("_")
     if name == "hurt":
-        fell = scores.after < scores.before
+        fell = scores.metric.better(scores.scores("before"), scores.scores("after"))
         return lambda picked: fell[:, picked].mean(-1)
-    correct: Counts = getattr(scores, side)
-    return lambda picked: STATISTICS[name](correct[:, picked], scores.n[:, picked])
+    total, weight = scores.total(side), scores.weight(side)
+    return lambda picked: STATISTICS[name](scores.metric, total[:, picked], weight[:, picked])

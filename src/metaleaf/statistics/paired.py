@@ -1,8 +1,8 @@
 """Two algorithms on the same clients under the same seeds: how much better is one, and could that be chance?
 
-The differences in accuracy, [seeds, clients], vary by seed, by client, and by what is left; seeds and clients are both
-a sample. Their mean has the variance of the two-way layout with random effects and one value a cell (Scheffe 1959, The
-Analysis of Variance, chapter 7),
+The differences in the metric, [seeds, clients], vary by seed, by client, and by what is left; seeds and clients are
+both a sample. Their mean has the variance of the two-way layout with random effects and one value a cell (Scheffe 1959,
+The Analysis of Variance, chapter 7),
 
     var = (MS_seeds + MS_clients - MS_rest) / (seeds * clients),
 
@@ -19,16 +19,18 @@ import numpy as np
 from scipy import stats
 
 from metaleaf.errors import DataError
-from metaleaf.records.client_scores import ClientScores, Values
+from metaleaf.metrics import Values
+from metaleaf.records.client_scores import ClientScores
 from metaleaf.statistics.intervals import LEVEL, Estimate
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How `name` does beside `other`. All are fractions, over clients, each counting once.
+    """How `name` does beside `other`. All are over clients, each counting once.
 
-    `difference` in mean accuracy; `improvement`: the probability that a client is better off, ties counting half
-    (0.5: neither); `p` of the two-sided test of no difference; `seeds` that both have.
+    `difference` in the mean of the metric, whichever direction is better; `improvement`: the probability that a client
+    is better off, ties counting half (0.5: neither); `p` of the two-sided test of no difference; `seeds` that both
+    have.
     """
 
     name: str
@@ -48,11 +50,13 @@ def compare(one: ClientScores, other: ClientScores, side: str = "after", level: 
     if not seeds:
         raise DataError(f"{one.name} and {other.name} have no seed in common and cannot be paired; run one of them")
     one, other = one.of(seeds), other.of(seeds)
+    if one.metric != other.metric:
+        raise DataError(f"{one.name} and {other.name} have other metrics and cannot be paired")
     if one.clients != other.clients or not np.array_equal(one.n, other.n):
         raise DataError(f"{one.name} and {other.name} were scored on different clients; run the older one again")
-    difference = one.accuracy(side) - other.accuracy(side)
+    difference = one.scores(side) - other.scores(side)
     mean, half, p = mean_of_two_samples(difference, level)
-    better = (difference > 0).mean() + (difference == 0).mean() / 2
+    better = one.metric.better(difference, 0.0).mean() + (difference == 0).mean() / 2
     return Comparison(
         one.name, other.name, Estimate(mean, mean - half, mean + half), float(better), p, seeds=len(seeds)
     )
@@ -119,7 +123,9 @@ def against_best(
     names = {each.name for each in scores if competes is None or each.name in competes}
     if not names:
         return set()
-    best = max((each for each in scores if each.name in names), key=lambda each: float(each.accuracy(side).mean()))
+    sign = 1 if scores[0].metric.higher_is_better else -1
+    competing = (each for each in scores if each.name in names)
+    best = max(competing, key=lambda each: sign * float(each.scores(side).mean()))
     pairs = [({pair.name, pair.other}, p) for pair, p in all_pairs(scores, side)]
     # One that shares no seed with the best cannot be compared, and so is no tie.
     tied = [pair for pair, p in pairs if best.name in pair and not p < alpha]

@@ -5,6 +5,8 @@ from itertools import groupby
 
 import pandas as pd
 
+from metaleaf.metrics import constant
+from metaleaf.records.records import sums_of
 from metaleaf.submission.entry import Entry
 
 Broken = Iterator[tuple[Entry, str]]
@@ -55,7 +57,10 @@ def _other_split(first: Entry, entry: Entry, its: pd.DataFrame, table: pd.DataFr
 
 def _split(entry: Entry, table: pd.DataFrame) -> pd.DataFrame:
     """What was asked of whom; a row per client and support, or per client, environment and draw."""
-    keys, values = ["support", "client"], ["environment", "n_support", "n", "majority"]
+    keys, values = (
+        ["support", "client"],
+        ["environment", "n_support", "n", *map(constant, sums_of(entry.content.metrics))],
+    )
     if entry.config.protocol.environments:
         keys, values = ["environment", "draw", "client"], ["n"]
     return table[keys + values].drop_duplicates().set_index(keys).sort_index()

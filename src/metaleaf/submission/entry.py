@@ -12,14 +12,14 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from metaleaf.config.config import RunConfig, explain
 from metaleaf.config.labels import Printable
 from metaleaf.engine.engine import Mode
-from metaleaf.environments.run import COLUMNS
+from metaleaf.environments import run as environment_run
 from metaleaf.errors import DataError, UserError
 from metaleaf.files.whole_files import plain
 from metaleaf.jobs.execute import Settings
 from metaleaf.jobs.from_record import config_of
 from metaleaf.records.environments import EnvironmentRecord
-from metaleaf.records.records import LIMITS, Head, Part, Record, Stored, of_new_environments, read_record
-from metaleaf.runs.evaluate import CLIENT_COLUMNS
+from metaleaf.records.records import LIMITS, Head, Part, Record, Stored, of_new_environments, read_record, sums_of
+from metaleaf.runs import evaluate
 from metaleaf.submission.problem import Problem
 
 COUNTS = ("n_support", "n", "correct", "correct_after", "majority", "step", "draw", "rounds")
@@ -102,7 +102,9 @@ def entry(path: Path, where: str) -> Entry:
     kind = EnvironmentRecord if of_new_environments(path) else Record
     record = read_record(kind, path)
     config = config_of(record.content)
-    needed = COLUMNS if kind is EnvironmentRecord else ("model", *CLIENT_COLUMNS)
+    sums = sums_of(record.content.metrics)
+    of_clients = ("model", *evaluate.client_columns(sums))
+    needed = environment_run.client_columns(sums) if kind is EnvironmentRecord else of_clients
     clients = _checked("clients.csv", record.clients, needed)
     participants = pd.DataFrame(columns=list(needed))
     if isinstance(record, Record) and record.content.held_out:

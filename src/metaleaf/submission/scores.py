@@ -9,9 +9,10 @@ import pandas as pd
 
 from metaleaf.environments import run as environment_run
 from metaleaf.errors import DataError
+from metaleaf.metrics import Metric, constant
 from metaleaf.records.environments import EnvironmentContent
 from metaleaf.records.records import MODELS, Content, Part
-from metaleaf.runs import evaluate
+from metaleaf.statistics.statistics import summaries
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.single import Rule
 
@@ -20,11 +21,22 @@ CLOSE = 1e-9
 
 
 def counts(entry: Entry) -> Iterator[str]:
-    """Of n query examples, at most n are right."""
-    for table, name in product((entry.clients, entry.participants), ("correct", "correct_after", "majority")):
-        if name in table and (wrong := table[table[name] > table["n"]]).size:
-            client, n = wrong["client"].iloc[0], int(wrong["n"].iloc[0])
-            yield f"{name} is {int(wrong[name].iloc[0])} of {n} examples of the client {client}"
+    """Of n query examples, at most n are right; of any share, at most all."""
+    shares = [metric for metric in entry.content.metrics if metric.form == "ratio" and metric.high == 1]
+    for table, metric in product((entry.clients, entry.participants), shares):
+        for total, weight in sides(metric):
+            if total in table and (wrong := table[table[total] > table[weight] + CLOSE]).size:
+                client, whole = wrong["client"].iloc[0], "examples" if weight == "n" else weight
+                of = f"{wrong[total].iloc[0]:g} of {wrong[weight].iloc[0]:g} {whole}"
+                yield f"{total} is {of} of the client {client}"
+
+
+def sides(metric: Metric) -> list[tuple[str, str]]:
+    """The columns of a metric's two sums wherever they stand: before and after, and of the constant predictor."""
+    found = [(metric.total, metric.weight)]
+    for other in (lambda name: f"{name}_after", constant):
+        found.append((other(metric.total), "n" if metric.weight == "n" else other(metric.weight)))
+    return found
 
 
 def clients(entry: Entry) -> Iterator[str]:
@@ -112,10 +124,11 @@ def _summed(entry: Entry) -> Totals:
     table = entry.clients
     if entry.config.protocol.environments:
         groups = table.groupby("rounds")
-        return {f"scores.selected.{rounds}": environment_run.summaries(rows) for rounds, rows in groups}
+        metric = entry.content.metric
+        return {f"scores.selected.{rounds}": environment_run.summaries(rows, metric) for rounds, rows in groups}
     by_model = {f"scores.{m}.{support}": rows for (m, support), rows in table.groupby(["model", "support"])}
     by_model |= {f"participants.{m}": rows for m, rows in entry.participants.groupby("model")}
-    return {where: evaluate.summaries(rows) for where, rows in by_model.items()}
+    return {where: summaries(rows, entry.content.metric) for where, rows in by_model.items()}
 
 
 def totals(entry: Entry) -> Totals:

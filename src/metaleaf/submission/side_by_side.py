@@ -1,24 +1,19 @@
 """Two records of one cell side by side: what is the same, what differs by rounding, and what differs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from metaleaf.metrics import Metric, Values
 from metaleaf.records.environments import EnvironmentContent
-from metaleaf.records.records import Head
+from metaleaf.records.records import Head, sums_of
 from metaleaf.runs.run import COSTS
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.scores import totals
 
 Outcome = Literal["same", "close", "different"]
-
-Values = npt.NDArray[np.float64]
-
-ANSWERS = ("correct", "correct_after")
-"""Columns of clients.csv that count right answers; all else but losses says what was asked of whom."""
 
 VALIDATION = "validation"
 SCORES = (VALIDATION, "selected model", "final model")
@@ -51,7 +46,7 @@ def _cut(text: str, width: int = 24) -> str:
 
 
 def compare(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
-    """Hashes, facts and costs, which must be the same; accuracies over points, which may differ by `tolerance`."""
+    """Hashes, facts and costs, which must be the same; scores over points, which may differ by `tolerance`."""
     for (what, theirs), (_, ours) in zip(_facts(record.content), _facts(here.content), strict=True):
         yield Line(what, str(theirs), str(ours), "same" if theirs == ours else "different")
     for name in COSTS:
@@ -59,9 +54,9 @@ def compare(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
     yield _updates(record.rounds, here.rounds)
     yield _validation(record, here, tolerance)
     yield from _accuracies(record, here, tolerance)
-    yield from _clients("clients", record.clients, here.clients)
+    yield from _clients("clients", answers(record), record.clients, here.clients)
     if record.config.protocol.held_out:
-        yield from _clients("participants", record.participants, here.participants)
+        yield from _clients("participants", answers(record), record.participants, here.participants)
 
 
 def _facts(content: Head) -> list[tuple[str, object]]:
@@ -87,12 +82,13 @@ def _cost(name: str, record: pd.DataFrame, here: pd.DataFrame) -> Line:
 
 
 def _validation(record: Entry, here: Entry, tolerance: float) -> Line:
-    """The accuracies that select the model and say when a target is reached, after every evaluated round."""
+    """The scores that select the model and say when a target is reached, after every evaluated round."""
     evaluated = [entry.rounds.set_index("round")["validation_after"].dropna() for entry in (record, here)]
     theirs, ours = (f"best {found.max():.4f}, round {found.idxmax()}" if len(found) else "none" for found in evaluated)
     before, now = (found.to_numpy(dtype=float) for found in evaluated)
+    metric = record.content.metric
     same = list(evaluated[0].index) == list(evaluated[1].index)
-    return Line(VALIDATION, theirs, ours, _outcome(before, now, tolerance) if same else "different")
+    return Line(VALIDATION, theirs, ours, _outcome(metric, before, now, tolerance) if same else "different")
 
 
 def _updates(record: pd.DataFrame, here: pd.DataFrame) -> Line:
@@ -110,28 +106,31 @@ def _accuracies(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
     """Of every total of a model: at all supports, before and after, or after every number of rounds."""
     theirs, ours = (_by_total(entry) for entry in (record, here))
     if theirs.keys() != ours.keys():
-        yield Line("accuracies", f"{len(theirs)} totals", f"{len(ours)} totals", "different")
+        yield Line("scores", f"{len(theirs)} totals", f"{len(ours)} totals", "different")
         return
     for model in sorted({key[0] for key in theirs}, reverse=True):
         keys = [key for key in theirs if key[0] == model]
         before, now = (np.array([found[key] for key in keys]) for found in (theirs, ours))
-        farthest = float(np.abs(before - now).max())
+        metric = record.content.metric
+        farthest = max(map(metric.apart, before, now))
         text = f"differ by {farthest:.5f}" if farthest else "all the same"
-        yield Line(f"{model} model", f"{len(keys)} accuracies", text, _outcome(before, now, tolerance))
+        yield Line(f"{model} model", f"{len(keys)} scores", text, _outcome(metric, before, now, tolerance))
 
 
 def moved(record: Entry, here: Entry) -> float:
-    """The farthest that any accuracy of a model moves, a fraction; 1 where one of them has none."""
+    """The farthest that any score of a model moves (`Metric.apart`), a fraction; 1 where one of them has none."""
     return max((apart for what, apart in distances(record, here).items() if what != VALIDATION), default=0.0)
 
 
 def distances(record: Entry, here: Entry) -> dict[str, float]:
     """How far apart the scores are, by the lines that are judged by them; 1 where they cannot be compared."""
     before, now = (entry.rounds.set_index("round")["validation_after"].dropna() for entry in (record, here))
-    found = {VALIDATION: float((before - now).abs().max()) if before.index.equals(now.index) else 1.0}
+    metric = record.content.metric
+    same = before.index.equals(now.index)
+    found = {VALIDATION: max(map(metric.apart, before, now), default=0.0) if same else 1.0}
     theirs, ours = (_by_total(entry) for entry in (record, here))
     for key in theirs.keys() | ours.keys():
-        apart = abs(theirs[key] - ours[key]) if key in theirs and key in ours else 1.0
+        apart = metric.apart(theirs[key], ours[key]) if key in theirs and key in ours else 1.0
         line = f"{key[0]} model"
         found[line] = max(found.get(line, 0.0), apart)
     return found
@@ -147,23 +146,29 @@ def updates_apart(record: Entry, here: Entry) -> Values:
 
 
 def _by_total(entry: Entry) -> dict[tuple[str, ...], float]:
-    """Accuracy by model, by support or rounds, and by side."""
+    """The score by model, by support or rounds, and by side."""
     return {
-        (where.split(".")[1], where, side): float(summary["accuracy"])
+        (where.split(".")[1], where, side): float(summary["pooled"])
         for where, sides in totals(entry).items()
         for side, summary in sides.items()
     }
 
 
-def _clients(who: str, record: pd.DataFrame, here: pd.DataFrame) -> Iterator[Line]:
+def answers(entry: Entry) -> list[str]:
+    """Columns of clients.csv that say how the model did; all else but losses says what was asked of whom."""
+    sums = sums_of(entry.content.metrics)
+    return [*sums, *(f"{name}_after" for name in sums)]
+
+
+def _clients(who: str, answers: Sequence[str], record: pd.DataFrame, here: pd.DataFrame) -> Iterator[Line]:
     """Who was asked what must be the same; how many answers differ is said, and judged by the totals."""
     names = [str(name) for name in here]
     losses = [name for name in names if name.startswith("loss")]
-    asked = [name for name in names if name not in (*ANSWERS, *losses)]
+    asked = [name for name in names if name not in (*answers, *losses)]
     if not record[asked].equals(here[asked]):
         yield Line(who, f"{len(record):,} scores", f"{len(here):,} other scores", "different")
         return
-    for name in (name for name in ANSWERS if name in names):
+    for name in (name for name in answers if name in names):
         apart = (record[name] - here[name]).abs()
         farthest = float((apart / here["n"].clip(lower=1)).max()) if len(here) else 0.0
         text = f"{int((apart > 0).sum()):,} differ by {farthest:.1%}" if apart.any() else "all the same"
@@ -173,7 +178,7 @@ def _clients(who: str, record: pd.DataFrame, here: pd.DataFrame) -> Iterator[Lin
         yield Line(f"{who}' {name}", theirs, ours, "same" if record[name].equals(here[name]) else "close")
 
 
-def _outcome(record: Values, here: Values, tolerance: float) -> Outcome:
+def _outcome(metric: Metric, record: Values, here: Values, tolerance: float) -> Outcome:
     if np.array_equal(record, here):
         return "same"
-    return "close" if float(np.abs(record - here).max()) <= tolerance else "different"
+    return "close" if max(map(metric.apart, record, here)) <= tolerance else "different"

@@ -64,7 +64,7 @@ def _length(entry: Entry) -> Iterator[str]:
 
 
 def selected(entry: Entry) -> Iterator[str]:
-    """The selected round is the first of those with the best validation accuracy after adaptation."""
+    """The selected round is the first of those with the best validation score after adaptation."""
     content, evaluated = entry.content, entry.rounds.dropna(subset="validation_after")
     if content.status != "finished":
         return
@@ -74,7 +74,8 @@ def selected(entry: Entry) -> Iterator[str]:
     every = entry.config.protocol.evaluate_every
     if unplanned := [r for r in evaluated["round"] if r % every != 0 and r != content.rounds]:
         yield f"round {unplanned[0]} was evaluated, though only every {every} rounds and the last are"
-    best = evaluated["round"].iloc[int(evaluated["validation_after"].argmax())]
+    scores = evaluated["validation_after"]
+    best = evaluated["round"].iloc[int(scores.argmax() if content.metric.higher_is_better else scores.argmin())]
     if content.selected_round != best:
         yield f"selected_round is {content.selected_round}, but round {best:.0f} has the best validation_after"
 

@@ -6,8 +6,9 @@ have updates that part late, where those of a perturbed run part, too; another m
 
 import numpy as np
 
+from metaleaf.metrics import Values
 from metaleaf.submission.entry import Entry
-from metaleaf.submission.side_by_side import APART, Values, distances, updates_apart
+from metaleaf.submission.side_by_side import APART, distances, updates_apart
 
 REACH = 2
 """Times as far as rounding has moved a score here, a record may be away and still be rounding."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from metaleaf import models, trees
+from metaleaf import models, tasks, trees
 from metaleaf.config.config import RunConfig
 from metaleaf.config.sources import Making, of_run
 from metaleaf.data.prepare import load
@@ -62,7 +62,8 @@ def variants(given: Entry) -> list[Variant]:
 
 def _modes(config: RunConfig) -> Iterator[Mode]:
     """The engines that are made for models of this size, on a CPU."""
-    model = models.build(config.model, dataclasses.asdict(config.build_dataset().spec), 0)
+    spec = dataclasses.asdict(config.build_dataset().spec)
+    model = models.build(config.model, spec, 0, tasks.of(spec, config.task))
     yield "sequential"
     if trees.nbytes(Task(model).params()) <= 4 * SMALL_MODEL:
         yield "vectorised"

@@ -59,10 +59,9 @@ class Display:
         if self.fancy:
             self._bars.stop()
 
-    def round(self, name: str, number: int, rounds: int, row: dict[str, float]) -> None:
+    def round(self, name: str, number: int, rounds: int, row: dict[str, Any]) -> None:
         """A run has finished a round."""
-        accuracy = row.get("validation_after")
-        note = f"validation {accuracy:.1%}" if accuracy is not None else None
+        note = f"validation {row['validation']}" if "validation" in row else None
         if not self.fancy:
             now = time.monotonic()
             if note and now - self._printed.get(name, 0.0) > PLAIN_EVERY:

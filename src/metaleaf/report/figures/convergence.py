@@ -1,4 +1,4 @@
-"""Validation accuracy while training, against rounds and against bytes."""
+"""Validation scores while training, against rounds and against bytes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ def convergence(runs: Runs) -> Picture:
     for axes, _ in curves:
         axes.set_xlabel("Round")
         few_ticks(axes)
-    return Picture(figure, f"Validation accuracy after adaptation while training. {bands}")
+    return Picture(figure, f"Validation {runs.name} after adaptation while training. {bands}")
 
 
 def convergence_bytes(runs: Runs) -> Picture:
@@ -44,14 +44,12 @@ def convergence_bytes(runs: Runs) -> Picture:
         axes.set_xlabel(f"Sent, down and up ({prefix}B)")
         axes.xaxis.set_major_locator(MaxNLocator(5))
     _draw_all(figure, scaled, "sent", runs.look)
-    what = (
-        "Validation accuracy after adaptation against all bytes that the server and the clients have sent until then."
-    )
-    return Picture(figure, f"{what} {bands}")
+    what = "after adaptation against all bytes that the server and the clients have sent until then."
+    return Picture(figure, f"Validation {runs.name} {what} {bands}")
 
 
 Curves = dict[str, pd.DataFrame]
-"""By algorithm: `round`, `bytes`, and in percent `mean`, `low` and `high`, one row per evaluated round."""
+"""By algorithm: `round`, `bytes`, and as they are shown `mean`, `low` and `high`, one row per evaluated round."""
 
 
 def _figure(runs: Runs) -> tuple[Figure, list[tuple[Axes, Curves]], str]:
@@ -63,8 +61,9 @@ def _figure(runs: Runs) -> tuple[Figure, list[tuple[Axes, Curves]], str]:
         raise NotDrawnError("no run was evaluated while training")
     drawn = [dataset for dataset in curves if curves[dataset]]
     figure, placed = panel_per_dataset(drawn, max(1.95, 0.55 + 0.125 * (len(runs.names) + 1)), runs.width)
-    for axes, _ in placed:
-        axes.set_ylabel("Validation accuracy (%)")
+    for axes, dataset in placed:
+        label = runs.metric(dataset).label
+        axes.set_ylabel(f"Validation {label[0].lower() if label[1:2].islower() else label[0]}{label[1:]}")
     if seeds.max() == 1:
         bands = "One seed."
     elif by_t:
@@ -82,14 +81,15 @@ def _figure(runs: Runs) -> tuple[Figure, list[tuple[Axes, Curves]], str]:
 
 def _of_dataset(runs: Runs, dataset: str, by_t: bool) -> Curves:
     rows = runs.frame[runs.frame["dataset"] == dataset]
-    found = {name: _curve(runs, its["record"].unique(), by_t) for name, its in rows.groupby("name", sort=False)}
+    scale = runs.metric(dataset).scale
+    found = {name: _curve(runs, its["record"].unique(), by_t, scale) for name, its in rows.groupby("name", sort=False)}
     return {str(name): curve for name, curve in found.items() if not curve.empty}
 
 
-def _curve(runs: Runs, positions: Iterable[int], by_t: bool) -> pd.DataFrame:
+def _curve(runs: Runs, positions: Iterable[int], by_t: bool, scale: float) -> pd.DataFrame:
     scores = pd.concat([runs.records[i].rounds for i in positions]).dropna(subset="validation_after")
     scores = scores.assign(bytes=scores["bytes_down"] + scores["bytes_up"])
-    after = (100 * scores["validation_after"]).groupby(scores["round"])
+    after = (scale * scores["validation_after"]).groupby(scores["round"])
     curve = after.agg(["mean", "min", "max", "count", "std"])
     half = (
         pd.Series(stats.t.ppf((1 + LEVEL) / 2, curve["count"] - 1), curve.index) * curve["std"] / curve["count"] ** 0.5

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 
+from metaleaf.records.client_scores import Setting
 from metaleaf.report.figures.drawing import NotDrawnError, Picture
 from metaleaf.report.figures.layout import panels
 from metaleaf.report.figures.runs import Runs, title
@@ -31,16 +32,17 @@ def critical_difference(runs: Runs) -> Picture:
     for axes, (name, one) in zip(placed, found.items(), strict=True):
         axes.set_title(name)
         _draw(axes, one, runs.look)
-    over = f"{len(runs.datasets)} datasets (accuracy over points)" if several else "the test clients of a dataset"
+    over = f"{len(runs.datasets)} datasets ({runs.name} over points)" if several else "the test clients of a dataset"
     return Picture(
         figure,
-        f"Mean ranks by accuracy after adaptation over {over}, each the mean over seeds; 1 is best. Algorithms "
+        f"Mean ranks by {runs.name} after adaptation over {over}, each the mean over seeds; 1 is best. Algorithms "
         f"under one bar are not told apart by Nemenyi's test at {ALPHA:g}: their mean ranks differ by less than CD.",
     )
 
 
 def _over_datasets(runs: Runs) -> dict[str, Ranking]:
-    smallest = [runs.rows(setting).groupby("name")["after_accuracy"].mean() for setting in runs.smallest]
+    signs = {setting: _sign(runs, setting) for setting in runs.smallest}
+    smallest = [sign * runs.rows(at).groupby("name")["after_pooled"].mean() for at, sign in signs.items()]
     names = [name for name in runs.names if all(name in of_dataset for of_dataset in smallest)]
     if len(names) < 2:
         return {}
@@ -54,10 +56,15 @@ def _over_clients(runs: Runs) -> dict[str, Ranking]:
         scores = runs.scores[setting]
         shared = set.intersection(*(set(one.clients) for one in scores.values()))
         if len(scores) > 1 and len(shared) > 1:
-            means = [dict(zip(one.clients, one.accuracy().mean(0), strict=True)) for one in scores.values()]
+            means = [dict(zip(one.clients, one.scores().mean(0), strict=True)) for one in scores.values()]
             table = np.array([[of_one[client] for of_one in means] for client in sorted(shared)])
-            found[title(setting)] = ranking(list(scores), table, ALPHA)
+            found[title(setting)] = ranking(list(scores), _sign(runs, setting) * table, ALPHA)
     return found
+
+
+def _sign(runs: Runs, setting: Setting) -> int:
+    """What makes larger scores better ones."""
+    return 1 if runs.metric(setting.dataset).higher_is_better else -1
 
 
 def _p(value: float) -> str:

@@ -19,15 +19,15 @@ from metaleaf.report.figures.style import MARKERS, PAPER, looks
 from metaleaf.statistics.environments import mean_and_two_errors
 
 CAPTIONS = {
-    "rounds_before": "Accuracy in new environments, before local adaptation, against rounds in them (drawn as "
+    "rounds_before": "{} in new environments, before local adaptation, against rounds in them (drawn as "
     "log(1 + R)): mean, and two standard errors over pairs of environment and seed.",
     "rounds_after": "The same after every client has adapted the parameters to itself.",
-    "bytes": "Accuracy before local adaptation against what all participants of a new environment have sent and "
+    "bytes": "{} before local adaptation against what all participants of a new environment have sent and "
     "received since the first meeting, in sizes of the model; the markers are the rounds of the figures above.",
-    "variants": "The variants of each method, which the figures above leave out: accuracy before local adaptation, "
+    "variants": "The variants of each method, which the figures above leave out: before local adaptation, "
     "over the seeds that all of them have; without intervals (those of the differences are in the table of pairs).",
 }
-"""Of the figures, in the order of the page."""
+"""Of the figures, in the order of the page; to be filled with the metric."""
 
 _LINES: tuple[tuple[float, tuple[float, ...]] | None, ...] = (None, (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
@@ -91,19 +91,24 @@ class Visits:
 
 
 def _rounds_before(visits: Visits) -> Picture:
-    return Picture(rounds(visits.main, "before", width=visits.width), CAPTIONS["rounds_before"])
+    return _picture(visits, "rounds_before", rounds(visits.main, "before", width=visits.width))
 
 
 def _rounds_after(visits: Visits) -> Picture:
-    return Picture(rounds(visits.main, "after", width=visits.width), CAPTIONS["rounds_after"])
+    return _picture(visits, "rounds_after", rounds(visits.main, "after", width=visits.width))
 
 
 def _bytes(visits: Visits) -> Picture:
-    return Picture(sent(visits.main, visits.width), CAPTIONS["bytes"])
+    return _picture(visits, "bytes", sent(visits.main, visits.width))
 
 
 def _variants(visits: Visits) -> Picture:
-    return Picture(rounds(visits.several, "before", bands=False, width=visits.width), CAPTIONS["variants"])
+    return _picture(visits, "variants", rounds(visits.several, "before", bands=False, width=visits.width))
+
+
+def _picture(visits: Visits, name: str, figure: Figure) -> Picture:
+    titles = dict.fromkeys(record.content.metric.title for record in visits.records)
+    return Picture(figure, CAPTIONS[name].format(" or ".join(titles)))
 
 
 MAKERS: Makers[Visits] = {
@@ -176,18 +181,19 @@ def _panels(frame: pd.DataFrame, side: str, width: float | None) -> tuple[Figure
     made = []
     for axes, dataset in panels:
         rows = frame[frame["dataset"] == dataset]
-        axes.set_ylabel(f"Accuracy {side}\nadaptation (%)")
+        axes.set_ylabel(rows["metric"].iloc[0].labelled(f" {side}\nadaptation"))
         made.append((axes, rows, _curves(rows, side), style))
     return figure, made
 
 
 def _curves(rows: pd.DataFrame, side: str) -> dict[str, pd.DataFrame]:
-    """Of every method of a dataset, by rounds: `mean` and `errors` in percent, and `models` sent until then."""
+    """Of every method of a dataset, by rounds: `mean` and `errors` as they are shown, and `models` sent until then."""
     curves = {}
     for name, its in rows.groupby("name", sort=False):
         table = {}
         for number, at in its.groupby("rounds"):
-            mean, errors = mean_and_two_errors(100 * at[side].to_numpy(dtype=float))
+            scale = at["metric"].iloc[0].scale
+            mean, errors = mean_and_two_errors(scale * at[side].to_numpy(dtype=float))
             models = ((at["first"] + number * at["each"]) / at["model_bytes"]).mean()  # type: ignore[operator]
             table[number] = {"mean": mean, "errors": errors, "models": models}
         curves[str(name)] = pd.DataFrame.from_dict(table, orient="index")

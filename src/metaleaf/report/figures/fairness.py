@@ -26,14 +26,15 @@ _MAJORITY: dict[str, Any] = {
 
 
 def fairness(runs: Runs) -> Picture:
-    """A panel per setting, a point per algorithm after adaptation, and one for the majority class."""
-    figure, placed = panels(len(runs.settings), 1.95, runs.width, share_y=len(runs.datasets) == 1)
+    """A panel per setting, a point per algorithm after adaptation, and one for the constant predictor."""
+    figure, placed = panels(len(runs.settings), 1.95, runs.width, share_y=runs.share_y)
     for axes, setting in zip(placed, runs.settings, strict=True):
         for name, scores in runs.scores[setting].items():
             look = runs.look[name]
             _point(axes, scores, {"color": look.colour, "marker": look.marker, "linestyle": "", "markersize": 5})
         rows = runs.rows(setting).drop_duplicates("seed")
-        majority = 100 * rows[["majority_client_mean", "majority_bottom10"]].mean().to_numpy()
+        metric = runs.metric(setting.dataset)
+        majority = metric.scale * rows[["majority_client_mean", "majority_bottom10"]].mean().to_numpy()
         axes.margins(0.08)
         bounds = axes.viewLim.padded(0.1).get_points()
         if (bounds[0] <= majority).all() and (
@@ -41,22 +42,32 @@ def fairness(runs: Runs) -> Picture:
         ).all():  # from afar it would press the others together
             axes.plot(*([value] for value in majority), **_MAJORITY)
         axes.set_title(title(setting))
-        axes.set_xlabel("Mean over clients (%)")
+        axes.set_xlabel(f"Mean over clients ({metric.unit or metric.name})")
         few_ticks(axes)
-    placed[0].set_ylabel("Mean of the worst\ntenth of clients (%)")
+    unit = runs.metrics[0].unit or runs.metrics[0].name
+    placed[0].set_ylabel("Mean of the worst\ntenth of clients" + (f" ({unit})" if len(runs.metrics) == 1 else ""))
     handles = [runs.look[name].line(linestyle="", markersize=5) for name in runs.names]
-    legend(figure, [*handles, Line2D([], [], **_MAJORITY)], [*runs.names, "majority class"])
+    legend(figure, [*handles, Line2D([], [], **_MAJORITY)], [*runs.names, runs.constant])
     return Picture(
         figure,
-        "Fairness: mean accuracy over test clients after adaptation against the mean of the worst tenth of them, means "
-        "over seeds, with 95 % bootstrap intervals over seeds and clients. Up and to the right is better. The "
-        f"most frequent class of each client's support set is shown where it is near.{runs.of_participants}",
+        f"Fairness: mean {runs.name} over test clients after adaptation against the mean of the worst tenth of them, "
+        f"means over seeds, with 95 % bootstrap intervals over seeds and clients. {_way(runs)} The "
+        f"{runs.constant} of each client's support set is shown where it is near.{runs.of_participants}",
     )
 
 
+def _way(runs: Runs) -> str:
+    if all(metric.higher_is_better for metric in runs.metrics):
+        return "Up and to the right is better."
+    if not any(metric.higher_is_better for metric in runs.metrics):
+        return "Down and to the left is better."
+    return "Errors are better down and to the left, all else up and to the right."
+
+
 def _point(axes: Axes, scores: ClientScores, style: dict[str, Any]) -> None:
+    scale = scores.metric.scale
     mean, worst = (estimate(scores, f"after_{metric}", draws=DRAWS) for metric in ("client_mean", "bottom10"))
     cross = {"color": style["color"], "linewidth": 0.7, "alpha": 0.6}
-    axes.plot([100 * mean.low, 100 * mean.high], [100 * worst.value] * 2, **cross)
-    axes.plot([100 * mean.value] * 2, [100 * worst.low, 100 * worst.high], **cross)
-    axes.plot([100 * mean.value], [100 * worst.value], zorder=3, **style)
+    axes.plot([scale * mean.low, scale * mean.high], [scale * worst.value] * 2, **cross)
+    axes.plot([scale * mean.value] * 2, [scale * worst.low, scale * worst.high], **cross)
+    axes.plot([scale * mean.value], [scale * worst.value], zorder=3, **style)

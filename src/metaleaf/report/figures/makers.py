@@ -40,6 +40,6 @@ WITH_DATA: Makers[Runs] = {**MAKERS, "portrait": portrait}
 """And the one that needs prepared data."""
 
 
-def draw(records: Sequence[Record], model: Model = "selected", metric: str = "accuracy") -> dict[str, Drawing]:
+def draw(records: Sequence[Record], model: Model = "selected", number: str = "pooled") -> dict[str, Drawing]:
     """All figures of a report that the records allow, by name."""
-    return drawn(Runs(records, model, metric=metric), MAKERS)
+    return drawn(Runs(records, model, number=number), MAKERS)

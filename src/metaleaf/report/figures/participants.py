@@ -25,12 +25,13 @@ def participants(runs: Runs) -> Picture:
     figure, placed = row_per_algorithm(titles, runs.names, runs.width)
     for axes, pair in zip(placed, pairs, strict=True):
         _draw(axes, runs, *pair)
-        axes.set_xlabel("Mean over clients (%)")
+        metric = runs.metric(pair[0].dataset)
+        axes.set_xlabel(f"Mean over clients ({metric.unit or metric.name})")
     handles = (
         Line2D([], [], color=INK, marker="o", markersize=5.5, linestyle="", label="participants"),
         Line2D([], [], color=PAPER, marker="o", markeredgecolor=INK, label="new clients"),
-        Line2D([], [], color=MUTED, linewidth=1, label="majority class, participants"),
-        Line2D([], [], color=MUTED, linewidth=1, linestyle=(0, (3, 2)), label="majority class, new clients"),
+        Line2D([], [], color=MUTED, linewidth=1, label=f"{runs.constant}, participants"),
+        Line2D([], [], color=MUTED, linewidth=1, linestyle=(0, (3, 2)), label=f"{runs.constant}, new clients"),
     )
     legend(figure, handles, [str(handle.get_label()) for handle in handles])
     shares = " and ".join(sorted({held_out(own) for own, _ in pairs}))
@@ -39,13 +40,13 @@ def participants(runs: Runs) -> Picture:
         f"Mean over clients: of participants on the {shares} of their examples that they held out, with the model that "
         "each would use after training, and of new clients after they adapted on the share in the title. Means over "
         "seeds, with 95 % bootstrap intervals over seeds and clients. These are other clients and other examples: "
-        "compare algorithms, and the gap with that of the majority class.",
+        f"compare algorithms, and the gap with that of the {runs.constant}.",
     )
 
 
 def _draw(axes: Axes, runs: Runs, own: Setting, new: Setting) -> None:
     for setting, style in ((own, "-"), (new, (0, (3, 2)))):
-        level = 100 * majority(runs.scores[setting]).accuracy().mean()
+        level = runs.metric(setting.dataset).scale * majority(runs.scores[setting]).scores().mean()
         axes.axvline(level, color=MUTED, linewidth=1, linestyle=style, zorder=1)
     for y, name in enumerate(runs.names):
         for setting, aside in ((own, -0.14), (new, 0.14)):
@@ -54,7 +55,7 @@ def _draw(axes: Axes, runs: Runs, own: Setting, new: Setting) -> None:
 
 
 def _point(axes: Axes, y: float, scores: ClientScores, look: Look, *, filled: bool) -> None:
-    value, low, high = (100 * part for part in estimate(scores, "after_client_mean", draws=DRAWS))
+    value, low, high = (scores.metric.scale * part for part in estimate(scores, "after_client_mean", draws=DRAWS))
     axes.plot([low, high], [y, y], color=look.colour, linewidth=1, alpha=0.6)
     fill = look.colour if filled else PAPER
     axes.plot(value, y, look.marker, color=fill, markeredgecolor=look.colour, markersize=5, zorder=3)

@@ -5,20 +5,23 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from metaleaf.errors import unknown
+from metaleaf.metrics import Metric
 from metaleaf.records.client_scores import ClientScores, Setting, client_scores
 from metaleaf.records.records import Model, Record, tidy
 from metaleaf.report.figures.drawing import NotDrawnError
 from metaleaf.report.figures.style import Look, looks, short
+from metaleaf.statistics.comparison import constant_of
 
-METRICS = {
-    "accuracy": ("accuracy", "Accuracy over test points"),
-    "mean": ("client_mean", "Accuracy, mean over clients,"),
-    "bottom10": ("bottom10", "Accuracy of the worst tenth of clients"),
-    "p10": ("p10", "Accuracy of clients, 10th percentile,"),
-    "p50": ("p50", "Accuracy of clients, median,"),
-    "p90": ("p90", "Accuracy of clients, 90th percentile,"),
+STATISTICS = {
+    "pooled": ("pooled", " over test points"),
+    "mean": ("client_mean", ", mean over clients,"),
+    "bottom10": ("bottom10", " of the worst tenth of clients"),
+    "p10": ("p10", " of clients, 10th percentile,"),
+    "p50": ("p50", " of clients, median,"),
+    "p90": ("p90", " of clients, 90th percentile,"),
 }
 """What figures of one number of each run can show: its key in `statistics.intervals.STATISTICS`, and in words."""
 
@@ -27,28 +30,62 @@ METRICS = {
 class Runs:
     """The records of a suite and, computed once for all figures, what they show.
 
-    width: of the figures in inches; None leaves it to each figure: a column for one panel, else two columns. metric: of
-    figures that show one number of each run, a key of `METRICS`.
+    width: of the figures in inches; None leaves it to each figure: a column for one panel, else two columns. number:
+    of figures that show one number of each run, a key of `STATISTICS`.
     """
 
     records: Sequence[Record]
     model: Model = "selected"
     width: float | None = None
-    metric: str = "accuracy"
+    number: str = "pooled"
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise unknown("metric", self.metric, METRICS)
+        if self.number not in STATISTICS:
+            raise unknown("statistic", self.number, STATISTICS)
 
     @property
     def statistic(self) -> str:
-        """The metric's key in summaries and in `metaleaf.statistics.intervals`."""
-        return METRICS[self.metric][0]
+        """The number's key in summaries and in `metaleaf.statistics.intervals`."""
+        return STATISTICS[self.number][0]
 
     @property
     def in_words(self) -> str:
-        """What the metric is, for the start of a caption."""
-        return METRICS[self.metric][1]
+        """What the number is, for the start of a caption."""
+        return f"{self.title}{STATISTICS[self.number][1]}"
+
+    def metric(self, dataset: str) -> Metric:
+        """What a dataset's scores are."""
+        return next(record.content.metric for record in self.records if record.content.dataset == dataset)
+
+    @cached_property
+    def metrics(self) -> list[Metric]:
+        """Those of all datasets."""
+        return list(dict.fromkeys(self.metric(dataset) for dataset in self.datasets))
+
+    @property
+    def title(self) -> str:
+        """Of the metric, or of all of them, at the start of a sentence."""
+        return " or ".join(dict.fromkeys(metric.title for metric in self.metrics))
+
+    @property
+    def name(self) -> str:
+        """The same within a sentence."""
+        return " or ".join(dict.fromkeys(metric.name for metric in self.metrics))
+
+    @property
+    def constant(self) -> str:
+        """What legends call the constant predictor."""
+        return " or ".join(dict.fromkeys(constant_of(metric).lower() for metric in self.metrics))
+
+    @property
+    def share_y(self) -> bool:
+        """Whether the panels of `settings` may have one axis."""
+        return len(self.datasets) == 1
+
+    def label(self, placed: Sequence[Axes], datasets: Sequence[str], what: str = "") -> None:
+        """Name the vertical axes of panels: the first, or all where they show several metrics."""
+        for axes, dataset in list(zip(placed, datasets, strict=True))[: None if len(self.metrics) > 1 else 1]:
+            axes.set_ylabel(self.metric(dataset).labelled(what))
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -10,23 +10,25 @@ from metaleaf.records.records import Record, Who, tidy
 from metaleaf.report.site import table
 from metaleaf.report.site.runs import run_id
 from metaleaf.report.site.table import BASELINE, Cell, Column, Row, Track
+from metaleaf.statistics.comparison import constant_of
 from metaleaf.statistics.intervals import estimate
 
-MAJORITY = "Majority class"
-
 ABOUT = (
-    "Accuracy in % over the query examples of test clients nobody has trained on, before and after each adapts "
+    "Scores over the query examples of test clients nobody has trained on, before and after each adapts "
     "on a fraction of its examples (support), of the model that validation selected. In brackets and as a bar: "
     "95 % interval of a bootstrap over seeds and clients. Worst 10 %: mean of the worst tenth of the clients. "
-    "Hurt: share of clients whose accuracy fell by adapting. Sent and FLOPs: of the whole training. Rounding: "
+    "Hurt: share of clients whom adapting made worse. Metric: accuracy in %, or what the dataset's task asks for. "
+    "Sent and FLOPs: of the whole training. Rounding: "
     "points by which a score moves when only rounding differs, at most. Majority class answers with the most "
-    "frequent class of a client's own support. Compare algorithms at one support fraction of one suite."
+    "frequent class of a client's own support; constant answer is its like for other tasks. Compare algorithms at "
+    "one support fraction of one suite."
 )
 COLUMNS = (
     table.ALGORITHM,
     table.FAMILY,
     table.DATASET,
     table.SUITE,
+    table.METRIC,
     Column("support", "Support", "low"),
     Column("before", "Before", axis=table.PERCENT),
     Column("after", "After", axis=table.PERCENT),
@@ -41,7 +43,7 @@ COLUMNS = (
 
 
 PARTICIPANTS_ABOUT = (
-    "Accuracy in % of the clients that trained, over examples that each of them held out of training, tuning and "
+    "Scores of the clients that trained, over examples that each of them held out of training, tuning and "
     "selection, with the model that it would use after training, what it keeps to itself included (after), and without "
     "anything of its own (before). Kept: the share of its examples that it did not hold out. All else as for new "
     "clients; majority class answers with the most frequent class of what a client kept."
@@ -84,18 +86,22 @@ def _rows(records: Sequence[Record], who: Who) -> list[Row]:
 
 def _majority(scores: ClientScores, setting: Setting, records: Sequence[Record]) -> Row:
     """Every algorithm of a seed sees the same clients and splits, so any one of them has the baseline."""
+    metric = scores.metric
     cells = {
-        "after": table.percent(estimate(scores, "majority_accuracy")),
-        "worst": table.percent(estimate(scores, "majority_bottom10")),
+        "metric": Cell(metric.name),
+        "after": table.score(estimate(scores, "majority_pooled"), metric),
+        "worst": table.score(estimate(scores, "majority_bottom10"), metric),
         "seeds": table.seeds(len(scores.seeds), 0),
     }
-    return _laid_out(MAJORITY, BASELINE, setting, records[0].content.suite, cells)
+    return _laid_out(constant_of(metric), BASELINE, setting, records[0].content.suite, cells)
 
 
 def _row(name: str, its: pd.DataFrame, scores: ClientScores | None, setting: Setting, records: Sequence[Record]) -> Row:
     content = records[int(its["record"].iloc[0])].content
     diverged = int((its["status"] == "diverged").sum())
+    metric = content.metric
     cells = {
+        "metric": Cell(metric.name),
         "seeds": table.seeds(len(its) - diverged, diverged),
         "rounding": table.points(its["rounding"].max()),
         "rounds": table.count(its["rounds"].mean()),
@@ -104,9 +110,9 @@ def _row(name: str, its: pd.DataFrame, scores: ClientScores | None, setting: Set
     }
     if scores:
         cells |= {
-            "before": table.percent(estimate(scores, "before_accuracy")),
-            "after": table.percent(estimate(scores, "after_accuracy")),
-            "worst": table.percent(estimate(scores, "after_bottom10")),
+            "before": table.score(estimate(scores, "before_pooled"), metric),
+            "after": table.score(estimate(scores, "after_pooled"), metric),
+            "worst": table.score(estimate(scores, "after_bottom10"), metric),
             "hurt": table.percent(estimate(scores, "after_hurt")._replace(low=float("nan"))),
         }
     else:

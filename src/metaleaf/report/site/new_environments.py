@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from metaleaf.metrics import Metric
 from metaleaf.records.environments import EnvironmentRecord, runs
 from metaleaf.report.site import table
 from metaleaf.report.site.runs import run_id
@@ -13,7 +14,7 @@ from metaleaf.report.tables.environments import comparison
 from metaleaf.statistics.intervals import Estimate
 
 ABOUT = (
-    "Accuracy in % in environments nobody has seen, R rounds after the first meeting, over clients who take no "
+    "Scores in environments nobody has seen, R rounds after the first meeting, over clients who take no "
     "part: of the environment's parameters (before) and after the client's local adaptation (after); in brackets "
     "and as a bar: mean ± two standard errors over pairs of environment and seed. Gain: difference before "
     "adaptation from Few-Round in the same environments, in points, with the 95 % interval of a bootstrap over "
@@ -26,6 +27,7 @@ COLUMNS = (
     table.FAMILY,
     table.DATASET,
     table.SUITE,
+    table.METRIC,
     Column("R", "R", "low"),
     Column("before", "Before", axis=table.PERCENT),
     Column("after", "After", axis=table.PERCENT),
@@ -52,11 +54,12 @@ def _row(row: pd.Series, record: EnvironmentRecord) -> Row:
     content = record.content
     rounds, finished = row["rounds"], row["seeds"]
     filters = {"suite": content.suite, "dataset": content.dataset, "family": table.family(content.plugin)}
-    scores = {side: _around(row[f"{side}_mean"], row[f"{side}_errors"]) for side in ("before", "after")}
+    scores = {side: _around(row[f"{side}_mean"], row[f"{side}_errors"], content.metric) for side in ("before", "after")}
     found = {key: Cell(text) for key, text in {"algorithm": row["algorithm"], **filters}.items()} | {
+        "metric": Cell(content.metric.name),
         "R": table.count(rounds),
         **(scores if finished else {"before": Cell("diverged"), "after": Cell("diverged")}),
-        "gain": table.percent(_gain(row), signed=True),
+        "gain": table.score(_gain(row), content.metric, signed=True),
         "pairs": table.count(row["pairs"]),
         "seeds": table.seeds(int(finished), int(row["diverged"])),
         "rounding": table.points(row["rounding"]),
@@ -67,8 +70,8 @@ def _row(row: pd.Series, record: EnvironmentRecord) -> Row:
     return Row(filters, tuple(found[column.key] for column in COLUMNS), run_id(content))
 
 
-def _around(mean: float, errors: float) -> Cell:
-    return table.percent(Estimate(mean, mean - errors, mean + errors))
+def _around(mean: float, errors: float, metric: Metric) -> Cell:
+    return table.score(Estimate(mean, mean - errors, mean + errors), metric)
 
 
 def _gain(row: pd.Series) -> Estimate:

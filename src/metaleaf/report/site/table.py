@@ -8,18 +8,23 @@ from typing import Literal, NamedTuple
 from metaleaf import registry
 from metaleaf.algorithm import About
 from metaleaf.errors import ConfigError
+from metaleaf.metrics import Metric
 from metaleaf.report.tables.tables import unit_of
 from metaleaf.statistics.intervals import Estimate
 
 
 class Cell(NamedTuple):
-    """What is shown, what it is sorted by (nan: last), and the interval around it, as text and as numbers."""
+    """What is shown, what it is sorted by (nan: last), and the interval around it, as text and as numbers.
+
+    drawn: whether it may stand on its column's axis, which is in percent.
+    """
 
     text: str
     value: float = math.nan
     interval: str = ""
     low: float = math.nan
     high: float = math.nan
+    drawn: bool = True
 
 
 UNKNOWN = Cell("–")
@@ -64,12 +69,14 @@ class Track:
 
 
 def _spanning(axis: tuple[float, float], cells: Sequence[Cell]) -> tuple[float, float]:
-    ends = [end for cell in cells for end in (cell.value, cell.low, cell.high) if not math.isnan(end)]
+    drawn = [cell for cell in cells if cell.drawn]
+    ends = [end for cell in drawn for end in (cell.value, cell.low, cell.high) if not math.isnan(end)]
     return min([axis[0], *ends]), max([axis[1], *ends])
 
 
 PERCENT = (0.0, 100.0)
 ALGORITHM = Column("algorithm", "Algorithm", "low", text=True)
+METRIC = Column("metric", "Metric", "low", text=True)
 FAMILY = Column("family", "Family", "low", text=True)
 DATASET = Column("dataset", "Dataset", "low", text=True)
 SUITE = Column("suite", "Suite", "low", text=True)
@@ -93,8 +100,18 @@ def _number(value: float, signed: bool) -> str:
     return "0.0" if not float(text) else text.replace("-", "−")
 
 
+def score(found: Estimate, metric: Metric, signed: bool = False) -> Cell:
+    """A score and its interval; what is no share has its unit beside it."""
+    if metric.unit == "%" or math.isnan(found.value):
+        return percent(found, signed)
+    show = metric.signed if signed else metric.number
+    interval = "" if math.isnan(found.low) else f"[{show(found.low)}, {show(found.high)}]"
+    text = f"{show(found.value)} {metric.unit}".rstrip()
+    return Cell(text, found.value, interval, found.low, found.high, drawn=False)
+
+
 def points(fraction: float) -> Cell:
-    """A difference of accuracies, in points."""
+    """A difference of shares, in points."""
     return UNKNOWN if math.isnan(fraction) else Cell(_number(100 * fraction, signed=False), 100 * fraction)
 
 

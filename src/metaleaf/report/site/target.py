@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from metaleaf.metrics import Metric
 from metaleaf.records.records import Record
 from metaleaf.report.site import table
 from metaleaf.report.site.runs import run_id
@@ -11,7 +12,7 @@ from metaleaf.report.site.table import Cell, Column, Row, Track
 from metaleaf.statistics.cost_to_target import cost_to_target, target_of
 
 ABOUT = (
-    "What a run had sent and computed when its validation accuracy after adaptation first was at its dataset's "
+    "What a run had sent and computed when its validation score after adaptation first was at its dataset's "
     "target: means over the seeds that reached it, in brackets the least and the most. An evaluation takes place "
     "every few rounds (resolution), so that a run may have been there up to that many rounds earlier. Where not "
     "all seeds reached the target, the mean is over those that did, and flatters."
@@ -52,7 +53,7 @@ def _row(name: str, its: pd.DataFrame, record: Record, target: float) -> Row:
     there = its[its["reached"]]
     filters = {"suite": content.suite, "dataset": content.dataset, "family": table.family(content.plugin)}
     found = {key: Cell(text) for key, text in {"algorithm": name, **filters}.items()} | {
-        "target": Cell(f"{100 * target:g} %", target),
+        "target": Cell(_said(content.metric, target), target),
         "reached": Cell(f"{len(there)} of {len(its)}", len(there) / len(its)),
         "rounds": _rounds(there["rounds"].astype(float)),
         "sent": table.amount(there["bytes"].mean(), "B"),
@@ -60,6 +61,10 @@ def _row(name: str, its: pd.DataFrame, record: Record, target: float) -> Row:
         "resolution": table.count(there["resolution"].max()),
     }
     return Row(filters, tuple(found[column.key] for column in COLUMNS), run_id(content))
+
+
+def _said(metric: Metric, target: float) -> str:
+    return f"{metric.scale * target:g} {metric.unit}".rstrip()
 
 
 def _rounds(rounds: pd.Series) -> Cell:

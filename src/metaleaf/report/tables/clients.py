@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from metaleaf.errors import unknown
+from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.records.client_scores import Setting
 from metaleaf.records.records import Record, names_of, tidy
 from metaleaf.report.tables.tables import (
     BEST_ROUND,
+    RELATIVE,
     ROUNDING,
     Cell,
     Field,
@@ -24,21 +27,20 @@ from metaleaf.report.tables.tables import (
     interval_cell,
     lay_out,
     p_cell,
-    percent_cell,
     rounding_fields,
+    score_cell,
     seeds_cell,
-    signed,
     slug,
     span,
     tuning_sentence,
     unit_of,
     whole,
 )
-from metaleaf.statistics.comparison import MAJORITY, Scores, compared
+from metaleaf.statistics.comparison import CONSTANT, CONSTANTS, MAJORITY, Scores, compared, constant_of
 from metaleaf.statistics.paired import against_best
 
 MAJORITY_LABEL = "majority"
-"""The majority class, where a baseline is asked for."""
+"""The constant predictor, where a baseline is asked for."""
 
 ALGORITHM = Field("", "Algorithm", lambda row: Cell(row["algorithm"]))
 
@@ -76,7 +78,7 @@ def tables(
         of_dataset = [record for record in records if record.content.dataset == dataset]
         asked = configuration_of(baseline, runs[runs["dataset"] == dataset])
         if baseline == MAJORITY_LABEL:
-            asked = asked or MAJORITY
+            asked = asked or constant_of(of_dataset[0].content.metric)
         settings = [Setting(*key) for key in rows[list(Setting._fields)].drop_duplicates().values.tolist()]
         for setting in settings:
             at = rows[setting.of(rows)] if len(settings) > 1 else rows  # a support of nan is equal to none
@@ -84,8 +86,9 @@ def tables(
             made.append(_compared(setting, at, of_dataset, tied, columns or COLUMNS))
             reference = asked if baseline else best
             if reference and not (against := _against(paired, setting, reference)).empty:
-                made.append(_paired(setting, against, reference))
-        made += [_beside(setting, settings, rows) for setting in settings if setting.who == "participants"]
+                made.append(_paired(setting, against, reference, of_dataset[0].content.metric))
+        metric = of_dataset[0].content.metric
+        made += [_beside(setting, settings, rows, metric) for setting in settings if setting.who == "participants"]
     return made
 
 
@@ -98,12 +101,15 @@ def best_of(scores: Scores, setting: Setting, rows: pd.DataFrame) -> tuple[set[s
     here = scores.get(setting)
     tied = against_best(compared(here), competes=set(competing["algorithm"])) if here else set()
     means = competing.set_index("algorithm")["after_client_mean_mean"]
-    return tied, None if means.empty else str(means.idxmax())
+    if means.empty:
+        return tied, None
+    lower_is_better = here is not None and not next(iter(here.values())).metric.higher_is_better
+    return tied, str(means.idxmin() if lower_is_better else means.idxmax())
 
 
 def competes(rows: pd.DataFrame) -> "pd.Series[bool]":
     """Which rows of a comparison may be the best."""
-    return rows["algorithm"].ne(MAJORITY) & whole(rows)
+    return ~rows["algorithm"].isin(CONSTANTS) & whole(rows)
 
 
 def title_of(setting: Setting) -> str:
@@ -128,19 +134,22 @@ COLUMNS = (
 def _compared(
     setting: Setting, rows: pd.DataFrame, records: Sequence[Record], tied: set[str], columns: Sequence[str]
 ) -> Table:
-    algorithms = rows[rows["algorithm"] != MAJORITY]
+    algorithms = rows[~rows["algorithm"].isin(CONSTANTS)]
+    metric = records[0].content.metric
+    scored = partial(score_field, metric)
     byte_unit, flop_unit = unit_of(algorithms["bytes"].max()), unit_of(algorithms["flops"].max())
     over_clients = "Over clients, after"
     rounding = rounding_fields("", rows)
     found = (
-        Field("Accuracy", "Before", with_interval("before_accuracy"), max),
-        Field("Accuracy", "After", _after, max),
-        Field(over_clients, "Mean", with_interval("after_client_mean"), max, tied),
-        Field(over_clients, "Worst 10 %", with_interval("after_bottom10"), max),
-        Field(over_clients, "p10", _percent("after_p10"), max),
-        Field(over_clients, "p50", _percent("after_p50"), max),
-        Field(over_clients, "p90", _percent("after_p90"), max),
-        Field(over_clients, "Hurt", _percent("after_hurt")),
+        scored(metric.title, "Before", "before_pooled"),
+        scored(metric.title, "After", "after_pooled")._replace(show=partial(_after, metric)),
+        scored(over_clients, "Mean", "after_client_mean")._replace(tied=tied),
+        scored(over_clients, "Worst 10 %", "after_bottom10"),
+        *(
+            scored(over_clients, name, f"after_{name}")._replace(show=_plain(f"after_{name}", metric))
+            for name in _SPREAD
+        ),
+        Field(over_clients, "Hurt", _plain("after_hurt")),
         *rounding,
         Field("Cost", "Seeds", seeds_cell),
         Field("Cost", "Rounds", lambda row: count_cell(row["rounds"])),
@@ -151,20 +160,34 @@ def _compared(
     fields = [ALGORITHM, *(by_name[column] for column in columns if column in by_name)]
     title = title_of(setting)
     caption = _caption(records, setting, rows["model"].iloc[0])
-    return Table(slug(title), title, caption, *lay_out(rows, fields, competes(rows).tolist()), baseline=MAJORITY)
+    layout = lay_out(rows, fields, competes(rows).tolist())
+    return Table(slug(title), title, caption, *layout, baseline=constant_of(metric))
 
 
-def with_interval(metric: str) -> Callable[[pd.Series], Cell]:
-    """A metric's mean and interval in a row of the comparison."""
-    return lambda row: interval_cell(*(row[f"{metric}_{part}"] for part in ("mean", "low", "high")))
+_SPREAD = ("p10", "p50", "p90")
 
 
-def _percent(metric: str) -> Callable[[pd.Series], Cell]:
-    return lambda row: percent_cell(row[f"{metric}_mean"])
+def score_field(metric: Metric, group: str, heading: str, key: str) -> Field:
+    """A column of scores, ``<side>_<statistic>``, with their intervals."""
+    return Field(group, heading, with_interval(key, metric), metric.best, prints=_prints(metric))
 
 
-def _after(row: pd.Series) -> Cell:
-    return Cell("diverged") if row["diverged"] and not row["seeds"] else with_interval("after_accuracy")(row)
+def _prints(metric: Metric) -> Callable[[float], str]:
+    """What stands in a cell, from its value."""
+    return lambda value: metric.number(value / metric.scale)
+
+
+def with_interval(key: str, metric: Metric) -> Callable[[pd.Series], Cell]:
+    """The mean and interval of ``<side>_<statistic>`` in a row of the comparison."""
+    return lambda row: interval_cell(row[f"{key}_mean"], row[f"{key}_low"], row[f"{key}_high"], metric)
+
+
+def _plain(key: str, metric: Metric = ACCURACY) -> Callable[[pd.Series], Cell]:
+    return lambda row: score_cell(row[f"{key}_mean"], metric=metric)
+
+
+def _after(metric: Metric, row: pd.Series) -> Cell:
+    return Cell("diverged") if row["diverged"] and not row["seeds"] else with_interval("after_pooled", metric)(row)
 
 
 # ------------------------------------------------------------------------------------------------- pairs
@@ -192,30 +215,43 @@ def _against(paired: pd.DataFrame, setting: Setting, reference: str) -> pd.DataF
 _SHOWN = ["difference", "low", "high", "improvement", "p_holm"]
 
 
-def _paired(setting: Setting, rows: pd.DataFrame, reference: str) -> Table:
-    fields = [ALGORITHM, *_difference_fields("before"), *_difference_fields("after")]
+def _paired(setting: Setting, rows: pd.DataFrame, reference: str, metric: Metric) -> Table:
+    fields = [ALGORITHM, *_difference_fields("before", metric), *_difference_fields("after", metric)]
     fields.append(Field("", "Seeds", lambda row: count_cell(row["seeds"])))
     title = f"{title_of(setting)}, difference from {reference}"
     sentences = (
-        f"Difference in percentage points from {reference} on the same clients under the same seeds:",
+        f"Difference in {points_of(metric)} from {reference} on the same clients under the same seeds:",
         "mean over clients, each counting once, with its 95 % interval.",
         "Better: share of clients that are better off than there, ties counting half.",
         "p: of no difference, in the paired test over seeds and clients, Holm-corrected for all pairs of algorithms",
         "(those of one seed say nothing of other seeds). Seeds: those that both have.",
     )
     return Table(
-        slug(title), title, " ".join(sentences), *lay_out(rows, fields, [False] * len(rows)), baseline=MAJORITY
+        slug(title),
+        title,
+        " ".join(sentences),
+        *lay_out(rows, fields, [False] * len(rows)),
+        baseline=constant_of(metric),
     )
 
 
-def _difference_fields(side: str) -> list[Field]:
+def points_of(metric: Metric) -> str:
+    """What differences are in."""
+    if metric.unit == "%":
+        return "percentage points"
+    better = "higher" if metric.higher_is_better else "lower"
+    return f"{metric.name}{f' in {metric.unit}' if metric.unit else ''} ({better} is better)"
+
+
+def _difference_fields(side: str, metric: Metric) -> list[Field]:
     def difference(row: pd.Series) -> Cell:
-        return interval_cell(row[f"{side}_difference"], row[f"{side}_low"], row[f"{side}_high"], signed)
+        low, high = row[f"{side}_low"], row[f"{side}_high"]
+        return interval_cell(row[f"{side}_difference"], low, high, metric, metric.signed)
 
     group = f"{side.capitalize()} adaptation"
     return [
         Field(group, side.capitalize(), difference),
-        Field(group, "Better", lambda row: percent_cell(row[f"{side}_improvement"])),
+        Field(group, "Better", lambda row: score_cell(row[f"{side}_improvement"])),
         Field(group, "p", lambda row: p_cell(row[f"{side}_p_holm"])),
     ]
 
@@ -229,41 +265,45 @@ def nearest(setting: Setting, settings: Iterable[Setting]) -> Setting | None:
     return min(new, key=lambda one: abs(one.support - setting.support), default=None)
 
 
-def _beside(setting: Setting, settings: Sequence[Setting], rows: pd.DataFrame) -> Table:
+def _beside(setting: Setting, settings: Sequence[Setting], rows: pd.DataFrame, metric: Metric) -> Table:
     """New clients at every support and the participants of `setting`, mean over clients; a row an algorithm."""
     means = {one: rows[one.of(rows)].set_index("algorithm") for one in settings}
     shown = pd.DataFrame({"algorithm": rows["algorithm"].unique()})
     competing = shown["algorithm"].isin(rows.loc[setting.of(rows) & competes(rows), "algorithm"]).tolist()
 
-    def mean(one: Setting, metric: str) -> Callable[[pd.Series], Cell]:
-        return lambda row: with_interval(metric)(means[one].loc[row["algorithm"]])
+    def mean(group: str, heading: str, one: Setting) -> Field:
+        show = with_interval("after_client_mean", metric)
+        field = score_field(metric, group, heading, "after_client_mean")
+        return field._replace(show=lambda row: show(means[one].loc[row["algorithm"]]))
 
     fields = [ALGORITHM]
     for one in (one for one in settings if one.who == "new"):
-        heading = f"{100 * one.support:g} % support"
-        fields.append(Field("New clients, after", heading, mean(one, "after_client_mean"), max))
-    fields.append(Field("Participants", "After", mean(setting, "after_client_mean"), max))
+        fields.append(mean("New clients, after", f"{100 * one.support:g} % support", one))
+    fields.append(mean("Participants", "After", setting))
     closest = nearest(setting, settings)
     sentences = [
-        f"Accuracy in %, mean over clients, each counting once: of new clients after they adapted, and of participants "
-        f"on the {held_out(setting)} of their examples that they held out, with the model that each would use.",
+        f"{metric.in_unit}, mean over clients, each counting once: of new clients after they adapted, and of "
+        f"participants on the {held_out(setting)} of their examples that they held out, with the model that each would "
+        "use.",
     ]
     if closest:
 
         def gap(row: pd.Series) -> Cell:
             ends = (means[one].loc[row["algorithm"], "after_client_mean_mean"] for one in (setting, closest))
             participants, new = map(float, ends)
-            return interval_cell(participants - new, math.nan, math.nan, signed)
+            return interval_cell(participants - new, math.nan, math.nan, metric, metric.signed)
 
         fields.append(Field("Participants", "Gap", gap))
+        points = "points" if metric.unit == "%" else points_of(metric)
         sentences.append(
-            f"Gap: participants' mean less that of new clients at {100 * closest.support:g} % support, in points; "
-            "these are other clients, so it has no test, and the majority class shows what part of it is the clients'."
+            f"Gap: participants' mean less that of new clients at {100 * closest.support:g} % support, in {points}; "
+            f"these are other clients, so it has no test, and the {constant_of(metric).lower()} shows what part of it "
+            "is the clients'."
         )
     sentences += [INTERVALS, "Bold: the best of a column. Underlined: the best of the others."]
     title = f"{setting.dataset}, new clients beside participants"
     layout = lay_out(shown, fields, competing)
-    return Table(slug(title), title, " ".join(sentences), *layout, baseline=MAJORITY)
+    return Table(slug(title), title, " ".join(sentences), *layout, baseline=constant_of(metric))
 
 
 # ----------------------------------------------------------------------------------------------- caption
@@ -275,29 +315,37 @@ def _caption(records: Sequence[Record], setting: Setting, model: str) -> str:
     train, validation, test = (
         span(getattr(c.data.clients, part) for c in contents) for part in ("train", "validation", "test")
     )
-    chosen = BEST_ROUND if model == "selected" else "the last round"
+    metric = contents[0].metric
+    chosen = BEST_ROUND.format(metric.name) if model == "selected" else "the last round"
     share = "" if math.isnan(setting.support) else f", each adapting on {100 * setting.support:g} % of its examples"
-    asked = f"Accuracy in % on the query examples of {test} test clients{share};"
+    asked = f"{metric.in_unit} on the query examples of {test} test clients{share};"
     own = "support"
     if setting.who == "participants":
         asked = (
-            f"Accuracy in % on the {held_out(setting)} of their examples that the training clients held out, with the "
-            "model that each would use after training (before: without anything of its own);"
+            f"{metric.in_unit} on the {held_out(setting)} of their examples that the training clients held out, with "
+            "the model that each would use after training (before: without anything of its own);"
         )
         own = "examples that it did not hold out"
+    rounding = ROUNDING if metric.high is not None else RELATIVE
     sentences = (
         asked,
         f"trained on {train} clients, validated on {validation}.",
         f"{budget(records)}, model of {chosen}.",
         INTERVALS,
         tuning_sentence(contents),
-        "Hurt: share of clients whose accuracy fell by adapting.",
-        f"{MAJORITY}: the most frequent one in the client's own {own}.",
-        *([ROUNDING] if any(content.rounding for content in contents) else []),
+        f"Hurt: share of clients whose {metric.name} {'fell' if metric.higher_is_better else 'rose'} by adapting.",
+        f"{constant_of(metric)}: {_CONSTANT[constant_of(metric)]} the client's own {own}.",
+        *([rounding] if any(content.rounding for content in contents) else []),
         MARKS,
         "Only algorithms with all seeds compete.",
     )
     return " ".join(sentences)
+
+
+_CONSTANT = {
+    MAJORITY: "the most frequent one in",
+    CONSTANT: "always the same, as suggested by",
+}
 
 
 def budget(records: Sequence[Record]) -> str:

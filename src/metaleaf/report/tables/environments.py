@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from metaleaf.metrics import Metric
 from metaleaf.records.environments import SIDES, EnvironmentRecord, runs, visited
 from metaleaf.records.records import names_of
+from metaleaf.report.tables.clients import points_of
 from metaleaf.report.tables.tables import (
     BEST_ROUND,
     ROUNDING,
@@ -22,10 +24,9 @@ from metaleaf.report.tables.tables import (
     count_cell,
     integer,
     lay_out,
-    percent_cell,
     rounding_fields,
+    score_cell,
     seeds_cell,
-    signed,
     slug,
     span,
     tuning_sentence,
@@ -60,7 +61,8 @@ def comparison(records: Sequence[EnvironmentRecord], baseline: str | None = None
         of_seen = seen[seen["dataset"] == dataset]
         rounds = sorted(of_seen["rounds"].unique()) or [math.nan]
         scores = {str(name): part for name, part in of_seen.groupby("name")}
-        pair_with = _pair_with(of_dataset, scores, label)
+        metric = records[int(of_dataset["record"].iloc[0])].content.metric
+        pair_with = _pair_with(of_dataset, scores, label, metric.higher_is_better)
         for name, its in of_dataset.groupby("name", sort=False):
             found = scores.get(str(name), of_seen.head(0))
             against = pair_with(str(name))
@@ -77,7 +79,7 @@ def tables(records: Sequence[EnvironmentRecord], numbers: pd.DataFrame) -> list[
         rows = numbers[numbers["dataset"] == dataset]
         made += [*(_scored(side, dataset, rows, of_dataset) for side in SIDES), _costs(dataset, rows)]
         if "baseline" in rows and rows["baseline"].notna().any():
-            made.append(_paired(dataset, rows[rows["baseline"].notna()]))
+            made.append(_paired(dataset, rows[rows["baseline"].notna()], of_dataset[0].content.metric))
     return made
 
 
@@ -109,7 +111,7 @@ def _baseline(each: pd.DataFrame, asked: str | None) -> str | None:
 
 
 def _pair_with(
-    of_dataset: pd.DataFrame, scores: dict[str, pd.DataFrame], label: str | None
+    of_dataset: pd.DataFrame, scores: dict[str, pd.DataFrame], label: str | None, higher_is_better: bool
 ) -> Callable[[str], dict[float, dict[str, Any]]]:
     """What a method's name has against the baseline, by rounds."""
     other = configuration_of(label, of_dataset)
@@ -121,18 +123,22 @@ def _pair_with(
     def against(name: str) -> dict[float, dict[str, Any]]:
         if other is None or name == other or not {name, other} <= set(shaped):
             return {}
-        return _against(shaped[name], shaped[other], (name, other))
+        return _against(shaped[name], shaped[other], (name, other), higher_is_better)
 
     return against
 
 
-def _against(method: pd.DataFrame, baseline: pd.DataFrame, names: tuple[str, str]) -> dict[float, dict[str, Any]]:
+def _against(
+    method: pd.DataFrame, baseline: pd.DataFrame, names: tuple[str, str], higher_is_better: bool
+) -> dict[float, dict[str, Any]]:
     """The columns of `comparison` against the baseline, by rounds; over the seeds that both have finished."""
     seeds = set(method.index.unique("seed")) & set(baseline.index.unique("seed"))
     if not seeds:
         return {}
     ours, theirs = (frame[frame.index.get_level_values("seed").isin(seeds)] for frame in (method, baseline))
-    found = paired(differences(ours, theirs, names)).rename(columns={"errors": "difference_errors"})
+    found = paired(differences(ours, theirs, names), higher_is_better=higher_is_better).rename(
+        columns={"errors": "difference_errors"}
+    )
     return {
         rounds: {"baseline": names[1]}
         | {f"{side}_{key}": value for side in SIDES for key, value in found.loc[(side, rounds)].items()}
@@ -145,12 +151,14 @@ def _against(method: pd.DataFrame, baseline: pd.DataFrame, names: tuple[str, str
 
 def _scored(side: str, dataset: str, rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> Table:
     """Scores of one side by rounds."""
+    metric = records[0].content.metric
 
     def score(row: pd.Series) -> Cell:
-        return Cell("diverged") if not row["seeds"] else percent_cell(row[f"{side}_mean"], row[f"{side}_errors"])
+        return Cell("diverged") if not row["seeds"] else score_cell(row[f"{side}_mean"], row[f"{side}_errors"], metric)
 
-    fields = [*_by_rounds("Accuracy (%) after R rounds", rows, score, max), *rounding_fields("", rows), SEEDS]
-    title = f"{dataset}, accuracy {_TITLES[side]}"
+    by_rounds = _by_rounds(metric.labelled(" after R rounds"), rows, score, metric.best)
+    fields = [*by_rounds, *rounding_fields("", rows), SEEDS]
+    title = f"{dataset}, {metric.name} {_TITLES[side]}"
     return Table(slug(title), title, _caption(rows, records), *_one_row_each(rows, fields))
 
 
@@ -190,16 +198,16 @@ def _one_row_each(rows: pd.DataFrame, fields: Sequence[Field]) -> Layout:
     return lay_out(once, [ALGORITHM, *fields], whole(once).tolist())
 
 
-def _paired(dataset: str, rows: pd.DataFrame) -> Table:
+def _paired(dataset: str, rows: pd.DataFrame, metric: Metric) -> Table:
     """Differences from the baseline: a row per method and rounds."""
     baseline = rows["baseline"].iloc[0]
     fields = [ALGORITHM, Field("", "R", lambda row: count_cell(row["rounds"]))]
     for side in SIDES:
-        fields += _difference_fields(side)
+        fields += _difference_fields(side, metric)
     fields.append(SEEDS)
     title = f"{dataset}, difference from {baseline}"
     sentences = (
-        f"Difference in percentage points from {baseline} in the same environments of the same seeds,",
+        f"Difference in {points_of(metric)} from {baseline} in the same environments of the same seeds,",
         "after R rounds in the environment: mean,",
         "95 % interval of a bootstrap that draws seeds, then environments within each;",
         "±: two standard errors over pairs of environment and seed;",
@@ -208,14 +216,14 @@ def _paired(dataset: str, rows: pd.DataFrame) -> Table:
     return Table(slug(title), title, " ".join(sentences), *lay_out(rows, fields, [False] * len(rows)))
 
 
-def _difference_fields(side: str) -> list[Field]:
+def _difference_fields(side: str, metric: Metric) -> list[Field]:
     def mean(row: pd.Series) -> Cell:
         value = row[f"{side}_difference"]
-        return Cell(signed(value), 100 * value)
+        return Cell(metric.signed(value), metric.scale * value)
 
     def interval(row: pd.Series) -> Cell:
         low = row[f"{side}_low"]
-        return Cell(f"[{signed(low)}, {signed(row[f'{side}_high'])}]", 100 * low)
+        return Cell(f"[{metric.signed(low)}, {metric.signed(row[f'{side}_high'])}]", metric.scale * low)
 
     def gains(row: pd.Series) -> Cell:
         won, pairs = row[f"{side}_gains"], row[f"{side}_pairs"]
@@ -225,7 +233,7 @@ def _difference_fields(side: str) -> list[Field]:
     return [
         Field(group, side.capitalize(), mean),
         Field(group, "95 % interval", interval),
-        Field(group, "±", lambda row: percent_cell(row[f"{side}_difference_errors"])),
+        Field(group, "±", lambda row: score_cell(row[f"{side}_difference_errors"], metric=metric)),
         Field(group, "Gain", gains),
     ]
 
@@ -244,11 +252,12 @@ def _caption(rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> str:
     budgets = list(zip(names_of(records), (integer(rule.get("budget")) for rule in rules), strict=True))
     within = "within" if len({budget for _, budget in budgets}) == 1 else "within unequal budgets of"
     pairs = span(int(number) for number in rows["pairs"] if number)
+    metric = contents[0].metric
     sentences = (
-        f"Accuracy in {test} new environments, over {scored} clients of each who never take part;",
+        f"{metric.title} in {test} new environments, over {scored} clients of each who never take part;",
         f"R rounds of {participants} participants follow the first meeting (R = 0), in {draws} draws.",
         f"Trained on {train} environments {within} {by_value(budgets)} client updates, validated on {validation};",
-        f"model of {BEST_ROUND}.",
+        f"model of {BEST_ROUND.format(metric.name)}.",
         f"Mean ± two standard errors over {pairs or 'no'} pairs of environment and seed, each counting once.",
         f"Local adaptation: {steps} steps.",
         tuning_sentence(contents),

@@ -1,18 +1,28 @@
 """Algorithms over several datasets: their scores side by side, one number for all, and ranks."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from metaleaf.records.client_scores import Setting
+from metaleaf.metrics import Metric
+from metaleaf.records.client_scores import ClientScores, Setting
 from metaleaf.records.records import Record, Who
-from metaleaf.report.tables.clients import ALGORITHM, INTERVALS, best_of, budget, competes, title_of, with_interval
+from metaleaf.report.tables.clients import (
+    ALGORITHM,
+    INTERVALS,
+    best_of,
+    budget,
+    competes,
+    score_field,
+    title_of,
+    with_interval,
+)
 from metaleaf.report.tables.tables import BEST_ROUND, Cell, Field, Table, interval_cell, lay_out, slug, tuning_sentence
 from metaleaf.statistics.aggregates import Ranking, overall, ranking
-from metaleaf.statistics.comparison import MAJORITY, Scores, majority
+from metaleaf.statistics.comparison import CONSTANTS, Scores, constant_of, majority
 from metaleaf.statistics.intervals import Estimate
 
 
@@ -21,13 +31,14 @@ class Overall:
     """What algorithms reach over the datasets on which the same kind of client was scored at one support fraction.
 
     `means` of the runs' means over clients after adaptation: the interquartile mean and its interval, of the algorithms
-    that are complete (all seeds on every dataset) and of the majority class. `ranking` of the complete ones, if there
-    are two. `lacking` says of the others what they lack.
+    that are complete (all seeds on every dataset) and of the constant predictor. `ranking` of the complete ones, if
+    there are two. `lacking` says of the others what they lack.
     """
 
     support: float
     who: Who
     model: str
+    metric: Metric
     datasets: tuple[str, ...]
     means: dict[str, Estimate]
     ranking: Ranking | None
@@ -35,9 +46,14 @@ class Overall:
 
 
 def over_datasets(scores: Scores, numbers: pd.DataFrame) -> list[Overall]:
-    """One for each kind of client and support at which several datasets were scored; all of one model."""
-    shared = Counter((setting.who, setting.support) for setting in scores)
-    return [_at(who, support, scores, numbers) for (who, support), count in sorted(shared.items()) if count > 1]
+    """One for each kind of client, support and metric at which several datasets were scored; all of one model."""
+    shared = Counter((setting.who, setting.support, _metric(found)) for setting, found in scores.items())
+    several = [key for key, count in shared.items() if count > 1]
+    return [_at(*key, scores, numbers) for key in sorted(several, key=lambda key: (key[0], key[1], key[2].name))]
+
+
+def _metric(found: Mapping[str, ClientScores]) -> Metric:
+    return next(iter(found.values())).metric
 
 
 def to_frame(found: Sequence[Overall]) -> pd.DataFrame:
@@ -72,17 +88,22 @@ def tables(records: Sequence[Record], scores: Scores, numbers: pd.DataFrame, fou
 _NONE = Estimate(np.nan, np.nan, np.nan)
 
 
-def _at(who: Who, support: float, scores: Scores, numbers: pd.DataFrame) -> Overall:
-    algorithms = {one.dataset: found for one, found in scores.items() if (one.who, one.support) == (who, support)}
+def _at(who: Who, support: float, metric: Metric, scores: Scores, numbers: pd.DataFrame) -> Overall:
+    algorithms = {
+        one.dataset: found
+        for one, found in scores.items()
+        if (one.who, one.support, _metric(found)) == (who, support, metric)
+    }
     here = numbers[(numbers["support"] == support) & (numbers["who"] == who) & numbers["dataset"].isin(algorithms)]
     lacking = _lacking(here)
-    complete = [name for name in here["algorithm"].unique() if name != MAJORITY and name not in lacking]
-    means = {MAJORITY: overall({dataset: majority(found).accuracy() for dataset, found in algorithms.items()})}
+    complete = [name for name in here["algorithm"].unique() if name not in CONSTANTS and name not in lacking]
+    means = {constant_of(metric): overall({dataset: majority(found).scores() for dataset, found in algorithms.items()})}
     for name in complete:
-        means[name] = overall({dataset: found[name].accuracy() for dataset, found in algorithms.items()})
-    blocks = np.array([[found[name].accuracy().mean() for name in complete] for found in algorithms.values()])
-    ranks = ranking(complete, blocks) if len(complete) > 1 else None
-    return Overall(support, who, str(here["model"].iloc[0]), tuple(algorithms), means, ranks, lacking)
+        means[name] = overall({dataset: found[name].scores() for dataset, found in algorithms.items()})
+    blocks = np.array([[found[name].scores().mean() for name in complete] for found in algorithms.values()])
+    sign = 1 if metric.higher_is_better else -1
+    ranks = ranking(complete, sign * blocks) if len(complete) > 1 else None
+    return Overall(support, who, str(here["model"].iloc[0]), metric, tuple(algorithms), means, ranks, lacking)
 
 
 def _lacking(here: pd.DataFrame) -> dict[str, str]:
@@ -91,7 +112,7 @@ def _lacking(here: pd.DataFrame) -> dict[str, str]:
     scored = {dataset: set(part.loc[part["seeds"] > 0, "algorithm"]) for dataset, part in parts.items()}
     entire = {dataset: set(part.loc[competes(part), "algorithm"]) for dataset, part in parts.items()}
     found = {}
-    for name in here.loc[here["algorithm"] != MAJORITY, "algorithm"].unique():
+    for name in here.loc[~here["algorithm"].isin(CONSTANTS), "algorithm"].unique():
         absent = [dataset for dataset in parts if name not in scored[dataset]]
         fewer = [dataset for dataset in parts if name in scored[dataset] - entire[dataset]]
         reasons = (("no result on", absent), ("fewer seeds on", fewer))
@@ -110,23 +131,26 @@ def _table(one: Overall, records: Sequence[Record], scores: Scores, here: pd.Dat
         at = here[here["dataset"] == dataset]
         tied, _ = best_of(scores, Setting(dataset, one.support, one.who), at)
         among = set(at.loc[competes(at), "algorithm"])
-        fields.append(Field("Mean over clients, after", dataset, _of_dataset(at), max, tied, among))
+        field = score_field(one.metric, "Mean over clients, after", dataset, "after_client_mean")
+        fields.append(field._replace(show=_of_dataset(at, one.metric), tied=tied, among=among))
     ranks = one.ranking.ranks if one.ranking else {}
     fields += [
-        Field(
-            "Over datasets", "IQM", lambda row: interval_cell(*one.means.get(row["algorithm"], _NONE)), max, None, ranks
-        ),
+        score_field(one.metric, "Over datasets", "IQM", "")._replace(show=_iqm(one), among=ranks),
         Field("Over datasets", "Rank", lambda row: _rank_cell(ranks.get(row["algorithm"])), min, None, ranks),
     ]
     title = title_of(Setting("Over datasets", one.support, one.who))
     layout = lay_out(rows, fields, [False] * len(rows))
-    return Table(slug(title), title, _caption(one, records), *layout, baseline=MAJORITY)
+    return Table(slug(title), title, _caption(one, records), *layout, baseline=constant_of(one.metric))
 
 
-def _of_dataset(at: pd.DataFrame) -> Callable[[pd.Series], Cell]:
+def _iqm(one: Overall) -> Callable[[pd.Series], Cell]:
+    return lambda row: interval_cell(*one.means.get(row["algorithm"], _NONE), one.metric)
+
+
+def _of_dataset(at: pd.DataFrame, metric: Metric) -> Callable[[pd.Series], Cell]:
     """The algorithm's score on one dataset, whose rows of the comparison these are."""
     found = {row["algorithm"]: row for _, row in at.iterrows()}
-    show = with_interval("after_client_mean")
+    show = with_interval("after_client_mean", metric)
 
     def cell(row: pd.Series) -> Cell:
         its = found.get(row["algorithm"])
@@ -143,13 +167,13 @@ def _rank_cell(rank: float | None) -> Cell:
 
 def _caption(one: Overall, records: Sequence[Record]) -> str:
     of_dataset = {name: [r for r in records if r.content.dataset == name] for name in one.datasets}
-    chosen = BEST_ROUND if one.model == "selected" else "the last round"
+    chosen = BEST_ROUND.format(one.metric.name) if one.model == "selected" else "the last round"
     lacking = "; ".join(f"{name} ({what})" for name, what in one.lacking.items())
     asked = "on the query examples of test clients, mean over clients, each adapting on"
     if one.who == "participants":
         asked = "on what training clients held out, mean over clients, each having kept"
     sentences = [
-        f"Accuracy in % {asked} {100 * one.support:g} % of its examples; model of {chosen}.",
+        f"{one.metric.in_unit} {asked} {100 * one.support:g} % of its examples; model of {chosen}.",
         *(f"{name}: {budget(its)}. {tuning_sentence(r.content for r in its)}" for name, its in of_dataset.items()),
         INTERVALS,
         "IQM: interquartile mean over datasets and seeds, every dataset counting once.",

@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from metaleaf.errors import DataError, unknown
+from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.records.records import Head
 
-BEST_ROUND = "the round with the best validation accuracy"
-"""The selected model's, in captions."""
+BEST_ROUND = "the round with the best validation {}"
+"""The selected model's, in captions, of a metric's name."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Field(NamedTuple):
     """A column: group and heading, what it shows of a row, which values are better (max, min), if any.
 
     Where a test was made on just these values, `tied` has the algorithms that it calls the best; `among` those that
-    compete in this column, where they are not those of the whole table.
+    compete in this column, where they are not those of the whole table. `prints`: values that it makes the same text of
+    are ties.
     """
 
     group: str
@@ -57,6 +59,7 @@ class Field(NamedTuple):
     better: Callable[..., Any] | None = None
     tied: Container[str] | None = None
     among: Container[str] | None = None
+    prints: Callable[[float], str] = "{:.1f}".format
 
 
 Layout = tuple[tuple[tuple[str, str], ...], tuple[tuple[Cell, ...], ...]]
@@ -69,7 +72,7 @@ def lay_out(rows: pd.DataFrame, fields: Sequence[Field], competes: Sequence[bool
     for field in fields:
         cells = [field.show(row) for _, row in rows.iterrows()]
         tied, among = (None if c is None else [n in c for n in rows["algorithm"]] for c in (field.tied, field.among))
-        columns.append(_marked(cells, among or competes, field.better, tied))
+        columns.append(_marked(cells, among or competes, field, tied))
     headings = tuple((field.group, field.heading) for field in fields)
     return headings, tuple(zip(*columns, strict=True))
 
@@ -99,26 +102,22 @@ def check_baseline(label: str | None, known: Collection[str]) -> None:
 # ------------------------------------------------------------------------------------------------- cells
 
 
-def percent_cell(mean: float, spread: float | None = None) -> Cell:
-    """A fraction in percent, with its spread if one is given."""
-    if math.isnan(mean):
+def score_cell(score: float, spread: float | None = None, metric: Metric = ACCURACY) -> Cell:
+    """A score as its metric shows it, shares in percent, with its spread if one is given."""
+    if math.isnan(score):
         return Cell("–")
-    around = "" if spread is None else f" ± {_dash(100 * spread)}"
-    return Cell(f"{100 * mean:.1f}{around}", 100 * mean)
+    around = "" if spread is None else f" ± {'–' if math.isnan(spread) else metric.number(spread)}"
+    return Cell(f"{metric.number(score)}{around}", metric.scale * score)
 
 
-def interval_cell(value: float, low: float, high: float, show: Callable[[float], str] | None = None) -> Cell:
-    """A fraction in percent, with the ends of its interval where they are known."""
-    shown = show or (lambda fraction: f"{100 * fraction:.1f}")
+def interval_cell(
+    value: float, low: float, high: float, metric: Metric = ACCURACY, show: Callable[[float], str] | None = None
+) -> Cell:
+    """A score, or with `show` a difference, with the ends of its interval where they are known."""
+    shown = show or metric.number
     if math.isnan(value):
         return Cell("–")
-    return Cell(shown(value), 100 * value, interval=None if math.isnan(low) else (shown(low), shown(high)))
-
-
-def signed(fraction: float) -> str:
-    """A difference in percentage points, with its sign."""
-    text = f"{100 * fraction:+.1f}"
-    return text.replace("-", "−") if float(text) else "0.0"
+    return Cell(shown(value), metric.scale * value, interval=None if math.isnan(low) else (shown(low), shown(high)))
 
 
 def p_cell(p: float) -> Cell:
@@ -136,11 +135,12 @@ def seeds_cell(row: pd.Series) -> Cell:
 
 def rounding_fields(group: str, rows: pd.DataFrame) -> list[Field]:
     """The column of how far rounding moves a score, in points; none where it was not measured."""
-    column = Field(group, "Rounding", lambda row: percent_cell(row["rounding"]))
+    column = Field(group, "Rounding", lambda row: score_cell(row["rounding"]))
     return [column] if rows["rounding"].notna().any() else []
 
 
 ROUNDING = "Rounding: points by which a score of any seed moves when only rounding differs, at most."
+RELATIVE = "Rounding: percent by which a score of any seed moves when only rounding differs, at most."
 
 
 def count_cell(value: float) -> Cell:
@@ -164,33 +164,27 @@ def unit_of(largest: float) -> tuple[float, str]:
     return 1e6, "M"
 
 
-def _dash(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1f}"
-
-
-def _marked(
-    cells: list[Cell], competes: Sequence[bool], better: Callable[..., Any] | None, tied: Sequence[bool] | None
-) -> list[Cell]:
+def _marked(cells: list[Cell], competes: Sequence[bool], field: Field, tied: Sequence[bool] | None) -> list[Cell]:
     """Mark the best of the competing cells, and the best of the others; without a test all that print the same."""
     known = [c and not math.isnan(cell.value) for cell, c in zip(cells, competes, strict=True)]
-    if better is None or not any(known):
+    if field.better is None or not any(known):
         return cells
     if tied is None:
-        best = _printing_best(cells, known, better)
+        best = _printing_best(cells, known, field)
     else:
         best = [t and k for t, k in zip(tied, known, strict=True)]
-    second = _printing_best(cells, [k and not b for k, b in zip(known, best, strict=True)], better)
+    second = _printing_best(cells, [k and not b for k, b in zip(known, best, strict=True)], field)
     return [
         replace(cell, mark="best" if first else "second" if next_ else "")
         for cell, first, next_ in zip(cells, best, second, strict=True)
     ]
 
 
-def _printing_best(cells: Sequence[Cell], among: Sequence[bool], better: Callable[..., Any]) -> list[bool]:
+def _printing_best(cells: Sequence[Cell], among: Sequence[bool], field: Field) -> list[bool]:
     """Which of the cells in question print the best value."""
     values = [cell.value for cell, a in zip(cells, among, strict=True) if a]
-    best = f"{better(values):.1f}" if values else ""
-    return [a and f"{cell.value:.1f}" == best for cell, a in zip(cells, among, strict=True)]
+    best = field.prints(field.better(values)) if field.better and values else ""
+    return [a and field.prints(cell.value) == best for cell, a in zip(cells, among, strict=True)]
 
 
 # -------------------------------------------------------------------------------------------------- words
