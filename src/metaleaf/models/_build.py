@@ -22,8 +22,8 @@ Given = str | Mapping[str, Any]
 OF_DATA = ("outputs", "positions", "x_shape", "x_dtype")
 """Parameters of a model's constructor that the data give; all others are options, with defaults.
 
-``outputs``: numbers that make a prediction. ``positions``: predictions that are made of one example, one at each position
-of a sequence; 0 where an example has one prediction.
+``outputs``: numbers that make a prediction. ``positions``: predictions that are made of one example, one at each
+position of a sequence; 0 where an example has one prediction.
 """
 
 
@@ -47,7 +47,7 @@ def build(model: Given, spec: Spec, seed: int) -> Model:
 
 
 def _of_data(name: str, cls: type[Model], spec: Spec) -> dict[str, Any]:
-    """What the constructor asks for of the data; ConfigError if a sequence needs more predictions than the model makes."""
+    """What the constructor asks for of the data; ConfigError if it wants more predictions than the model makes."""
     asked = inspect.signature(cls).parameters.keys() & set(OF_DATA)
     known = {"outputs": spec.get("classes"), "positions": 0, **spec}
     if known["positions"] and "positions" not in asked:
