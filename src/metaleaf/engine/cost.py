@@ -60,7 +60,7 @@ def _coefficients(task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mappi
     """(constant, per support, per query, per data example)."""
     length = spec["x_shape"][0]
     if getattr(task.model, "recurrent", False) and length > max(_LENGTHS):
-        short = ({**spec, "x_shape": (n,)} for n in _LENGTHS)
+        short = ({**spec, "x_shape": (n, *spec["x_shape"][1:])} for n in _LENGTHS)
         few, more = (_coefficients(task, algorithm, broadcast, one) for one in short)
         return np.asarray(few + (length - _LENGTHS[0]) * (more - few))
     memory = algorithm.memory(task, broadcast) if hasattr(algorithm, "memory") else ()
