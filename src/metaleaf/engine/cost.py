@@ -61,7 +61,7 @@ def _coefficients(task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mappi
     """(constant, per support, per query, per data example)."""
     length = spec["x_shape"][0]
     if getattr(task.model, "recurrent", False) and length > max(_LENGTHS):
-        short = (_shortened(spec, n) for n in _LENGTHS)
+        short = (_shortened(spec, task.kind, n) for n in _LENGTHS)
         few, more = (_coefficients(task, algorithm, broadcast, one) for one in short)
         return np.asarray(few + (length - _LENGTHS[0]) * (more - few))
     memory = algorithm.memory(task, broadcast) if hasattr(algorithm, "memory") else ()
@@ -72,9 +72,9 @@ def _coefficients(task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mappi
     return found
 
 
-def _shortened(spec: Mapping[str, Any], n: int) -> dict[str, Any]:
+def _shortened(spec: Mapping[str, Any], kind: Kind, n: int) -> dict[str, Any]:
     """The data with sequences of that length."""
-    y_shape = (n,) if spec.get("y_shape") else ()
+    y_shape = (n,) if kind.positions(spec) else spec.get("y_shape", ())
     return {**spec, "x_shape": (n, *spec["x_shape"][1:]), "y_shape": y_shape}
 
 

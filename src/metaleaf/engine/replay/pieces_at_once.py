@@ -47,6 +47,8 @@ class _Rows:
         self.tape = tape
         self.place: dict[Slot, tuple[Row, int]] = {}
         """The row of a tensor, and its number there."""
+        self.names: dict[Row, str] = {}
+        """Short ones: a row is named in those made from it, and in a recurrence these are made from it ever again."""
         self.members: dict[Row, dict[int, Step]] = {}
         self.stacked: dict[Row, tuple[Slot, Tensor]] = {}
         """All of a row in one tensor: its slot, and a tensor that lies in memory in the same way."""
@@ -81,8 +83,11 @@ class _Rows:
         exact |= step.operator in _COUNTING and not self.geometry[step.args[0]].dtype.is_floating_point
         if len(numbers) != 1 or not exact or len(step.out) != 1 or step.several or step.out[0] is None:
             return None
-        rows = {slot: self.place[slot][0] for slot in read if slot in self.place}
+        rows = {slot: self._name(self.place[slot][0]) for slot in read if slot in self.place}
         return (step.operator, repr(rename(step.args, rows)), repr(rename(step.kwargs, rows))), numbers.pop()
+
+    def _name(self, row: Row) -> str:
+        return self.names.setdefault(row, f"row {len(self.names)}")
 
     def _whole(self, row: Row) -> bool:
         """Whether the row has members of the numbers from 0, as many as the rows that it is made from."""
