@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from metaleaf import models, registry, trees
-from metaleaf.algorithm import Replies
+from metaleaf.algorithm import Algorithm, Context, Replies, State, step
 from metaleaf.errors import ConfigError
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
@@ -32,6 +32,13 @@ RAGGED = [(2, 3), (1, 0), (4, 9), (3, 1)]
 
 def task(model: str, dtype: torch.dtype = torch.float64) -> Task:
     return Task(models.build(model, SPECS[model], seed=7).to(dtype), seed=7, clients=9, cohort=len(RAGGED))
+
+
+def stepped(algorithm: Algorithm, work: Task, state: State, update: Any) -> State:
+    """The server's next state, with a context if it asks for one."""
+    cohort = torch.arange(len(RAGGED)), torch.full((len(RAGGED),), 1 / len(RAGGED), dtype=torch.float64)
+    known = trees.to((torch.tensor(0.0), *cohort, torch.tensor(7)), work.device)
+    return step(algorithm, state, update, Context(work, *known))
 
 
 def serves(algorithm: Any, model: str) -> bool:

@@ -27,6 +27,7 @@ from small_tasks import (
     remembering,
     serves,
     shots,
+    stepped,
     task,
 )
 from softmax_by_hand import (
@@ -296,7 +297,7 @@ def test_is_deterministic(name: str, mode: Mode) -> None:
         if getattr(algorithm, "federated", True):
             episodes = remembering(algorithm, work, state.broadcast, cohort(model))
             update, memories = runner.gather(state.broadcast, episodes, [0.25] * 4)
-            state = algorithm.server(state, update)
+            state = stepped(algorithm, work, state, update)
             return tuple(state), memories, runner.score(state.broadcast, clients, True)
         return tuple(state), runner.score(state.broadcast, clients, True)
 
@@ -311,7 +312,7 @@ def test_keeps_dtypes_and_shapes(name: str, dtype: torch.dtype) -> None:
     state = algorithm.init(work, params)
     for e in cohort(model):
         update, memory = one_round(algorithm, work, state, e)
-        following = algorithm.server(state, update)
+        following = stepped(algorithm, work, state, update)
         sent = update.updates if isinstance(update, Replies) else update
         floats = [leaf for leaf in trees.leaves((sent, memory, tuple(following))) if leaf.is_floating_point()]
         assert {leaf.dtype for leaf in floats} <= {dtype}
@@ -341,7 +342,7 @@ def test_stays_on_its_device(name: str) -> None:
     state = started(algorithm, work)
     whole = trees.tree_map(lambda leaf: leaf if leaf is None else leaf.to(place), episode(model, 3, 4, seed=0))
     update, memory = one_round(algorithm, work, state, whole)
-    found = [tuple(state), update, memory, tuple(algorithm.server(state, update))]
+    found = [tuple(state), update, memory, tuple(stepped(algorithm, work, state, update))]
     found += algorithm.adapt(work, state.broadcast, whole.support)
     found += own(algorithm, work, state, whole._replace(memory=memory))
     assert {leaf.device for leaf in trees.leaves(found)} == {place}
@@ -356,13 +357,13 @@ def test_methods_are_pure(name: str) -> None:
     state = algorithm.init(work, params)
     first = episode(model, 3, 4, seed=0)
     update, memory = one_round(algorithm, work, state, first)
-    state = algorithm.server(state, update)
+    state = stepped(algorithm, work, state, update)
     first = first._replace(memory=memory)
     kept, given, sent = copied(tuple(state)), copied(first), copied(update)
     algorithm.client(work, state.broadcast, first)
     list(algorithm.adapt(work, state.broadcast, first.support))
     list(own(algorithm, work, state, first))
-    algorithm.server(state, update)
+    stepped(algorithm, work, state, update)
     assert_same(tuple(state), kept)
     assert_same(trees.leaves(first), trees.leaves(given))
     assert_same(update, sent)
@@ -375,11 +376,11 @@ def test_state_survives_a_checkpoint(name: str) -> None:
     algorithm, model, work = at_home(name, torch.float32)
     state = started(algorithm, work)
     update, _ = one_round(algorithm, work, state, episode(model, 3, 4, seed=0))
-    state = algorithm.server(state, update)
+    state = stepped(algorithm, work, state, update)
     blob = save({key: leaf.clone() for key, leaf in trees.named_leaves(tuple(state)).items()})
     restored = State(*trees.with_named_leaves(tuple(started(algorithm, work)), load(blob)))
     assert_same(tuple(restored), tuple(state))
-    assert_same(tuple(algorithm.server(restored, update)), tuple(algorithm.server(state, update)))
+    assert_same(tuple(stepped(algorithm, work, restored, update)), tuple(stepped(algorithm, work, state, update)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -520,7 +521,7 @@ def test_local_trains_on_its_support_set_and_nothing_moves() -> None:
     algorithm = Local(SGD(0.5), epochs=3, batch_size=2)
     state = algorithm.init(tiny(), tensors(THETA))
     assert trees.nbytes(algorithm.client(tiny(), state.broadcast, episodes()[0])) == 0
-    assert algorithm.server(state, ()) is state
+    assert stepped(algorithm, tiny(), state, ()) is state
     assert not algorithm.federated
     for client in (0, 1):
         steps = [local_sgd(THETA, SUPPORTS[client], SEEDS[client], 0.5, 2, epochs) for epochs in range(4)]

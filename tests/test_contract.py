@@ -36,7 +36,11 @@ def gradients(params: Params, number: int) -> list[Params]:
 
 
 def test_every_fragment_is_tested_here() -> None:
-    assert set(FRAGMENTS) == {"", "memory", "personal", "server", "weighting", "each", "predict", "traffic"}
+    assert set(FRAGMENTS) == {"", "memory", "personal", "server", "weighting", "each", "predict", "serves", "traffic"}
+
+
+def test_what_it_serves_is_named() -> None:
+    assert mixed(toy(), FRAGMENTS["serves"])().serves == ("multiclass",)
 
 
 def test_the_toy_is_complete() -> None:

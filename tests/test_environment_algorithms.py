@@ -6,7 +6,7 @@ import pytest
 import torch
 from environment_cases import ALL, NAMES, cohort, environment, local, prepared, shaken
 from safetensors.torch import load, save
-from small_tasks import shots, task
+from small_tasks import shots, stepped, task
 from torch.testing import assert_close
 
 from metaleaf import registry, trees
@@ -106,7 +106,7 @@ def test_is_deterministic(name: str, mode: Mode) -> None:
         state = started(algorithm, work)
         episodes = cohort(algorithm, work, state, "logistic")
         update, _ = engine(work, algorithm, mode).gather(state.broadcast, episodes, WEIGHTS)
-        state = algorithm.server(state, update)
+        state = stepped(algorithm, work, state, update)
         return tuple(state), entered(algorithm, work, state, "logistic")
 
     assert_same(once(), once())
@@ -119,7 +119,7 @@ def test_keeps_dtypes_and_shapes(name: str, dtype: torch.dtype) -> None:
     state = started(algorithm, work)
     episode = prepared(algorithm, work, state, environment("logistic"))
     update = algorithm.client(work, state.broadcast, cast(Any, episode))
-    following = algorithm.server(state, update)
+    following = stepped(algorithm, work, state, update)
     assert {leaf.dtype for leaf in trees.leaves(update)} == {dtype}
     assert not any(leaf.requires_grad for leaf in trees.leaves((update, tuple(following))))
     assert shape_of(tuple(following)) == shape_of(tuple(state))
@@ -140,7 +140,7 @@ def test_stays_on_its_device(name: str) -> None:
     episode = trees.to(environment("logistic"), place)
     episode = prepared(algorithm, work, state, episode)
     update = algorithm.client(work, state.broadcast, cast(Any, episode))
-    following = algorithm.server(state, update)
+    following = stepped(algorithm, work, state, update)
     newcomer = Newcomer(work, algorithm, following.broadcast)
     session = advance(
         newcomer, enter(newcomer, episode.participants, episode.weights), episode.participants, episode.weights
@@ -159,7 +159,7 @@ def test_methods_are_pure(name: str) -> None:
     given, kept = copied(episode), copied(tuple(state))
     update = algorithm.client(work, state.broadcast, cast(Any, episode))
     sent = copied(update)
-    algorithm.server(state, update)
+    stepped(algorithm, work, state, update)
     entered(algorithm, work, state, "logistic")
     assert_same(tuple(state), kept)
     assert_same(tuple(episode), tuple(given))
@@ -174,11 +174,11 @@ def test_state_survives_a_checkpoint(name: str) -> None:
     state = started(algorithm, work)
     episode = prepared(algorithm, work, state, environment("logistic"))
     update = algorithm.client(work, state.broadcast, cast(Any, episode))
-    state = algorithm.server(state, update)
+    state = stepped(algorithm, work, state, update)
     blob = save({key: leaf.clone() for key, leaf in trees.named_leaves(tuple(state)).items()})
     restored = State(*trees.with_named_leaves(tuple(started(algorithm, work)), load(blob)))
     assert_same(tuple(restored), tuple(state))
-    assert_same(tuple(algorithm.server(restored, update)), tuple(algorithm.server(state, update)))
+    assert_same(tuple(stepped(algorithm, work, restored, update)), tuple(stepped(algorithm, work, state, update)))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -199,7 +199,7 @@ def test_descends(name: str) -> None:
     before = judged(state)
     for _ in range(25):
         update = algorithm.client(work, state.broadcast, cast(Any, episode))
-        state = algorithm.server(state, update)
+        state = stepped(algorithm, work, state, update)
     assert judged(state) < before - 1e-4
 
 

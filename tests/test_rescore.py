@@ -254,7 +254,7 @@ def test_the_command_prints_a_table_and_writes_the_rows(
     heading, row = out.splitlines()[-3:-1]
     found = ask(path, supports=(0.2,), changes={"adapt_steps": 1}).scores["0.2"]["after"]
     place = heading.split("  after")[0]
-    assert row[len(place) : len(place) + 7].strip() == f"{100 * found['accuracy']:.1f}"
+    assert row[len(place) : len(place) + 7].strip() == f"{100 * found['pooled']:.1f}"
     table = pd.read_csv(output)
     assert list(table) == list(pd.read_csv(path.with_suffix(".clients.csv")))
     assert set(table["step"]) == {0, 1}

@@ -310,7 +310,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("clients", table(".clients.csv", drop_step), "lacks its scores before adaptation"),
     ("clients", table(".clients.csv", double_client), "is scored twice"),
     ("clients", table(".clients.csv", put("support", 0, 0.3)), "has scores of the final model at support 0.3"),
-    ("sums", edited(one_right_more), r"scores\.selected\.0\.5\.after\.accuracy is"),
+    ("sums", edited(one_right_more), r"scores\.selected\.0\.5\.after\.pooled is"),
     ("sums", edited(lambda c: c["scores"]["final"].pop("0.2")), "has totals of scores.final.0.5, scores.selected.0.2"),
     ("sums", edited(lambda c: c.update(status="diverged", reason="so")), "diverged, and so must have no scores"),
     # between records

@@ -16,12 +16,14 @@ from torch.testing import assert_close
 
 from metaleaf import registry, tasks
 from metaleaf.algorithms.maml import MAML
+from metaleaf.config.config import resolve
 from metaleaf.engine.engine import Mode, engine
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.gate.measures import better, found
 from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.records.client_scores import Setting, client_scores
 from metaleaf.records.records import Record, read_records
+from metaleaf.report.figures import portrait
 from metaleaf.report.report import write_report
 from metaleaf.report.shown import Shown
 from metaleaf.runs.run import Run
@@ -29,6 +31,8 @@ from metaleaf.runs.store import Cell
 from metaleaf.shots import Shots
 from metaleaf.statistics.comparison import CONSTANT, comparison
 from metaleaf.statistics.statistics import summarise
+from metaleaf.submission.entry import entry
+from metaleaf.submission.single import metrics as metrics_rule
 
 KINDS = sorted(task_cases.SPECS)
 
@@ -327,6 +331,27 @@ class TestRuns:
         [older] = read_records(tmp_path)
         assert older.content.metric == ACCURACY
         assert older.content.scores == record.content.scores
+
+    def test_metrics_that_are_not_the_tasks_are_found_by_submit_check(self, tmp_path: Path) -> None:
+        """A record that turned the direction would be the best of its table."""
+        options = resolve("datasets", "synthetic", {})
+        config = task_cases.config("multiclass", rounds=2).model_copy(update={"dataset_options": options})
+        Run(config, task_cases.store("multiclass")).execute(Cell(tmp_path, config))
+        [path] = tmp_path.rglob("seed-1.json")
+        assert not list(metrics_rule(entry(path, "it")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["metrics"][0]["higher_is_better"] = False
+        path.write_text(json.dumps(content), encoding="utf-8")
+        assert list(metrics_rule(entry(path, "it"))) == ["its metrics are not those of its task: accuracy"]
+
+    @pytest.mark.parametrize(("kind", "labels"), [("multilabel", 3), ("sequence", 5), ("multiclass", 3)])
+    def test_portraits_count_labels(self, kind: str, labels: int) -> None:
+        store = task_cases.store(kind)
+        figure = portrait.draw({kind: store})
+        [image] = figure.axes[1].get_images()
+        shares = np.asarray(image.get_array())
+        assert shares.shape == (portrait.SAMPLED, labels)
+        assert_close(torch.from_numpy(shares.sum(1)), torch.full((portrait.SAMPLED,), 100.0, dtype=torch.float64))
 
     def test_a_record_beyond_its_metrics_bounds_is_refused(self, tmp_path: Path) -> None:
         record = run_of(tmp_path, "regression")

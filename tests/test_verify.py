@@ -106,7 +106,7 @@ def test_another_engine_differs_by_rounding_only(record: Path, capsys: pytest.Ca
 def test_a_record_that_contradicts_itself_is_different_without_a_run(
     record: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit(record, lambda c: c["scores"]["selected"]["0.2"]["after"].update(accuracy=0.99))
+    edit(record, lambda c: c["scores"]["selected"]["0.2"]["after"].update(pooled=0.99))
     assert main(["verify", str(record)]) == 1
     out = capsys.readouterr()
     assert "[sums]" in out.out

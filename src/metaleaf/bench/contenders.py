@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from metaleaf import trees
+from metaleaf.algorithm import Context, State, step
 from metaleaf.bench import loops
 from metaleaf.bench.workloads import Workload
 from metaleaf.engine.engine import Mode, engine
@@ -28,14 +30,21 @@ class Metaleaf:
         if hasattr(self.algorithm, "memory"):
             fresh = self.algorithm.memory(task, self.state.broadcast)
             self.cohort = [episode._replace(memory=fresh) for episode in self.cohort]
-        self.later = self.algorithm.server(self.state, self.update()) if work.scores else self.state
+        cohort = torch.arange(len(self.cohort)), torch.tensor(self.weights, dtype=torch.float64)
+        known = trees.to((torch.tensor(0.0), *cohort, torch.tensor(0)), torch.device(device))
+        self.context = Context(task, *known)
+        self.later = self.stepped() if work.scores else self.state
 
     def __call__(self) -> list[Tensor]:
         """A round; evaluation returns each client's scores."""
         if self.work.scores:
             return self.score()
-        self.state = self.algorithm.server(self.state, self.update())
+        self.state = self.stepped()
         return []
+
+    def stepped(self) -> State:
+        """The server's state after a round."""
+        return step(self.algorithm, self.state, self.update(), self.context)
 
     def update(self) -> Tree:
         """What the server reads of the cohort."""

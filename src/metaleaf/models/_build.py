@@ -54,7 +54,7 @@ def _of_data(name: str, cls: type[Model], spec: Spec, kind: Kind | None) -> dict
     known = {"positions": 0, **spec}
     if "outputs" not in spec and "classes" in spec:
         kind = kind or tasks.of(spec)
-        known |= {"outputs": kind.outputs(spec), "positions": kind.positions(spec)}
+        known = {"outputs": kind.outputs(spec), "positions": kind.positions(spec), **spec}
     if known["positions"] and "positions" not in asked:
         raise ConfigError(
             f"model {name!r} makes one prediction an example, and the data ask for {known['positions']}, one at each "

@@ -11,7 +11,7 @@ from metaleaf.config.config import digest, explain
 from metaleaf.config.suite import Suite
 from metaleaf.errors import UserError
 from metaleaf.jobs import tune
-from metaleaf.records.records import Fraction, Part
+from metaleaf.records.records import Part
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.problem import Problem
 
@@ -23,7 +23,7 @@ class Trial(Part):
     """A trial in a record's history; the file of a trial has more."""
 
     changes: dict[str, Any]
-    score: Fraction | None
+    score: float | None
 
 
 class Outcome(Trial):
@@ -37,7 +37,7 @@ class Search(Part):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    score: Fraction
+    score: float
     chosen: dict[str, Any]
     history: tuple[Trial, ...]
 
@@ -82,7 +82,8 @@ def tuning(entry: Entry, suite: Suite) -> Iterator[str]:
     if not _drawn([trial.changes for trial in search.history], suite, content.algorithm):
         yield f"tuning.history does not have the {suite.tuning.trials} trials that the suite draws"
     finished = [trial for trial in search.history if trial.score is not None]
-    best = max(finished, key=lambda trial: trial.score or 0.0, default=None)
+    sign = 1 if content.metric.higher_is_better else -1
+    best = max(finished, key=lambda trial: sign * (trial.score or 0.0), default=None)
     if best is None or (best.changes, best.score) != (search.chosen, search.score):
         yield "tuning.chosen is not the first trial of the best score in tuning.history"
 

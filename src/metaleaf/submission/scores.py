@@ -27,7 +27,7 @@ def counts(entry: Entry) -> Iterator[str]:
         for total, weight in sides(metric):
             if total in table and (wrong := table[table[total] > table[weight] + CLOSE]).size:
                 client, whole = wrong["client"].iloc[0], "examples" if weight == "n" else weight
-                of = f"{wrong[total].iloc[0]:g} of {wrong[weight].iloc[0]:g} {whole}"
+                of = f"{wrong[total].iloc[0]:.10g} of {wrong[weight].iloc[0]:.10g} {whole}"
                 yield f"{total} is {of} of the client {client}"
 
 

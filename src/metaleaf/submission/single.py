@@ -1,8 +1,10 @@
 """Rules that every record keeps by itself: its place, its hash, its rounds and what they cost."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
+from metaleaf import tasks
 from metaleaf.config.config import digest
 from metaleaf.runs.run import COSTS
 from metaleaf.runs.saved import is_named, state_path
@@ -30,6 +32,13 @@ def config_hash(entry: Entry) -> Iterator[str]:
     found = digest(entry.content.config)[:12]
     if found != entry.content.config_hash:
         yield f"config_hash is {entry.content.config_hash}, but the configuration's is {found}"
+
+
+def metrics(entry: Entry) -> Iterator[str]:
+    """The scores are of the metrics that the task has: a record does not say by itself which direction is better."""
+    spec = dataclasses.asdict(entry.config.build_dataset().spec)
+    if entry.content.metrics != (expected := tasks.of(spec, entry.config.task).measured):
+        yield f"its metrics are not those of its task: {', '.join(metric.name for metric in expected)}"
 
 
 def rounds(entry: Entry) -> Iterator[str]:
@@ -101,6 +110,7 @@ def rounding(entry: Entry) -> Iterator[str]:
 RULES: dict[str, Rule] = {
     "place": place,
     "hash": config_hash,
+    "metrics": metrics,
     "rounds": rounds,
     "selected": selected,
     "saved": saved,

@@ -5,6 +5,8 @@ the very data of the records are prepared, and a report never does: it is the sa
 prepared for it, since a record may come from anyone and should start no work.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -97,13 +99,21 @@ def _examples(axes: Axes, counts: npt.NDArray[np.int64]) -> None:
     axes.set_ylabel("Clients")
 
 
+def _occurrences(y: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
+    """How often a client has each class, where it is judged, or each of several labels."""
+    if y.ndim > 1 and classes == 2:
+        each: npt.NDArray[np.int64] = y.sum(0, dtype=np.int64)
+        return each
+    return np.bincount(y[y >= 0].ravel(), minlength=classes)
+
+
 def _labels(figure: Figure, axes: Axes, store: ClientStore) -> None:
     classes = int(store.about["spec"]["classes"])
     count = min(SAMPLED, len(store))
     sampled = np.random.default_rng(0).choice(len(store), count, replace=False)
-    found = {int(i): np.bincount(store.client(int(i))[1], minlength=classes) for i in sampled}
+    found = {int(i): _occurrences(store.client(int(i))[1], classes) for i in sampled}
     rows = sorted(found, key=lambda i: (str(store.environments[i]), int(found[i].argmax()), i))
-    shares = np.stack([100 * found[i] / found[i].sum() for i in rows])
+    shares = np.stack([100 * found[i] / max(found[i].sum(), 1) for i in rows])
     image = axes.imshow(shares, aspect="auto", interpolation="nearest", cmap=_DARKER, vmin=0)
     figure.colorbar(image, ax=axes, label="Share (%)", pad=0.02)
     axes.grid(visible=False)
