@@ -56,12 +56,6 @@ class Metric:
         return found | (np.isnan(other) & ~np.isnan(one))
 
     @property
-    def worst(self) -> float:
-        """Worse than any score, or as bad."""
-        end = self.low if self.higher_is_better else self.high
-        return end if end is not None else (-math.inf if self.higher_is_better else math.inf)
-
-    @property
     def title(self) -> str:
         """The name as a sentence begins with it."""
         return self.name[:1].upper() + self.name[1:]
