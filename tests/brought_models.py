@@ -1,6 +1,7 @@
 """Models that a user would bring, with small data to learn: a Transformer, a ResNet, and what torch makes hard."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import coins
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from small_tasks import episodes_of
 from torch import Tensor, nn
 
 from metaleaf import registry
@@ -175,10 +177,4 @@ def shots(kind: str, n: int, seed: int) -> Shots:
 
 def cohort(kind: str) -> list[Episode]:
     """Clients of several sizes."""
-    found = []
-    for seed, (support, query) in enumerate([(3, 4), (2, 2), (6, 9), (4, 3)]):
-        data = shots(kind, support + query, seed)
-        rows = torch.arange(support + query)
-        held, judged = data.take(rows[:support]), data.take(rows[support:])
-        found.append(Episode(held, judged, data, torch.tensor(0.0), torch.tensor(seed)))
-    return found
+    return episodes_of(partial(shots, kind), [(3, 4), (2, 2), (6, 9), (4, 3)])

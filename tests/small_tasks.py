@@ -1,5 +1,6 @@
 """Small tasks, clients and reference formulas that several tests share."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,16 @@ def shots(model: str, n: int, seed: int) -> Shots:
     x = rng.normal(size=shape).astype(np.float32) if model == "logistic" else rng.integers(0, high, shape)
     y = rng.integers(0, spec["classes"], n)
     return Shots(torch.tensor(x, dtype=getattr(torch, spec["x_dtype"])), torch.tensor(y), torch.tensor(1000 + seed))
+
+
+def episodes_of(drawn: Callable[[int, int], Shots], sizes: Sequence[tuple[int, int]]) -> list[Episode]:
+    """Clients whose examples are drawn by number and seed, with that many in support and query."""
+    found = []
+    for seed, (support, query) in enumerate(sizes):
+        data, rows = drawn(support + query, seed), torch.arange(support + query)
+        held, judged = data.take(rows[:support]), data.take(rows[support:])
+        found.append(Episode(held, judged, data, torch.tensor(0.0), torch.tensor(seed)))
+    return found
 
 
 def episode(model: str, support: int, query: int, seed: int, round_number: int = 1) -> Episode:

@@ -1,10 +1,12 @@
 """Small federations of every kind of task, whose clients need models of their own."""
 
+from functools import partial
 from typing import Any
 
 import coins
 import numpy as np
 import torch
+from small_tasks import episodes_of
 from torch import Tensor, nn
 
 from metaleaf import models, tasks
@@ -92,13 +94,7 @@ def shots(kind: str, n: int, seed: int) -> Shots:
 
 def cohort(kind: str) -> list[Episode]:
     """Clients of several sizes."""
-    found = []
-    for seed, (support, query) in enumerate([(3, 4), (2, 2), (6, 9), (4, 3)]):
-        data = shots(kind, support + query, seed)
-        rows = torch.arange(support + query)
-        held, judged = data.take(rows[:support]), data.take(rows[support:])
-        found.append(Episode(held, judged, data, torch.tensor(0.0), torch.tensor(seed)))
-    return found
+    return episodes_of(partial(shots, kind), [(3, 4), (2, 2), (6, 9), (4, 3)])
 
 
 def task(kind: str, dtype: torch.dtype = torch.float64) -> Task:

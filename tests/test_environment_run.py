@@ -5,7 +5,7 @@ import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,13 @@ from metaleaf.environments import run as environment_run
 from metaleaf.environments.newcomers import Newcomer, advance, enter
 from metaleaf.environments.run import EnvironmentRun, client_columns
 from metaleaf.errors import ConfigError
+from metaleaf.metrics import Metric
+from metaleaf.records.environments import EnvironmentRecord
+from metaleaf.records.records import read_all
+from metaleaf.report.tables.clients import printed
+from metaleaf.report.tables.environments import comparison as environment_comparison
+from metaleaf.report.tables.environments import tables as environment_tables
+from metaleaf.report.tables.tables import Field, lay_out, score_cell
 from metaleaf.rounds import averaged, differences
 from metaleaf.runs.run import Run
 from metaleaf.runs.store import Cell
@@ -545,3 +552,36 @@ def test_anyone_may_ask_all_training_environments(monkeypatch: pytest.MonkeyPatc
     progress = found._start()
     assert all(bool((leaf == examples).all()) for leaf in progress.best.values())
     assert found._first_row()["client_updates"] == 168
+
+
+@pytest.mark.parametrize("method", ["local", "fedavg", "few_round", "learned_start"])
+def test_numbers_can_be_predicted_in_new_environments(tmp_path: Path, method: str) -> None:
+    """Scores, the selected round and the marks of the table follow the metric's direction."""
+    spec = {**small_environments.SPEC, "classes": 0, "task": {"name": "regression", "unit": "kW"}, "y_dtype": "float32"}
+    y = (STORE.x @ np.array([1.0, 2.0]) + (STORE.y == 1)).astype(np.float32)
+    store = replace(STORE, y=y, about={**STORE.about, "spec": spec})
+    rules = {**METHODS[method], "local_lr": 0.1}
+    config = small_environments.config(method, **rules)
+    record = EnvironmentRun(config, store).execute(Cell(tmp_path, config))
+    [found] = read_all(EnvironmentRecord, tmp_path)
+    assert found.content.metric.name == "RMSE"
+    for rounds, sides in record["scores"]["selected"].items():
+        clients = found.clients[found.clients["rounds"] == int(rounds)]
+        by_hand = math.sqrt(clients["squared_error"].sum() / clients["n"].sum())
+        assert sides["before"]["pooled"] == pytest.approx(by_hand)
+    evaluated = found.rounds.dropna(subset="validation_after").set_index("round")["validation_after"]
+    assert record["selected_round"] == evaluated.idxmin()
+    first = environment_tables([found], environment_comparison([found]))[0]
+    assert "RMSE after R rounds (kW)" in {group for group, _ in first.columns}
+
+
+def test_the_best_of_errors_is_the_smallest_as_it_is_printed() -> None:
+    metric = Metric("RMSE", "squared_error", form="root", higher_is_better=False, high=None, unit="")
+    rows = pd.DataFrame(
+        {"algorithm": ["a", "b", "c"], "rounds": 0, "seeds": 1, "diverged": 0, "before_mean": [0.2049, 0.1765, 0.1730]}
+    )
+    field = Field(
+        "", "", lambda row: score_cell(row["before_mean"], metric=metric), metric.best, prints=printed(metric)
+    )
+    _, cells = lay_out(rows, [field], [True] * 3)
+    assert [cell.mark for (cell,) in cells] == ["", "second", "best"]

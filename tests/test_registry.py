@@ -257,6 +257,18 @@ class Patient:
 """
 
 
+SEARCHED = """
+name = "searched"
+title = "Searched"
+seeds = [1]
+[tuning]
+trials = 2
+rounds = 3
+[datasets.sensors]
+[algorithms.patient]
+"""
+
+
 def test_a_package_with_a_dataset_an_algorithm_and_a_model_is_run_and_verified(tmp_path: Path) -> None:
     package(tmp_path, "sensors", SENSORS, {"datasets.sensors": "sensors:Sensors"})
     package(tmp_path, "line", LINE, {"models.line": "line:Line"})
@@ -279,6 +291,10 @@ def test_a_package_with_a_dataset_an_algorithm_and_a_model_is_run_and_verified(t
     assert "y sd within" in stats[1]
     assert reported[0] == 0, reported
     assert "R² on the query examples" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    (tmp_path / "suite.toml").write_text(SEARCHED, encoding="utf-8")
+    [tuned] = cli(tmp_path, "tune suite.toml --results searched")
+    assert tuned[0] == 0, tuned
+    assert re.search(r"sensors patient: \{'lr': 0\.3\} \(validation [0-9.]+ kW\)", tuned[1]), "the smaller error wins"
     [verified] = cli(tmp_path, f"verify {record}")
     assert verified[0] == 0, verified
     assert "same" in verified[1]

@@ -83,6 +83,10 @@ class Metric:
         """As it stands in tables, which name the unit."""
         return f"{100 * score:.1f}" if self.unit == "%" else f"{score:#.4g}".rstrip(".")
 
+    def exact(self, score: float) -> str:
+        """One that somebody chose, such as a target, as they wrote it."""
+        return f"{self.scale * score:g} {self.unit}".rstrip()
+
     def signed(self, difference: float) -> str:
         """A difference of scores, with its sign."""
         text = f"{100 * difference:+.1f}" if self.unit == "%" else f"{difference:+#.3g}".rstrip(".")
@@ -117,5 +121,5 @@ ACCURACY = Metric("accuracy", "correct")
 
 
 def constant(column: str) -> str:
-    """The column of the same sum for the constant predictor's answers."""
+    """The column of the same sum for the constant predictor's answers; accuracy's is called as it always was."""
     return "majority" if column == "correct" else f"constant_{column}"

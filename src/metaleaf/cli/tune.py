@@ -32,5 +32,4 @@ class TuneCommand:
             for jobs in tune.batches(self.compute.results, suite, pairs):
                 run_all(jobs, tune.attempt, self.compute.settings(), display)
         for dataset, algorithm in pairs:
-            best = tune.chosen(self.compute.results, suite, dataset, algorithm)
-            print(f"{dataset} {algorithm}: {best['chosen']} (validation {best['score']:.1%})")
+            print(tune.best_in_words(self.compute.results, suite, dataset, algorithm))

@@ -212,6 +212,13 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
     return {**found, "sources": sources} if any(sources.values()) else found
 
 
+def best_in_words(root: Path, suite: Suite, dataset: str, algorithm: str) -> str:
+    """The best trial and its score. Errors as of `chosen`."""
+    best = chosen(root, suite, dataset, algorithm)
+    outcome = _read(trial_path(root, trial_config(suite, dataset, algorithm, best["chosen"])))
+    return f"{dataset} {algorithm}: {best['chosen']} ({_in_words(outcome)})"
+
+
 def _tuning(suite: Suite) -> Tuning:
     if suite.tuning is None:
         raise ConfigError(f"suite {suite.name!r} has no [tuning] table: add one with `trials` and `rounds`.")

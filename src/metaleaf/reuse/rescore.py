@@ -175,14 +175,10 @@ def _row(found: Mapping[str, Mapping[str, float]], metric: Metric) -> list[str]:
     """Before, after and the constant answer over points; the others over clients, after adaptation. Shares in %."""
     before, after, majority = found["before"], found["after"], found.get("majority", {})
     scores = [before["pooled"], after["pooled"], after["client_mean"], after["bottom10"]]
-    said = [_number(metric, score) for score in scores]
+    said = [metric.number(score) for score in scores]
     hurt = "" if after.get("hurt") is None else f"{100 * after['hurt']:.1f}"
-    constant = _number(metric, majority["pooled"]) if majority else ""
+    constant = metric.number(majority["pooled"]) if majority else ""
     return [str(after["clients"]), *said, hurt, constant]
-
-
-def _number(metric: Metric, score: float) -> str:
-    return f"{100 * score:.1f}" if metric.unit == "%" else f"{score:.4g}"
 
 
 def _change(config: RunConfig, key: str, value: object) -> str:

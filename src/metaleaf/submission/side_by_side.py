@@ -15,6 +15,9 @@ from metaleaf.submission.scores import totals
 
 Outcome = Literal["same", "close", "different"]
 
+ANSWERS = ("correct", "correct_after")
+"""Sums that are shares of the examples."""
+
 VALIDATION = "validation"
 SCORES = (VALIDATION, "selected model", "final model")
 """Lines that are judged by the tolerance; all others are exact, or only said."""
@@ -171,7 +174,8 @@ def _clients(who: str, answers: Sequence[str], record: pd.DataFrame, here: pd.Da
     for name in (name for name in answers if name in names):
         apart = (record[name] - here[name]).abs()
         farthest = float((apart / here["n"].clip(lower=1)).max()) if len(here) else 0.0
-        text = f"{int((apart > 0).sum()):,} differ by {farthest:.1%}" if apart.any() else "all the same"
+        each = f"{farthest:.1%}" if name in ANSWERS else f"{farthest:.2g} an example"
+        text = f"{int((apart > 0).sum()):,} differ by {each}" if apart.any() else "all the same"
         yield Line(f"{who}' {name}", f"{len(record):,} scores", text, "close" if apart.any() else "same")
     for name in losses:
         theirs, ours = (f"sum {float(table[name].sum()):.6g}" for table in (record, here))

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,13 +29,18 @@ def build(given: Given) -> Kind:
     cls = registry.plugin("tasks", name)
     refuse_unknown(f"option of {name}", options, [field.name for field in dataclasses.fields(cls)])
     try:
-        made: Kind = TypeAdapter(cls).validate_python(options)
+        made: Kind = _adapter(cls).validate_python(options)  # type: ignore[arg-type]
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
         raise ConfigError(f"task {name}: {place} = {problem['input']!r}: {problem['msg']}.") from None
     object.__setattr__(made, "_named", name)
     return made
+
+
+@cache  # to make one takes as long as to make a small model
+def _adapter(cls: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)  # type: ignore[arg-type]
 
 
 def of(spec: Spec, given: Given | None = None) -> Kind:

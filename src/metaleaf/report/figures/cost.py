@@ -29,7 +29,7 @@ def cost(runs: Runs) -> Picture:
             axes = next(places)
             _bars(axes, rows, kind, label, runs.look)
             if kind == "rounds" or runs.width:
-                axes.set_title(f"{short(dataset)}, target {_said(runs, dataset, targets[dataset])}")
+                axes.set_title(f"{short(dataset)}, target {runs.metric(dataset).exact(targets[dataset])}")
     placed[0].set_yticks(range(len(runs.names)), [short(name) for name in runs.names])
     placed[0].set_ylim(len(runs.names) - 0.4, -0.6)
     return Picture(
@@ -37,11 +37,6 @@ def cost(runs: Runs) -> Picture:
         f"Cost until validation {runs.name} after adaptation first reached the dataset's target: mean over the seeds "
         "that reached it, a dot each. A run is validated every few rounds and may have reached it that much earlier.",
     )
-
-
-def _said(runs: Runs, dataset: str, target: float) -> str:
-    metric = runs.metric(dataset)
-    return f"{metric.scale * target:g} {metric.unit}".rstrip()
 
 
 def _target(runs: Runs, dataset: str) -> float | None:

@@ -18,7 +18,7 @@ class Portrait:
     name: str
     description: str
     spec: Spec | None
-    target: float | None
+    target: str
     data_hash: str
     splits: tuple[tuple[str, Counts, Counts | None], ...]
     """Clients and examples in the parts of each suite's split."""
@@ -40,6 +40,12 @@ def _redrawn(content: Head) -> bool:
     return isinstance(options, dict) and options.get("seed") == THE_RUNS
 
 
+def _target(plugin: object, contents: Sequence[Head]) -> str:
+    """The target of the track "cost to target" in words; empty where there is none."""
+    target, metric = getattr(plugin, "target", None), contents[0].metric
+    return "" if target is None else f"validation {metric.name} of {metric.exact(target)} after adaptation"
+
+
 def _portrait(name: str, shared: str, contents: Sequence[Head]) -> Portrait:
     try:
         plugin = registry.plugin("datasets", name)
@@ -51,7 +57,7 @@ def _portrait(name: str, shared: str, contents: Sequence[Head]) -> Portrait:
         name,
         (about or "").strip().split("\n\n")[0],
         plugin.spec if plugin else None,
-        getattr(plugin, "target", None),
+        _target(plugin, contents),
         shared,
         tuple(splits.values()),
     )

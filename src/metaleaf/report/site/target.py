@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from metaleaf.metrics import Metric
 from metaleaf.records.records import Record
 from metaleaf.report.site import table
 from metaleaf.report.site.runs import run_id
@@ -53,7 +52,7 @@ def _row(name: str, its: pd.DataFrame, record: Record, target: float) -> Row:
     there = its[its["reached"]]
     filters = {"suite": content.suite, "dataset": content.dataset, "family": table.family(content.plugin)}
     found = {key: Cell(text) for key, text in {"algorithm": name, **filters}.items()} | {
-        "target": Cell(_said(content.metric, target), target),
+        "target": Cell(content.metric.exact(target), target),
         "reached": Cell(f"{len(there)} of {len(its)}", len(there) / len(its)),
         "rounds": _rounds(there["rounds"].astype(float)),
         "sent": table.amount(there["bytes"].mean(), "B"),
@@ -61,10 +60,6 @@ def _row(name: str, its: pd.DataFrame, record: Record, target: float) -> Row:
         "resolution": table.count(there["resolution"].max()),
     }
     return Row(filters, tuple(found[column.key] for column in COLUMNS), run_id(content))
-
-
-def _said(metric: Metric, target: float) -> str:
-    return f"{metric.scale * target:g} {metric.unit}".rstrip()
 
 
 def _rounds(rounds: pd.Series) -> Cell:

@@ -169,10 +169,10 @@ _SPREAD = ("p10", "p50", "p90")
 
 def score_field(metric: Metric, group: str, heading: str, key: str) -> Field:
     """A column of scores, ``<side>_<statistic>``, with their intervals."""
-    return Field(group, heading, with_interval(key, metric), metric.best, prints=_prints(metric))
+    return Field(group, heading, with_interval(key, metric), metric.best, prints=printed(metric))
 
 
-def _prints(metric: Metric) -> Callable[[float], str]:
+def printed(metric: Metric) -> Callable[[float], str]:
     """What stands in a cell, from its value."""
     return lambda value: metric.number(value / metric.scale)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from metaleaf.metrics import Metric
 from metaleaf.records.environments import SIDES, EnvironmentRecord, runs, visited
 from metaleaf.records.records import names_of
-from metaleaf.report.tables.clients import points_of
+from metaleaf.report.tables.clients import points_of, printed
 from metaleaf.report.tables.tables import (
     BEST_ROUND,
     ROUNDING,
@@ -156,7 +156,10 @@ def _scored(side: str, dataset: str, rows: pd.DataFrame, records: Sequence[Envir
     def score(row: pd.Series) -> Cell:
         return Cell("diverged") if not row["seeds"] else score_cell(row[f"{side}_mean"], row[f"{side}_errors"], metric)
 
-    by_rounds = _by_rounds(metric.labelled(" after R rounds"), rows, score, metric.best)
+    by_rounds = [
+        field._replace(better=metric.best, prints=printed(metric))
+        for field in _by_rounds(metric.labelled(" after R rounds"), rows, score)
+    ]
     fields = [*by_rounds, *rounding_fields("", rows), SEEDS]
     title = f"{dataset}, {metric.name} {_TITLES[side]}"
     return Table(slug(title), title, _caption(rows, records), *_one_row_each(rows, fields))
@@ -178,18 +181,14 @@ def _costs(dataset: str, rows: pd.DataFrame) -> Table:
     return Table(slug(title), title, " ".join(sentences), *_one_row_each(rows, fields))
 
 
-def _by_rounds(
-    group: str, rows: pd.DataFrame, show: Callable[[pd.Series], Cell], better: Callable[..., Any] | None = None
-) -> list[Field]:
+def _by_rounds(group: str, rows: pd.DataFrame, show: Callable[[pd.Series], Cell]) -> list[Field]:
     """A column for each number of rounds, with what `show` makes of the algorithm's row at it."""
     cells = {(row["algorithm"], row["rounds"]): row for _, row in rows.iterrows()}
 
     def at(rounds: int) -> Callable[[pd.Series], Cell]:
         return lambda row: show(cells[row["algorithm"], rounds])
 
-    return [
-        Field(group, f"R = {number}", at(number), better) for number in rows["rounds"].dropna().astype(int).unique()
-    ]
+    return [Field(group, f"R = {number}", at(number)) for number in rows["rounds"].dropna().astype(int).unique()]
 
 
 def _one_row_each(rows: pd.DataFrame, fields: Sequence[Field]) -> Layout:
