@@ -30,6 +30,7 @@ from metaleaf.runs.run import Run
 from metaleaf.runs.store import Cell
 from metaleaf.shots import Shots
 from metaleaf.statistics.comparison import CONSTANT, comparison
+from metaleaf.statistics.cost_to_target import cost_to_target
 from metaleaf.statistics.statistics import summarise
 from metaleaf.submission.entry import entry
 from metaleaf.submission.single import metrics as metrics_rule
@@ -318,6 +319,16 @@ class TestRuns:
         )
         assert record["status"] == "diverged"
         assert "RMSE is not finite" in record["reason"]
+
+    def test_a_target_of_errors_is_reached_from_above(self, tmp_path: Path) -> None:
+        record = run_of(tmp_path, "regression")
+        evaluated = record.rounds.dropna(subset="validation_after").set_index("round")["validation_after"]
+        target = float(evaluated.iloc[2])
+        [row] = cost_to_target([record], target).to_dict("records")
+        assert row["reached"]
+        assert row["rounds"] == evaluated.index[evaluated <= target][0]
+        [never] = cost_to_target([record], float(evaluated.min()) - 0.01).to_dict("records")
+        assert not never["reached"]
 
     def test_the_gate_knows_the_direction(self, tmp_path: Path) -> None:
         of_errors = found(run_of(tmp_path / "a", "regression").content).measures
