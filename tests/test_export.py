@@ -209,7 +209,7 @@ def test_no_file_of_the_users_is_overwritten(made: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"status": "diverged", "scores": {}}, "diverged: it has no model to export"),
+        ({"status": "diverged", "scores": {}}, "diverged: it has no model"),
         ({"saved": None}, "did not keep its model"),
     ],
 )

@@ -195,7 +195,7 @@ def test_a_finished_cell_without_its_model_is_said(
     command = ["run", *small, "--results", str(tmp_path)]
     assert main(command) == 0
     assert main([*command, "--save"]) == 2
-    sentence = "was made without its model beside it: add --again to make it again, or --keep to take it as it is."
+    sentence = "was made without its model beside it: add --again to make it again, or --keep to take it as it is"
     assert sentence in capsys.readouterr().err
     assert main([*command, "--save", "--keep"]) == 0
     assert "kept, though made without its model beside it" in capsys.readouterr().err

@@ -210,7 +210,7 @@ clients_per_round = 5
 evaluate_every = 2
 test_supports = [0.5]
 
-[datasets.table]
+[datasets.sheet]
 
 [algorithms.mine]
 
@@ -243,14 +243,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
     info = tmp_path / "installed" / "mine_plugins-1.5.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine-plugins\nVersion: 1.5\n")
-    points = "[metaleaf.algorithms]\nmine = mine.core:Mine\n[metaleaf.datasets]\ntable = mine.data:Table\n"
+    points = "[metaleaf.algorithms]\nmine = mine.core:Mine\n[metaleaf.datasets]\nsheet = mine.data:Table\n"
     (info / "entry_points.txt").write_text(points)
     (tmp_path / "installed" / "mine").mkdir()
     made = Package(tmp_path / "installed")
     made.write("core.py", ALGORITHM)
     made.write("rates.py", "MU = 1.0\n")
     made.write("data.py", DATASET)
-    (tmp_path / "METALEAF_RAW" / "table").mkdir(parents=True)
+    (tmp_path / "METALEAF_RAW" / "sheet").mkdir(parents=True)
     write_table(tmp_path)
     (tmp_path / "tiny.toml").write_text(SUITE)
     registry._third_party.cache_clear()
@@ -263,13 +263,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
 def write_table(folder: Path, label: int = 0) -> Path:
     """Ten clients of eight rows each; `label` is the last row's."""
     rows = [f"{who},{i * 0.1},{who * 0.1},{(i + who) % 2}" for who in range(10) for i in range(8)]
-    path = folder / "METALEAF_RAW" / "table" / "table.csv"
+    path = folder / "METALEAF_RAW" / "sheet" / "table.csv"
     path.write_text("\n".join([*rows[:-1], rows[-1][:-1] + str(label)]) + "\n")
     return path
 
 
 def record(algorithm: str) -> tuple[Path, dict[str, Any]]:
-    [path] = Path("results/tiny/table", algorithm).rglob("seed-*.json")
+    [path] = Path("results/tiny/sheet", algorithm).rglob("seed-*.json")
     return path, json.loads(path.read_text())
 
 
@@ -293,7 +293,7 @@ def test_a_changed_plugin_makes_its_records_a_question(package: Package, capsys:
     assert suite() == 2
     said = capsys.readouterr().err
     assert "was made by other code than what is here (algorithm): add --again" in said
-    assert said.strip().splitlines()[-1].startswith("metaleaf: table mine seed 1 failed: the record")
+    assert said.strip().splitlines()[-1].startswith("metaleaf: sheet mine seed 1 failed: the record")
     assert record("mine")[1] == mine
     package.write("rates.py", "raise ValueError('half written')\n")
     assert suite("--again") == 2

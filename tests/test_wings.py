@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -41,6 +43,7 @@ def imports(name: str) -> set[str]:
 
 
 IMPORTS = {name: imports(name) for name in MODULES}
+IMPORTS[TOP] = set()  # the package's face: for type checkers only, see `test_the_package_imports_nothing_by_itself`
 
 
 def wing(name: str) -> str:
@@ -88,6 +91,12 @@ def test_nothing_imports_in_a_circle(graph: dict[str, set[str]]) -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_package_imports_nothing_by_itself() -> None:
+    script = "import metaleaf, sys; print([name for name in sys.modules if name.startswith('metaleaf.')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_top_floor_has_at_most_eighteen_names() -> None:

@@ -101,7 +101,8 @@ class Dataset(Protocol):
     """A dataset plugin. Options are its dataclass fields; they decide where the prepared data lies.
 
     A dataset may also declare ``target: ClassVar[float]``, the validation score of the track "cost to target"
-    (`metaleaf.statistics.cost_to_target`); one without it has no such track.
+    (`metaleaf.statistics.cost_to_target`); one without it has no such track. ``spec`` may be a property instead, where
+    it depends on the options.
     """
 
     spec: ClassVar[Spec]

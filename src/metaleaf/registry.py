@@ -1,8 +1,12 @@
-"""Find plugins by name: a file of ours in ``algorithms``, ``datasets``, ``models`` or ``tasks``, or an entry point."""
+"""Find plugins by name: a file of ours in ``algorithms``, ``datasets``, ``models`` or ``tasks``, or an entry point.
+
+Or a class that a session (a script, a notebook) has brought: that is known to its process only.
+"""
 
 import dataclasses
 import importlib
 import pkgutil
+import re
 import traceback
 import warnings
 from collections.abc import Callable
@@ -35,9 +39,43 @@ def _third_party(kind: str) -> dict[str, list[EntryPoint]]:
     return found
 
 
+_brought: dict[tuple[str, str], type[Any]] = {}
+"""Classes of this session by kind and name."""
+
+
+def bring(kind: str, cls: type[Any], name: str = "") -> str:
+    """The name of a plugin class, which is known by it from now on.
+
+    That of a class that comes with metaleaf or is an entry point. Another one gets `name`, by default its own in small
+    letters; one that was brought earlier under that name is replaced, as when a cell of a notebook is run again.
+    ConfigError if it is no plugin of the kind.
+    """
+    if not name and (known := _name_of(kind, cls)):
+        return known
+    name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+    if name in built_in(kind) or name in _third_party(kind):
+        name = f"own_{name}"
+    _brought[kind, name] = _checked(kind, f"class {cls.__name__}", cls)
+    return name
+
+
+def was_brought(kind: str, name: str) -> bool:
+    """Whether only this process knows the plugin of that name."""
+    return (kind, name) in _brought
+
+
+def _name_of(kind: str, cls: type[Any]) -> str | None:
+    parts = cls.__module__.split(".")
+    if parts[:2] == ["metaleaf", kind] and len(parts) > 2 and parts[2] in built_in(kind):
+        return parts[2]
+    places = {cls.__module__, f"{cls.__module__}:{cls.__qualname__}"}
+    points = (point for found in _third_party(kind).values() for point in found)
+    return next((point.name for point in points if point.value in places), None)
+
+
 def names(kind: str) -> list[str]:
     """Names of all plugins of a kind (of `METHOD`), sorted."""
-    return sorted(built_in(kind) | _third_party(kind).keys())
+    return sorted(built_in(kind) | _third_party(kind).keys() | {name for of, name in _brought if of == kind})
 
 
 def plugin(kind: str, name: str) -> type[Any]:
@@ -52,6 +90,8 @@ def plugin(kind: str, name: str) -> type[Any]:
         if others:
             _say_unused(kind, name, packages)
         return _loaded(kind, name, lambda: importlib.import_module(f"metaleaf.{kind}.{name}"))
+    if (kind, name) in _brought:
+        return _brought[kind, name]
     if len(others) > 1:
         raise ConfigError(f"{packages} both have {kind[:-1]} {name!r}: rename an entry point, or uninstall one.")
     if others:
@@ -93,8 +133,11 @@ def _loaded(kind: str, what: str, load: Callable[[], Any]) -> type[Any]:
         last = next((frame for frame in reversed(frames) if not frame.filename.startswith("<frozen")), frames[-1])
         reason = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
         raise ConfigError(f"the {kind[:-1]} {what} cannot be loaded: {reason}.") from error
-    if isinstance(found, ModuleType):
-        found = _plugin_class(found, kind)
+    return _checked(kind, what, _plugin_class(found, kind) if isinstance(found, ModuleType) else found)
+
+
+def _checked(kind: str, what: str, found: Any) -> type[Any]:
+    """The class; ConfigError if it is no plugin of the kind."""
     if not _is_plugin(found, kind):
         raise ConfigError(f"the {kind[:-1]} {what} is {found!r}, not {_wanted(kind)}.")
     if not hasattr(found, NAMED[kind]):

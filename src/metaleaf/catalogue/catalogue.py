@@ -89,7 +89,7 @@ def place(dataset: str | None = None, model: str | None = None) -> Place:
         registry.plugin("models", model)  # an unknown one is said to be that
     if dataset is None:
         own, _ = registry.loadable("datasets")
-        found = [name for name, plugin in own.items() if plugin.spec.model == model]
+        found = [name for name, plugin in own.items() if getattr(plugin.spec, "model", None) == model]
         if not found:
             raise ConfigError(f"no dataset has {model!r} as its own model: name one with --dataset.")
         dataset = found[0]

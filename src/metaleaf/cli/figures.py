@@ -7,7 +7,6 @@ from typing import Literal
 import tyro
 
 from metaleaf.cli.options import Show
-from metaleaf.cli.reporting import order_of
 from metaleaf.errors import ConfigError
 
 
@@ -32,7 +31,7 @@ class FiguresCommand:
 
     def main(self) -> None:
         """Draw them, with a line on each."""
-        from metaleaf.config.suite import load_suite
+        from metaleaf.config.suite import load_suite, order_of
         from metaleaf.report.figure_files import write_figures
 
         if self.also and not self.output:

@@ -36,18 +36,10 @@ class Compute:
 
     def settings(self) -> "Settings":
         """The same, checked."""
-        import torch
-
         from metaleaf.jobs.execute import Settings
 
-        if self.device != "cpu" and not self.device.startswith("cuda"):
-            raise ConfigError(f"--device {self.device}: choose cpu or cuda.")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"--device {self.device}: this machine has no CUDA device; use cpu.")
-        if self.workers < 1 or (self.threads is not None and self.threads < 1):
-            raise ConfigError(f"workers and threads must be at least 1, got {self.workers} and {self.threads}.")
         how = (self.results, self.engine, self.device, self.workers, self.threads, self.raw)
-        return Settings(*how, stale=choice(self.again, self.keep))
+        return Settings(*how, stale=choice(self.again, self.keep)).checked()
 
 
 @dataclass(frozen=True)

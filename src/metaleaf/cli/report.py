@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from metaleaf.cli.options import Show
-from metaleaf.cli.reporting import order_of, write_and_show
+from metaleaf.cli.reporting import write_and_show
 from metaleaf.errors import ConfigError
 
 
@@ -28,6 +28,8 @@ class ReportCommand:
 
     def main(self) -> None:
         """Write it."""
+        from metaleaf.config.suite import order_of
+
         if self.also and not self.output:
             raise ConfigError("a report of several suites belongs to none of their folders: add --output.")
         output = self.output or self.folder / "report"

@@ -35,12 +35,3 @@ def write_and_show(
         print(table.read_text(encoding="utf-8"))
     page = next((path for path in written if path.suffix == ".html"), output)
     print(f"{len(written)} files in {output}; open {page}")
-
-
-def order_of(*folders: Path) -> tuple[str, ...]:
-    """The algorithms in the order of the suites that come under the folders' names, where there are any."""
-    from metaleaf.config.suite import SUITES, load_suite
-
-    paths = (SUITES / f"{folder.resolve().name}.toml" for folder in folders)
-    labels = (label for path in paths if path.is_file() for label in load_suite(str(path)).algorithms)
-    return tuple(dict.fromkeys(labels))

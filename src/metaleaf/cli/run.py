@@ -41,21 +41,19 @@ class RunCommand:
     def main(self) -> None:
         """Run it."""
         with importing():
-            from metaleaf.config.suite import suite_of
+            from metaleaf.config.suite import one_cell
 
         for kind, name in ("datasets", self.dataset), ("algorithms", self.algorithm):
             registry.plugin(kind, name)  # an unknown one is said to be that, not to be no folder
-        given = {"model": _named(self.model), "task": _named(self.task)}
-        content = {
-            "name": self.name,
-            "title": f"{self.algorithm} on {self.dataset}",
-            "seeds": [self.seed],
-            "protocol": assignments(self.protocol),
-            "datasets": {self.dataset: {**given, "options": assignments(self.options)}},
-            "algorithms": {self.algorithm: {}},
-        }
-        suite = suite_of(content, "the run")
-        config = suite.config(self.dataset, self.algorithm, self.seed, changes=assignments(self.set))
+        given = {"model": _named(self.model), "task": _named(self.task), "options": assignments(self.options)}
+        config = one_cell(
+            (self.dataset, given),
+            self.algorithm,
+            name=self.name,
+            seed=self.seed,
+            protocol=assignments(self.protocol),
+            changes=assignments(self.set),
+        )
         run_all([config], self.compute, save=self.save)
         print(record_path(self.compute.results, config))
 

@@ -16,6 +16,6 @@ def run_all(configs: "Sequence[RunConfig]", compute: Compute, *, save: bool = Fa
     from metaleaf.jobs import execute
     from metaleaf.terminal.display import Display
 
-    jobs = [(f"{c.dataset_label} {c.algorithm_label} seed {c.seed}", c) for c in configs]
+    jobs = execute.named(configs)
     with Display(len(jobs)) as display:
         execute.run_all(jobs, job or execute.compute, replace(compute.settings(), save=save), display)

@@ -22,14 +22,12 @@ class TuneCommand:
         """Run it."""
         from metaleaf.config.suite import load_suite
         from metaleaf.jobs import tune
-        from metaleaf.jobs.execute import run_all
         from metaleaf.terminal.display import Display
 
         suite = load_suite(self.suite)
         refuse_unknown("algorithm of the suite", self.algorithms, suite.algorithms)
         pairs = [pair for pair in suite.grid() if not self.algorithms or pair[1] in self.algorithms]
         with Display(tune.length(suite, pairs), "trials") as display:
-            for jobs in tune.batches(self.compute.results, suite, pairs):
-                run_all(jobs, tune.attempt, self.compute.settings(), display)
+            tune.search(suite, pairs, self.compute.settings(), display)
         for dataset, algorithm in pairs:
             print(tune.best_in_words(self.compute.results, suite, dataset, algorithm))

@@ -242,6 +242,14 @@ def override(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     return cast(dict[str, Any], changed)
 
 
+def flattened(options: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Options by dotted key: the opposite of `override`."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        found |= flattened(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found
+
+
 def explain(error: ValidationError, where: str) -> str:
     """The first problem that pydantic found, as one sentence."""
     problem = error.errors()[0]

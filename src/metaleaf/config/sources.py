@@ -12,8 +12,10 @@ module stays imported: the hash is that of the code which runs, not of what was 
 import ast
 import hashlib
 import importlib.util
+import inspect
 import sys
 import sysconfig
+import textwrap
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
@@ -36,7 +38,7 @@ Choice = Literal["refuse", "again", "keep"]
 MIXED = "mixed"
 """In place of a hash: several things were made by different code."""
 
-REMEDY = "add --again to make it again, or --keep to take it as it is."
+REMEDY = "add --again to make it again, or --keep to take it as it is (from Python: stale='again' or 'keep')."
 
 MODELS = "metaleaf.models"
 
@@ -91,19 +93,19 @@ def of_run(config: RunConfig, root: str, about: Mapping[str, Any]) -> Sources:
     harness = _closure([root], beyond={*UNDECIDING, MODELS})
     beyond = {*UNDECIDING, *harness}
     model = registry.plugin("models", config.model_name)
-    algorithms = [registry.plugin("algorithms", name).__module__ for name in config.algorithms()]
+    algorithms = [registry.plugin("algorithms", name) for name in config.algorithms()]
     packages = [registry.distribution("algorithms", name) for name in config.algorithms()]
     return {
         "algorithm": _part(algorithms, beyond, packages),
         "dataset": about.get("source_hash"),
-        "model": _part([model.__module__, MODELS], beyond, [registry.distribution("models", config.model_name)]),
+        "model": _part([model], beyond, [registry.distribution("models", config.model_name)], [MODELS]),
         "harness": _digest(harness),
     }
 
 
 def of_dataset(name: str, dataset: Dataset) -> str | None:
     """The source of a dataset plugin: a manifest's `source_hash`."""
-    return _part([type(dataset).__module__], UNDECIDING, [registry.distribution("datasets", name)])
+    return _part([type(dataset)], UNDECIDING, [registry.distribution("datasets", name)])
 
 
 def differing(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
@@ -122,10 +124,35 @@ def common(several: Iterable[Mapping[str, str | None]]) -> Sources:
     return found
 
 
-def _part(roots: Sequence[str], beyond: Container[str], packages: Sequence[Distribution | None] = ()) -> str | None:
+def _part(
+    classes: Sequence[type],
+    beyond: Container[str],
+    packages: Sequence[Distribution | None] = (),
+    also: Sequence[str] = (),
+) -> str | None:
+    """The digest of plugin classes and of the modules `also`; None if the source of one is not known."""
     files = [file for package in packages if package for file in package.files or ()]
+    typed = {cls.__qualname__: _typed(cls) for cls in classes if cls.__module__ == "__main__"}
+    roots = [*(cls.__module__ for cls in classes if cls.__module__ != "__main__"), *also]
     found = _closure(roots, beyond, {file.parts[0].removesuffix(".py") for file in files})
-    return _digest(found) if all(root in found for root in roots) else None  # a class typed into a shell has no file
+    whole = {**found, **{name: digest for name, digest in typed.items() if digest}}
+    return _digest(whole) if all(part in whole for part in (*roots, *typed)) else None
+
+
+def of_class(cls: type) -> str | None:
+    """The source of a plugin class as `of_run` has it; None if it is not known."""
+    return _part([cls], UNDECIDING)
+
+
+def _typed(cls: type) -> str | None:
+    """The digest of a class of the script or notebook that runs, by itself; None if it was typed into a shell."""
+    try:
+        text = inspect.getsource(cls)
+    except (OSError, TypeError):
+        return None
+    tree = _Tree("")
+    tree.visit(ast.parse(textwrap.dedent(text)))
+    return hashlib.sha256("".join(tree.text).encode()).hexdigest()
 
 
 def _closure(roots: Iterable[str], beyond: Container[str], siblings: Iterable[str] = ()) -> dict[str, str]:

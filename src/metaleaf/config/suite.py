@@ -188,6 +188,40 @@ def load_suite(name_or_path: str) -> Suite:
     return suite
 
 
+def order_of(*folders: Path) -> tuple[str, ...]:
+    """The algorithms in the order of the suites that come under the folders' names, where there are any."""
+    paths = (SUITES / f"{folder.resolve().name}.toml" for folder in folders)
+    labels = (label for path in paths if path.is_file() for label in load_suite(str(path)).algorithms)
+    return tuple(dict.fromkeys(labels))
+
+
+def one_cell(
+    dataset: tuple[str, Mapping[str, Any]],
+    algorithm: str,
+    *,
+    name: str,
+    seed: int,
+    protocol: Mapping[str, Any],
+    given: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """The only cell of a suite that nobody has written down.
+
+    dataset: its label and entry. algorithm: the plugin's name; given: its hyper-parameters; changes: some of them by
+    dotted key. ConfigError says what is wrong in "the run".
+    """
+    label, entry = dataset
+    content = {
+        "name": name,
+        "title": f"{algorithm} on {label}",
+        "seeds": [seed],
+        "protocol": protocol,
+        "datasets": {label: entry},
+        "algorithms": {algorithm: {"hyperparameters": given or {}}},
+    }
+    return suite_of(content, "the run").config(label, algorithm, seed, changes=changes)
+
+
 def suite_of(raw: Mapping[str, Any], where: str) -> Suite:
     """The suite that a TOML file with this content would be; ConfigError says what is wrong in `where`."""
     try:

@@ -61,8 +61,12 @@ def options_of(dataset: Dataset) -> dict[str, Any]:
 
 
 def prepared_directory(name: str, dataset: Dataset) -> Path:
-    """Where this dataset, in its version and with these options, lies once it is prepared."""
+    """Where this dataset, in its version and with these options, lies once it is prepared.
+
+    A file that an option names relative to the current folder is another one in another folder.
+    """
     options = json.dumps(options_of(dataset), sort_keys=True)
+    options += "".join(f"\n{path.absolute()}" for path in _named_files(dataset) if not path.is_absolute())
     short = hashlib.sha256(options.encode()).hexdigest()[:8]
     return data_home() / name / f"{dataset.spec.version}-{short}"
 

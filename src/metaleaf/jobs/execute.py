@@ -20,7 +20,7 @@ from metaleaf.config.config import RunConfig
 from metaleaf.config.sources import REMEDY, Choice, Making, differing, of_run
 from metaleaf.data.prepare import load
 from metaleaf.engine.engine import Mode
-from metaleaf.errors import StaleError, UserError, of_system
+from metaleaf.errors import ConfigError, StaleError, UserError, of_system
 from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.runs.rounding import AS_EVER, Rounding
 from metaleaf.runs.run import OnRound, Run
@@ -43,6 +43,16 @@ class Settings:
     stale: Choice = "refuse"
     """What becomes of what other code has made."""
     rounding: Rounding = AS_EVER
+
+    def checked(self) -> "Settings":
+        """The same; ConfigError for what this machine cannot do."""
+        if self.device != "cpu" and not self.device.startswith("cuda"):
+            raise ConfigError(f"device {self.device}: choose cpu or cuda.")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"device {self.device}: this machine has no CUDA device; use cpu.")
+        if self.workers < 1 or (self.threads is not None and self.threads < 1):
+            raise ConfigError(f"workers and threads must be at least 1, got {self.workers} and {self.threads}.")
+        return self
 
     def threads_per_worker(self) -> int:
         """Threads of each process: as given, or the machine's shared out."""
@@ -148,12 +158,18 @@ def _in_words(record: Mapping[str, Any], config: RunConfig) -> str:
     return found
 
 
+def named(configs: Sequence[RunConfig]) -> list[tuple[str, RunConfig]]:
+    """The runs with the names that a display has for them."""
+    return [(f"{c.dataset_label} {c.algorithm_label} seed {c.seed}", c) for c in configs]
+
+
 def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings, display: Display) -> None:
     """Do every named job and show how each ended. One that fails does not stop the others; then UserError is raised.
 
     What the system refuses to one it refuses to the next: that ends them all, at once.
     """
     failures: list[str] = []
+    first: Exception | None = None
     notes: Counter[str] = Counter()
     run = _in_processes if settings.workers > 1 else _here
     with closing(run(jobs, job, settings, display)) as outcomes:
@@ -166,13 +182,14 @@ def run_all(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Settings,
                 continue
             if not isinstance(outcome, UserError):
                 display.say("".join(traceback.format_exception(outcome)).rstrip())
+            first = first or outcome
             failures.append(f"{name} failed: {outcome or type(outcome).__name__}")
             display.done(name, f"failed: {outcome}")
     for note, count in notes.items():
         display.say(f"{display.what} {note}: {count}")
     if failures:
         others = f" ({len(failures) - 1} more failed; the others are kept)" if len(failures) > 1 else ""
-        raise UserError(f"{failures[0]}{others}")
+        raise UserError(f"{failures[0]}{others}") from first
 
 
 Outcomes = Generator[tuple[str, Outcome | Exception]]

@@ -26,11 +26,12 @@ from metaleaf.config.suite import Suite, Tuning
 from metaleaf.data.prepare import load
 from metaleaf.errors import ConfigError, DataError, StaleError
 from metaleaf.jobs import tpe
-from metaleaf.jobs.execute import KEPT, UNKNOWN, Outcome, Settings, runner
+from metaleaf.jobs.execute import KEPT, UNKNOWN, Outcome, Settings, run_all, runner
 from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.runs.run import OnRound
 from metaleaf.runs.store import write_json
 from metaleaf.seeds import derive
+from metaleaf.terminal.display import Display
 
 
 def trials(suite: Suite, algorithm: str) -> list[dict[str, Any]]:
@@ -140,6 +141,12 @@ def batches(root: Path, suite: Suite, pairs: Sequence[tuple[str, str]]) -> Itera
 def _named(suite: Suite, dataset: str, algorithm: str, changes: dict[str, Any]) -> tuple[str, RunConfig]:
     values = ", ".join(f"{key.split('.')[0]} {value}" for key, value in changes.items())
     return f"{dataset} {algorithm} ({values})", trial_config(suite, dataset, algorithm, changes)
+
+
+def search(suite: Suite, pairs: Sequence[tuple[str, str]], settings: Settings, display: Display) -> None:
+    """Try what has not been tried, of these datasets and algorithms. Errors as of `run_all`."""
+    for jobs in batches(settings.root, suite, pairs):
+        run_all(jobs, attempt, settings, display)
 
 
 def attempt(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome:

@@ -76,6 +76,22 @@ def cache_home() -> Path | None:
         return None
 
 
+def brought(path: str) -> Path:
+    """The file of one's own that an option names, or one of that name that came from Python (`brought_home`)."""
+    found = Path(path).expanduser()
+    kept = brought_home() / found
+    if not found.is_file() and not found.is_absolute() and kept.is_file():
+        return kept
+    if not found.is_file():
+        raise DataError(f"there is no file {path}: give its path, from the current folder or from the root.")
+    return found
+
+
+def brought_home() -> Path:
+    """Where data lies that was given from Python, in files named by their content."""
+    return data_home() / "brought"
+
+
 class Published(NamedTuple):
     """A file at its publisher: one line of a checksums file. Size in bytes; None where it is not known."""
 

@@ -48,6 +48,11 @@ def render(
     return template.render(**about, **shared)
 
 
+def tables_html(tables: Sequence[Table]) -> str:
+    """The tables for a page of others, such as a notebook."""
+    return read_template(files("metaleaf.report") / "tables.html").render(tables=tables)
+
+
 def read_template(path: Traversable) -> Template:
     """A template in which everything is escaped, and nothing may be missing."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -80,14 +80,23 @@ model.eval()
 """
 
 
-def state_dict(given: Entry, model: Model) -> tuple[Params, dict[str, Any]]:
-    """The module's whole ``state_dict``, parameters that are never trained included, and the spec it is built from.
+class Trained(NamedTuple):
+    """A run's model as it can be used: what it was trained for, by what, what clients receive of it, and the spec."""
+
+    task: Task
+    algorithm: Algorithm
+    broadcast: Tree
+    spec: dict[str, Any]
+
+
+def trained(given: Entry, model: Model) -> Trained:
+    """The model that the record's run kept, on the CPU; DataError if there is none.
 
     Needs no data: shapes are the dataset's, which its plugin declares.
     """
     config = given.config
     if given.content.status == "diverged":
-        raise DataError(f"the run of {given.where} diverged: it has no model to export.")
+        raise DataError(f"the run of {given.where} diverged: it has no model.")
     spec = dataclasses.asdict(config.build_dataset().spec)
     kind, algorithm = tasks.of(spec, config.task), config.build_algorithm()
     module = models.build(config.model, spec, derive(config.seed, "model"), kind)
@@ -96,7 +105,13 @@ def state_dict(given: Entry, model: Model) -> tuple[Params, dict[str, Any]]:
     shapes = Task(copy.deepcopy(module).to("meta"), kind=kind, seed=task.seed, clients=task.clients)
     like = algorithm.init(shapes, shapes.params())
     broadcast = load_state(given.record.path, given.content, like).broadcast(model)
-    whole = {**module.state_dict(), **model_params(task, algorithm, broadcast)}
+    return Trained(task, algorithm, broadcast, spec)
+
+
+def state_dict(given: Entry, model: Model) -> tuple[Params, dict[str, Any]]:
+    """The module's whole ``state_dict``, parameters that are never trained included, and the spec it is built from."""
+    task, algorithm, broadcast, spec = trained(given, model)
+    whole = {**task.model.state_dict(), **model_params(task, algorithm, broadcast)}
     return {name: leaf.contiguous().clone() for name, leaf in whole.items()}, spec
 
 

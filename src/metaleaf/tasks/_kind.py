@@ -86,6 +86,10 @@ class Kind:
         """Of each example, [n]. padded: some rows may not be real, and clients may be side by side."""
         raise NotImplementedError
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """What the outputs say, as y would say it: the likeliest class, or the numbers; here the outputs themselves."""
+        return outputs
+
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """What the constant predictor that the support suggests would output for the query."""
         raise NotImplementedError

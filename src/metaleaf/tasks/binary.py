@@ -41,6 +41,10 @@ class Binary(Kind):
         """See `Kind`."""
         return F.binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype), reduction="none")
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """See `Kind`."""
+        return (outputs.squeeze(-1) > 0).long()
+
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """See `Kind`."""
         return (support.y.double().mean() - 0.5).expand(len(query.y), 1)

@@ -55,6 +55,10 @@ class Multiclass(Kind):
         """See `Kind`."""
         return cross_entropies(outputs, y) if padded else F.cross_entropy(outputs, y, reduction="none")
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """See `Kind`."""
+        return outputs.argmax(-1)
+
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """See `Kind`."""
         labels = int(max(support.y.max(), query.y.max() if len(query.y) else 0)) + 1

@@ -36,6 +36,10 @@ class Multilabel(Kind):
         """See `Kind`."""
         return F.binary_cross_entropy_with_logits(outputs, y.to(outputs.dtype), reduction="none").mean(-1)
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """See `Kind`."""
+        return (outputs > 0).long()
+
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """See `Kind`."""
         return (support.y.double().mean(0) - 0.5).expand(len(query.y), -1)

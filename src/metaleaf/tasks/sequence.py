@@ -58,6 +58,10 @@ class Sequence(Kind):
         each = -outputs.log_softmax(-1).gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return torch.where(judged, each, 0.0).sum(-1) / judged.sum(-1).clamp(min=1)
 
+    def answers(self, outputs: Tensor) -> Tensor:
+        """See `Kind`."""
+        return outputs.argmax(-1)
+
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """See `Kind`."""
         judged = support.y[support.y != IGNORED]

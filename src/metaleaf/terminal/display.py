@@ -19,6 +19,9 @@ from rich.text import Text
 
 from metaleaf.terminal.visible import visible
 
+REDRAWN_EVERY = 0.25
+"""Seconds between two states of a notebook's progress."""
+
 PLAIN_EVERY = 30.0
 """Seconds between two plain lines of one run."""
 
@@ -92,3 +95,85 @@ class Display:
             self._bars.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+class NotebookDisplay(Display):
+    """The same below a cell of a notebook: what has ended, and a line on each run under way."""
+
+    def __init__(self, total: int, what: str = "runs") -> None:
+        super().__init__(total, what)
+        self.fancy = False
+        self._said: list[str] = []
+        self._under_way: dict[str, str] = {}
+        self._shown: Any = None
+        self._drawn = 0.0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._under_way.clear()
+        self._draw()
+
+    def round(self, name: str, number: int, rounds: int, row: dict[str, Any]) -> None:
+        """See `Display`."""
+        before = self._under_way.get(name, "").partition(", validation")[2]
+        note = str(row["validation"]) if "validation" in row else before.strip()
+        self._under_way[name] = f"{name}: round {number}/{rounds}" + (f", validation {note}" if note else "")
+        if time.monotonic() - self._drawn > REDRAWN_EVERY:
+            self._draw()
+
+    def done(self, name: str, result: str) -> None:
+        """See `Display`."""
+        self._under_way.pop(name, None)
+        super().done(name, result)
+
+    def say(self, line: str) -> None:
+        """See `Display`."""
+        self._said += map(visible, line.splitlines())
+        self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import display  # type: ignore[import-not-found,unused-ignore]
+
+        self._drawn = time.monotonic()
+        text = _AsItIs("\n".join([*self._said, *map(visible, self._under_way.values())]))
+        if self._shown is None:
+            self._shown = display(text, display_id=True)  # type: ignore[no-untyped-call,unused-ignore]
+        else:
+            self._shown.update(text)
+
+
+class _AsItIs:
+    """Text that a notebook shows as it is."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class Silent(Display):
+    """Nothing is seen."""
+
+    def round(self, name: str, number: int, rounds: int, row: dict[str, Any]) -> None:
+        """See `Display`."""
+
+    def say(self, line: str) -> None:
+        """See `Display`."""
+
+
+def display_of(total: int, what: str = "runs", *, shown: bool = True) -> Display:
+    """The display that fits: below a notebook's cell, on a terminal, as plain lines, or none."""
+    if not shown:
+        silent = Silent(total, what)
+        silent.fancy = False
+        return silent
+    return NotebookDisplay(total, what) if _in_notebook() else Display(total, what)
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this: what it is asked to display goes to a page."""
+    shell = sys.modules.get("IPython")
+    running = shell.get_ipython() if shell else None
+    return running is not None and hasattr(running, "kernel")

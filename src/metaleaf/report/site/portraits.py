@@ -56,7 +56,7 @@ def _portrait(name: str, shared: str, contents: Sequence[Head]) -> Portrait:
     return Portrait(
         name,
         (about or "").strip().split("\n\n")[0],
-        plugin.spec if plugin else None,
+        plugin.spec if plugin and isinstance(plugin.spec, Spec) else None,  # others have it by their options
         _target(plugin, contents),
         shared,
         tuple(splits.values()),
