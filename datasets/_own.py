@@ -42,7 +42,9 @@ class Own(NamedTuple):
             rows = order[ends[i - 1] if i else 0 : ends[i]]
             environments = np.unique(self.environments[rows])
             if len(environments) > 1:
-                raise DataError(f"client {names[i]!r} is in several environments, {' and '.join(environments[:2])}.")
+                raise DataError(
+                    f"client {str(names[i])!r} is in several environments, {' and '.join(environments[:2])}."
+                )
             yield Client(str(names[i]), str(environments[0]), self.x[rows], self.target.y[rows])
 
 
@@ -75,7 +77,7 @@ def _classes(y: np.ndarray, values: np.ndarray, what: str) -> Inferred:
     if y.ndim > 1 and values[0] == -1:  # where a position of a sequence is not judged
         return Inferred(y.astype(np.int32), int(values[-1]) + 1, (), "sequence")
     if len(values) < 2:
-        raise DataError(f"{what} is {values[0]!r} everywhere: there is nothing to learn.")
+        raise DataError(f"{what} is {values[0]} everywhere: there is nothing to learn.")
     plain = values.dtype.kind not in "USO" and bool((values == np.arange(len(values))).all())
     labels = () if plain else tuple(str(_shortest(value)) for value in values)
     found = np.searchsorted(values, y).astype(np.min_scalar_type(len(values) - 1))

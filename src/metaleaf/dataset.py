@@ -36,7 +36,7 @@ data is outdated. A file that a plugin finds in another way it has to name with 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -101,11 +101,13 @@ class Dataset(Protocol):
     """A dataset plugin. Options are its dataclass fields; they decide where the prepared data lies.
 
     A dataset may also declare ``target: ClassVar[float]``, the validation score of the track "cost to target"
-    (`metaleaf.statistics.cost_to_target`); one without it has no such track. ``spec`` may be a property instead, where
-    it depends on the options.
+    (`metaleaf.statistics.cost_to_target`); one without it has no such track.
     """
 
-    spec: ClassVar[Spec]
+    @property
+    def spec(self) -> Spec:
+        """What the data are: an attribute of the class, or a property where it depends on the options."""
+        ...
 
     def clients(self, raw: "RawFiles") -> Iterator[Client]:
         """Yield every client once, in a fixed order, holding about one client in memory at a time."""

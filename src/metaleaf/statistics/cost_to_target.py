@@ -17,12 +17,15 @@ from metaleaf.records.records import Record, tidy
 
 
 def target_of(dataset: str) -> float | None:
-    """The target of the dataset plugin of that name; None where it declares none, or there is no such plugin here."""
+    """The target of the dataset plugin of that name; None where it declares none, or there is no such plugin here.
+
+    An option of this name may be something else: it is no number.
+    """
     try:
-        found: float | None = getattr(registry.plugin("datasets", dataset), "target", None)
+        found = getattr(registry.plugin("datasets", dataset), "target", None)
     except ConfigError:
         return None
-    return found
+    return float(found) if isinstance(found, int | float) else None
 
 
 def cost_to_target(records: Sequence[Record], target: float) -> pd.DataFrame:

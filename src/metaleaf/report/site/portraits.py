@@ -9,6 +9,7 @@ from metaleaf.config.config import THE_RUNS
 from metaleaf.dataset import Spec
 from metaleaf.errors import ConfigError
 from metaleaf.records.records import Counts, Head, Stored
+from metaleaf.statistics.cost_to_target import target_of
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def _redrawn(content: Head) -> bool:
     return isinstance(options, dict) and options.get("seed") == THE_RUNS
 
 
-def _target(plugin: object, contents: Sequence[Head]) -> str:
+def _target(name: str, contents: Sequence[Head]) -> str:
     """The target of the track "cost to target" in words; empty where there is none."""
-    target, metric = getattr(plugin, "target", None), contents[0].metric
+    target, metric = target_of(name), contents[0].metric
     return "" if target is None else f"validation {metric.name} of {metric.exact(target)} after adaptation"
 
 
@@ -57,7 +58,7 @@ def _portrait(name: str, shared: str, contents: Sequence[Head]) -> Portrait:
         name,
         (about or "").strip().split("\n\n")[0],
         plugin.spec if plugin and isinstance(plugin.spec, Spec) else None,  # others have it by their options
-        _target(plugin, contents),
+        _target(name, contents),
         shared,
         tuple(splits.values()),
     )
