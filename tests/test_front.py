@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from documented import fenced
+from nbclient import NotebookClient
 from torch import nn
 
 import metaleaf as ml
@@ -382,6 +384,14 @@ class TestCompare:
         assert (tuning["trials"], tuning["rounds"], len(tuning["history"])) == (2, 2, 2)
         assert record.content.config["algorithm"]["hyperparameters"]["lr"] == tuning["chosen"]["lr"]
 
+    def test_a_best_at_an_edge_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
+        few = {**FEW, "progress": True}
+        spaces = {"one_step": {"lr": [1e-7, 1e-6, 1.0]}}
+        ml.compare([OneStep()], own(), seeds=1, tune=3, tune_rounds=20, spaces=spaces, **few)
+        assert "at an edge of its space, which others beyond may beat: lr 1.0" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match="unknown algorithm of spaces 'one_stp': did you mean 'one_step'"):
+            ml.compare([OneStep()], own(), spaces={"one_stp": {}}, **FEW)
+
     def test_several_datasets(self) -> None:
         records = ml.compare(["fedavg"], {"one": own(), "two": own(seed=1)}, seeds=1, **FEW)
         assert records.runs["dataset"].tolist() == ["one", "two"]
@@ -423,3 +433,15 @@ def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     options = 'name = "mine"\ntitle = "Mine"\nseeds = [1]\n[protocol]\nrounds = 2\n[algorithms.fedavg]\n'
     Path("mine.toml").write_text(options + entry)
     assert main(["suite", "mine.toml", "--results", "suites"]) == 0
+
+
+def test_the_tour_runs() -> None:
+    notebook = nbformat.read(checkout() / "docs" / "tour.ipynb", 4)  # type: ignore[no-untyped-call]
+    committed = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert committed
+    assert not [output for output in committed if output.output_type == "error"]
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": "."}}).execute()
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert any("MAML" in data.get("text/html", "") and "<b>" in data["text/html"] for data in shown)
+    assert sum("image/png" in data for data in shown) == 2
+    assert any(data.get("text/plain", "").startswith("[1/1] hospitals maml seed 1: test") for data in shown)

@@ -13,7 +13,7 @@ from metaleaf.config.config import RunConfig, flattened, resolve
 from metaleaf.config.sources import Choice
 from metaleaf.config.suite import Suite, one_cell, suite_of
 from metaleaf.engine.engine import Mode
-from metaleaf.errors import ConfigError
+from metaleaf.errors import ConfigError, refuse_unknown
 from metaleaf.front.clients import Clients, dataset_entry
 from metaleaf.front.plugins import model_entry, named
 from metaleaf.front.records import Records
@@ -91,6 +91,7 @@ def compare(
     seeds: int | Sequence[int] = 3,
     tune: int = 0,
     tune_rounds: int | None = None,
+    spaces: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
     name: str = "comparison",
     results: str | os.PathLike[str] | None = None,
     save: bool = False,
@@ -106,7 +107,8 @@ def compare(
 
     algorithms: as in `run`, or a dict of them by the title that tables have. clients: or several, by label. seeds: how
     many, from 1, or which. tune: trials for each algorithm, drawn from its `space`, the same number for all, on
-    validation clients, of tune_rounds rounds (default: as many as a run has). workers: processes at a time.
+    validation clients, of tune_rounds rounds (default: as many as a run has). spaces: other values to try, by label and
+    hyper-parameter; where the best is at an edge of its space, that is said. workers: processes at a time.
 
     All else as in `run`.
     """
@@ -117,6 +119,9 @@ def compare(
         others = [theirs for _, name, theirs in given if name == plugin and theirs != options]
         entry = {"name": plugin, "hyperparameters": options, "title": title or _title(plugin, options, others)}
         methods[_label(title or plugin, methods)] = entry
+    refuse_unknown("algorithm of spaces", spaces or {}, methods)
+    for label, space in (spaces or {}).items():
+        methods[label]["space"] = dict(space)
     places = list(clients.items()) if isinstance(clients, Mapping) else [("", clients)]
     entries = [(label, *dataset_entry(one)) for label, one in places]
     content: dict[str, Any] = {
@@ -145,6 +150,8 @@ def _compared(suite: Suite, settings: Settings, progress: bool, keep: Any) -> Re
     if suite.tuning:
         with display_of(tune.length(suite, suite.grid()), "trials", shown=progress) as display:
             tune.search(suite, suite.grid(), settings, display)
+            for pair in suite.grid():
+                display.say(tune.best_in_words(settings.root, suite, *pair))
     cells = cells_of(suite, settings.root)
     _do(cells, settings, display_of(len(cells), shown=progress))
     only = {cell.config_hash() for cell in cells}

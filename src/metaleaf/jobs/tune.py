@@ -220,10 +220,22 @@ def chosen(root: Path, suite: Suite, dataset: str, algorithm: str) -> dict[str, 
 
 
 def best_in_words(root: Path, suite: Suite, dataset: str, algorithm: str) -> str:
-    """The best trial and its score. Errors as of `chosen`."""
+    """The best trial and its score, and where it is at an edge of the space. Errors as of `chosen`."""
     best = chosen(root, suite, dataset, algorithm)
     outcome = _read(trial_path(root, trial_config(suite, dataset, algorithm, best["chosen"])))
-    return f"{dataset} {algorithm}: {best['chosen']} ({_in_words(outcome)})"
+    edges = [f"{key} {best['chosen'][key]}" for key in at_edges(space_of(suite, algorithm), best["chosen"])]
+    widen = f"; at an edge of its space, which others beyond may beat: {', '.join(edges)}" if edges else ""
+    return f"{dataset} {algorithm}: {best['chosen']} ({_in_words(outcome)}){widen}"
+
+
+def at_edges(space: Space, chosen: Mapping[str, Any]) -> list[str]:
+    """The keys whose chosen number is the least or the greatest of three or more."""
+    return [
+        key
+        for key, values in space.items()
+        if len(values) > 2 and all(isinstance(value, int | float) for value in values)
+        if chosen[key] in (min(values), max(values))
+    ]
 
 
 def _tuning(suite: Suite) -> Tuning:
