@@ -105,7 +105,7 @@ class TestClients:
         clients = ml.clients(frame)
         assert clients.labels == ("high", "low")
         assert clients["a"].y.tolist() == ["low", "high"]
-        assert "2 classes (high, low): task binary, model mlp" in repr(clients)
+        assert "y [n] of 2 classes (high, low), task binary, model mlp" in repr(clients)
 
     def test_the_same_data_are_prepared_once(self, tmp_path: Path) -> None:
         for seed in (0, 0, 1):

@@ -21,7 +21,8 @@ import pytest
 from metaleaf.data import manifest
 from metaleaf.data import prepare as prepare_module
 from metaleaf.data.client_store import ClientStore
-from metaleaf.data.prepare import load, prepare, prepared_directory, stats, stats_table, tfds_builder, verify
+from metaleaf.data.prepare import load, prepare, prepared_directory, tfds_builder, verify
+from metaleaf.data.stats import stats, stats_table
 from metaleaf.dataset import Client, Published, Spec
 from metaleaf.errors import DataError
 from metaleaf.raw import RawFiles, sha256_of
@@ -462,6 +463,7 @@ def test_progress_is_a_plain_line_for_a_pipe_and_can_be_silent(capsys: pytest.Ca
     assert [line.split(",")[0] for line in lines.err.splitlines()] == [
         "prepare toys: 4 clients",
         "flatten toys: 4 clients",
+        "toys: x uint8 [n",
     ]
     prepare("toys", Toys(children=5), progress=False)
     silent = capsys.readouterr()

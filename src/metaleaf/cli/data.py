@@ -31,7 +31,7 @@ class DataCommand:
     def main(self) -> None:
         """Do it."""
         from metaleaf.config.config import build
-        from metaleaf.data import prepare
+        from metaleaf.data import prepare, stats
 
         if self.action == "list":
             for name in loadable("datasets"):
@@ -50,7 +50,8 @@ class DataCommand:
             prepare.verify(directory)
             print(directory)
         elif self.action == "stats":
-            print(prepare.stats_table(prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)))
+            store = prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)
+            print(f"{stats.stats_table(store)}\n{stats.described(store.about['spec'], stats.labels_of(dataset))}")
         else:
             directory = prepare.prepared_directory(self.dataset, dataset)
             prepare.verify(directory)

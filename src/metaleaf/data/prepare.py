@@ -35,11 +35,13 @@ from metaleaf.config.sources import REMEDY, Choice, of_dataset
 from metaleaf.data import manifest
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.manifest import ARRAYS, FORMAT
+from metaleaf.data.stats import described, labels_of
 from metaleaf.dataset import Client, Dataset
 from metaleaf.errors import DataError, StaleError
 from metaleaf.files.verified import Verified
 from metaleaf.raw import RawFiles, data_home, sha256_of, stamp_of
 from metaleaf.terminal.progress import Advance, progress_of
+from metaleaf.terminal.visible import visible
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds  # type: ignore[import-untyped]
@@ -219,66 +221,6 @@ def verify(directory: Path, *, progress: bool = True) -> ClientStore:
     return store
 
 
-def stats(store: ClientStore) -> dict[str, Any]:
-    """What is in a prepared dataset, as plain numbers.
-
-    clients, samples, environments; mean, sd, min, median, max of the examples per client; of classes:
-    classes_per_client and majority_share (the share of a client's most frequent class), averaged over clients; of
-    numbers: mean and sd of clients' means, and the mean of their sds, all over the numbers of y; published: the
-    authors' own clients, samples, mean, sd and their source, or None. sd is the population's (divided by n), as in
-    LEAF's ``data/utils/stats.py``.
-    """
-    counts = store.counts
-    return {
-        "name": store.about["name"],
-        "version": store.about["version"],
-        "clients": len(store),
-        "samples": int(counts.sum()),
-        "environments": len(np.unique(store.environments)),
-        "mean": float(counts.mean()),
-        "sd": float(counts.std()),
-        "min": int(counts.min()),
-        "median": float(np.median(counts)),
-        "max": int(counts.max()),
-        **(_classes(store) if store.about["spec"]["classes"] else _numbers(store)),
-        "published": store.about["spec"]["published"],
-    }
-
-
-def _classes(store: ClientStore) -> dict[str, float]:
-    """Of what is judged only."""
-    found, shares = np.empty(len(store)), np.empty(len(store))
-    for i in range(len(store)):
-        y = store.client(i)[1].ravel()
-        per_class = np.bincount(y[y >= 0], minlength=1)
-        found[i], shares[i] = np.count_nonzero(per_class), per_class.max() / max(per_class.sum(), 1)
-    return {"classes_per_client": float(found.mean()), "majority_share": float(shares.mean())}
-
-
-def _numbers(store: ClientStore) -> dict[str, float]:
-    each = [store.client(i)[1].astype(float) for i in range(len(store))]
-    means, sds = np.array([y.mean() for y in each]), np.array([y.std() for y in each])
-    return {"y_mean": float(means.mean()), "y_sd_between": float(means.std()), "y_sd_within": float(sds.mean())}
-
-
-def stats_table(store: ClientStore) -> str:
-    """`stats` as a table of plain text, ours beside the published figures where there are any."""
-    figures = stats(store)
-    published = figures["published"] or {}
-    shown = [key for key, value in figures.items() if isinstance(value, int | float)]
-    rows = [("", "prepared", "published" if published else "")]
-    rows += [(key.replace("_", " "), _number(figures[key]), _number(published.get(key))) for key in shown]
-    lines = [f"{label:<20}{ours:>14}{theirs:>14}".rstrip() for label, ours, theirs in rows]
-    source = [f"published: {published['source']}"] if published else []
-    return "\n".join([f"{figures['name']} {figures['version']}", *lines, *source])
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
-
-
 @dataclasses.dataclass
 class _Seen:
     """What the pass over the plugin learns about its clients; grows by a few bytes a client."""
@@ -423,6 +365,8 @@ def _write(staging: Path, name: str, dataset: Dataset, raw: RawFiles, progress: 
     about = _about(staging, name, dataset, seen, raw)
     manifest.write(staging, about)
     _note(staging, about, raw)
+    if progress:
+        print(visible(f"{name}: {described(about['spec'], labels_of(dataset))}"), file=sys.stderr)
 
 
 def _named_files(dataset: Dataset) -> list[Path]:

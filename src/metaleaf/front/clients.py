@@ -16,10 +16,11 @@ from metaleaf.config.config import build, resolve
 from metaleaf.config.sources import Choice
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.prepare import load as open_prepared
-from metaleaf.data.prepare import stats_table
+from metaleaf.data.stats import described, labels_of, stats_table
 from metaleaf.dataset import Client
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.files.whole_files import write_atomically
+from metaleaf.front.html import as_text
 from metaleaf.front.plugins import named
 from metaleaf.raw import brought_home
 
@@ -80,7 +81,7 @@ class Clients(Sequence[Client]):
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """What classes are called that are not 0, 1, ...; empty where they are."""
-        return tuple(getattr(self.plugin, "labels", ()))
+        return labels_of(self.plugin)
 
     @cached_property
     def task(self) -> str:
@@ -98,20 +99,10 @@ class Clients(Sequence[Client]):
 
     def __repr__(self) -> str:
         figures = stats_table(self.store).partition("\n")[2]
-        return f"{self.label}: {self._about()}\n{figures}"
+        return f"{self.label}: {described(self.store.about['spec'], self.labels)}\n{figures}"
 
     def _repr_html_(self) -> str:
-        from metaleaf.front.html import escaped
-
-        return f"<pre>{escaped(repr(self))}</pre>"
-
-    def _about(self) -> str:
-        spec = self.store.about["spec"]
-        shape = ", ".join(map(str, ["n", *spec["x_shape"]]))
-        classes = f"{spec['classes']} classes" if spec["classes"] else "numbers"
-        names = f" ({', '.join(self.labels[:6])}{', ...' if len(self.labels) > 6 else ''})" if self.labels else ""
-        order = ", in time" if spec["window"] else ""
-        return f"x {spec['x_dtype']} [{shape}]{order}, y {classes}{names}: task {self.task}, model {spec['model']}"
+        return as_text(repr(self))
 
 
 def _classes(y: np.ndarray) -> dict[str, float]:

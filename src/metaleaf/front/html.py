@@ -5,6 +5,7 @@ from markupsafe import escape
 from metaleaf.terminal.visible import visible
 
 
-def escaped(text: str) -> str:
-    """The text as HTML shows it, without what a stranger's record could do to a page."""
-    return str(escape("\n".join(map(visible, text.split("\n")))))
+def as_text(text: str) -> str:
+    """The text as a page shows it line by line, without what a stranger's record could do to that."""
+    shown = escape("\n".join(map(visible, text.split("\n"))))
+    return f'<pre style="font-family: monospace">{shown}</pre>'

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from metaleaf.data.stats import labels_of
 from metaleaf.dataset import Dataset
 from metaleaf.errors import DataError
-from metaleaf.front.html import escaped
+from metaleaf.front.html import as_text
 from metaleaf.records.records import Model, Record, read_record, tidy
 from metaleaf.reuse.export import Trained, state_dict, trained
 from metaleaf.runs.saved import state_path
@@ -141,7 +142,7 @@ class Result:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escaped(repr(self))}</pre>"
+        return as_text(repr(self))
 
 
 def _sides(scores: Any, metric: Any) -> str:
@@ -151,7 +152,7 @@ def _sides(scores: Any, metric: Any) -> str:
 
 def _labels(of: Trained, plugin: Dataset) -> tuple[str, ...]:
     """What the classes are called, if they are not 0, 1, ..."""
-    return tuple(getattr(plugin, "labels", ())) if of.spec["classes"] else ()
+    return labels_of(plugin) if of.spec["classes"] else ()
 
 
 def _x(x: Any, of: Trained, plugin: Dataset) -> torch.Tensor:
