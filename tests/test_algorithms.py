@@ -138,7 +138,7 @@ def assert_near(a: Tree, b: Tree, tolerance: float = 1e-9) -> None:
     for name, leaf in trees.named_leaves(a).items():
         other = trees.named_leaves(b)[name]
         assert leaf.shape == other.shape, name
-        assert trees.norm(leaf - other) <= tolerance * (trees.norm(b) + 1e-30), name
+        assert trees.length(leaf - other) <= tolerance * (trees.length(b) + 1e-30), name
 
 
 # ---------------------------------------------------------------------------------------------------- conformance

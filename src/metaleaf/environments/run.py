@@ -190,7 +190,7 @@ class EnvironmentRun(Run):
             "bytes_down": spent * model,
             "bytes_up": spent * model,
             "flops": len(episodes) * flops(episodes[0]) if flops else 0,
-            "update_norm": trees.norm(update),
+            "update_norm": trees.length(update),
         }
         row |= {key: row[key] + progress.rows[-1][key] for key in (*COSTS, "client_updates")}
         known = self.federation.environments["train"]

@@ -221,7 +221,7 @@ class Run:
             "bytes_down": len(cohort) * trees.nbytes(traffic.down),
             "bytes_up": len(cohort) * trees.nbytes(traffic.up),
             "flops": sum(flops(episode) for episode in episodes if flops),
-            "update_norm": trees.norm(update),
+            "update_norm": trees.length(update),
         }
         row |= {key: row[key] + progress.rows[-1][key] for key in COSTS}
         written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
