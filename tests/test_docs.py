@@ -31,7 +31,7 @@ from metaleaf.task import Task
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
-CODE, MEMORY, PERSONAL, PARTS, CONTEXT, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
+CODE, MEMORY, PERSONAL, PARTS, TILTED, CONTEXT, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
 SUITE, *_ = fenced(PAGE, "toml")
 SMALL = (
     "--options",
@@ -96,6 +96,25 @@ def test_only_the_head_adapts() -> None:
     own = last(method.adapt(work, params, episode("small_cnn", 3, 2, seed=0).support))
     changed = {name for name in params if not torch.equal(own[name], params[name])}
     assert changed == {"out.weight", "out.bias"} == set(work.split(params, "head")[1])
+
+
+def test_hard_examples_count_more() -> None:
+    found, work = both_ways(mixed(tether(), TILTED)()), task("logistic")
+    params, moves = work.params(), []
+    for i, sizes in enumerate(RAGGED):
+        data = episode("logistic", *sizes, seed=i).data
+        weights = work.losses(params, data).softmax(0)
+
+        def loss(p: Any, data: Any = data, weights: Any = weights) -> Any:
+            return weights @ work.losses(p, data)
+
+        own = params
+        for _ in range(5):
+            gradient = torch.func.grad(loss)(own)
+            own = {key: own[key] - 0.1 * (gradient[key] + 0.1 * (own[key] - params[key])) for key in own}
+        moves.append(trees.subtract(own, params))
+    mean = trees.weighted_sum(trees.stack(moves), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+    assert_close(found.updates[0], mean, rtol=1e-9, atol=1e-12)
 
 
 def test_the_server_draws_in_public() -> None:

@@ -40,7 +40,8 @@ the parameters; docs/write-an-algorithm.md has all rules that are checked.
 ``task.loss`` is for learning: the model is in training mode, and its dropout draws from the examples' seed. Batches of
 `minibatches` and steps of `metaleaf.learning.descend` have seeds of their own; a loop of your own hands it
 ``shots.at(step)``. ``task.logits``, ``task.features`` and ``task.loss(..., training=False)`` are in evaluation mode
-unless they are given a seed.
+unless they are given a seed. ``task.losses`` has the loss of each example; in ``task.loss`` they count by
+``shots.weights``, which an algorithm may set: ``shots._replace(weights=...)``.
 
 Optional parts of the contract, each declared by being there; the fragments go into the class above (``descend`` is in
 `metaleaf.learning`, ``tree_map`` in `metaleaf.trees`):
