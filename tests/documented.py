@@ -16,6 +16,7 @@ from metaleaf.catalogue import catalogue
 from metaleaf.engine.cost import exchanged
 from metaleaf.engine.engine import Mode, engine
 from metaleaf.gradient import grad
+from metaleaf.shots import examples
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
@@ -76,6 +77,7 @@ def mixed(base: type[Any], fragment: str) -> type[Any]:
         "dataclass": dataclass,
         "torch": torch,
         "grad": grad,
+        "examples": examples,
         "__name__": "documented",
     }
     for module in (contract, learning, seeds, trees):

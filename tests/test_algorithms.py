@@ -73,6 +73,7 @@ from metaleaf.engine.engine import Mode, engine
 from metaleaf.engine.sequential import Sequential
 from metaleaf.engine.vectorised import Vectorised
 from metaleaf.optimizers import SGD, Adam
+from metaleaf.runs.reported import of_clients, of_server
 from metaleaf.shots import Episode, Scored, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
@@ -397,6 +398,21 @@ def test_participants_have_the_same_number_of_models(name: str) -> None:
     state = started(algorithm, work)
     clients = participants(algorithm, work, state.broadcast, model)
     assert len({len(list(own(algorithm, work, state, one))) for one, _ in clients}) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(default(name), "report")])
+def test_reports_scalars_of_the_server(name: str) -> None:
+    algorithm, _, work = at_home(name)
+    assert of_server(work, algorithm, started(algorithm, work))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(default(name), "report_client")])
+def test_reports_the_same_scalars_of_every_client(name: str) -> None:
+    algorithm, model, work = at_home(name)
+    broadcast = started(algorithm, work).broadcast
+    clients = [client for client, _ in participants(algorithm, work, broadcast, model)]
+    new = [shots(model, n, n) for n in (1, 2, 13)]
+    assert of_clients(work, algorithm, broadcast, [*clients, *new])
 
 
 @pytest.mark.parametrize("name", NAMES)

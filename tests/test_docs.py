@@ -31,7 +31,7 @@ from metaleaf.task import Task
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
-CODE, MEMORY, PERSONAL, PARTS, TILTED, CONTEXT, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
+CODE, MEMORY, PERSONAL, PARTS, TILTED, CONTEXT, EACH, PREDICT, REPORT, TRAFFIC = fenced(PAGE, "python")
 SUITE, *_ = fenced(PAGE, "toml")
 SMALL = (
     "--options",
@@ -142,6 +142,16 @@ def test_the_server_reads_each() -> None:
 def test_two_models_predict() -> None:
     found = both_ways(mixed(tether(), PREDICT)())
     assert [rows.shape for rows in found.scores] == [(6, 3)] * 4
+
+
+def test_the_server_and_clients_report() -> None:
+    method, work = mixed(tether(), REPORT)(), task("logistic")
+    state = both_ways(method).state
+    assert float(method.report(work, state)["length"]) == pytest.approx(trees.length(state.broadcast))
+    support = episode("logistic", 3, 2, seed=0).support
+    own = last(method.adapt(work, state.broadcast, support))
+    found = method.report_client(work, state.broadcast, support)
+    assert float(found["moved"]) == pytest.approx(trees.length(trees.subtract(own, state.broadcast)))
 
 
 def test_signs_travel_as_bytes() -> None:

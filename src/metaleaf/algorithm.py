@@ -44,7 +44,7 @@ unless they are given a seed. ``task.losses`` has the loss of each example; in `
 ``shots.weights``, which an algorithm may set: ``shots._replace(weights=...)``.
 
 Optional parts of the contract, each declared by being there; the fragments go into the class above (``descend`` is in
-`metaleaf.learning`, ``tree_map`` in `metaleaf.trees`):
+`metaleaf.learning`, ``tree_map`` and ``norm`` in `metaleaf.trees`):
 
 ``federated: ClassVar[bool] = False``
     Nothing is ever sent; the run goes straight to evaluation.
@@ -129,6 +129,19 @@ Optional parts of the contract, each declared by being there; the fragments go i
 
         def traffic(self, broadcast, update):
             return Traffic(down=broadcast, up=tree_map(torch.Tensor.char, update))
+
+``report(task, state) -> Mapping[str, Tensor]``
+    Numbers of the server's state, scalars by name, that go into a run's record at every evaluated round::
+
+        def report(self, task, state):
+            return {"length": norm(state.broadcast)}
+
+``report_client(task, broadcast, client) -> Mapping[str, Tensor]``
+    Numbers of one client at the end of the run, of the same names for all: ``client`` is a test client's support
+    (`Shots`) or a participant's episode, as ``personal`` gets it; `metaleaf.shots.examples` has the examples of both::
+
+        def report_client(self, task, params, client):
+            return {"loss": task.loss(params, examples(client), training=False)}
 
 Parts of a model are the model's affair: ``task.split(params, "head")`` and ``"norm"`` take it apart, and
 ``task.holding(part)`` is the task of training the rest. A model that has no such part is refused. ``episode.client`` is

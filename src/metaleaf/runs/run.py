@@ -24,6 +24,7 @@ from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError, StaleError
 from metaleaf.files import tensor_files
 from metaleaf.runs.evaluate import client_columns, score_clients, score_participants
+from metaleaf.runs.reported import of_server
 from metaleaf.runs.rounding import AS_EVER, Rounding
 from metaleaf.runs.saved import save_state
 from metaleaf.runs.store import SCHEMA, Cell
@@ -273,6 +274,7 @@ class Run:
         if self._is_milestone(number):
             broadcast = progress.state.broadcast
             row |= self._validate(broadcast)
+            row |= of_server(self.task, self.algorithm, progress.state)
             score = row["validation_after"]
             if not math.isfinite(score):
                 reason = f"round {number}: the validation clients' {self.metric.name} is not finite"
@@ -308,13 +310,16 @@ class Run:
         tables: list[Columns] = []
         scores: dict[str, Any] = {"final": {}, "selected": {}}
         for support in self.config.protocol.test_supports:
-            final = score_clients(self.engine, self.federation, progress.state.broadcast, clients, support)
+            final = self._score(progress.state.broadcast, clients, support)
             same = progress.best_round == progress.round
-            selected = final if same else score_clients(self.engine, self.federation, progress.best, clients, support)
+            selected = final if same else self._score(progress.best, clients, support)
             for model, table in (("final", final), ("selected", selected)):
                 scores[model][str(support)] = summaries(table, self.metric)
                 tables.append(_named(model, table))
         return _below(tables), scores
+
+    def _score(self, broadcast: Tree, clients: Sequence[int], support: float) -> Columns:
+        return score_clients(self.engine, self.federation, broadcast, clients, support, reports=self.algorithm)
 
     def _no_clients(self) -> Columns:
         return dict.fromkeys(("model", *client_columns(self.kind.columns)), ())
@@ -336,11 +341,11 @@ class Run:
         clients = [int(i) for i in self.federation.clients["train"]]
         fresh = self.algorithm.memory(self.task, broadcast) if hasattr(self.algorithm, "memory") else ()
         size = max(1, min(GROUP, GROUP_BYTES // max(1, trees.nbytes(fresh))))
-        tables = []
+        known, tables = (self.engine, self.federation, broadcast), []
         for start in range(0, len(clients), size):
             group = clients[start : start + size]
             episodes = self._episodes(group, number + 1, broadcast, written)
-            tables.append(score_participants(self.engine, self.federation, broadcast, group, episodes))
+            tables.append(score_participants(*known, group, episodes, self.algorithm))
         return _below(tables)
 
     def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
