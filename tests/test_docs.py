@@ -31,7 +31,7 @@ from metaleaf.task import Task
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
-CODE, MEMORY, PERSONAL, PARTS, TILTED, CONTEXT, EACH, PREDICT, REPORT, TRAFFIC = fenced(PAGE, "python")
+CODE, MEMORY, PERSONAL, PARTS, TILTED, CONTEXT, SEND, EACH, PREDICT, REPORT, TRAFFIC = fenced(PAGE, "python")
 SUITE, *_ = fenced(PAGE, "toml")
 SMALL = (
     "--options",
@@ -128,6 +128,20 @@ def test_the_server_draws_in_public() -> None:
             params[name] = p + update[name] + noise * 0.01 / (1 + rounds)
     assert_close(found.state.broadcast, params)
     assert params.keys() == work.params().keys()
+
+
+def test_every_client_receives_its_own() -> None:
+    method, work = mixed(tether(), SEND)(), task("logistic")
+    found, weights = both_ways(method), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    shared, own = work.params(), [work.params()] * 4
+    for number in (1, 2):
+        for i, sizes in enumerate(RAGGED):
+            half = {name: (p + own[i][name]) / 2 for name, p in shared.items()}
+            own[i] = last(tether()().adapt(work, half, episode("logistic", *sizes, seed=i, round_number=number).data))
+        shared = trees.weighted_sum(trees.stack(own), weights)
+    assert_close(found.state.broadcast, shared, rtol=1e-9, atol=1e-12)
+    assert_close(trees.unstack(found.state.kept)[:4], own, rtol=1e-9, atol=1e-12)
+    assert found.bytes_down == found.bytes_up == 8 * 15
 
 
 def test_the_server_reads_each() -> None:

@@ -79,6 +79,16 @@ Optional parts of the contract, each declared by being there; the fragments go i
             yield params
             yield episode.memory
 
+``send(task, state, client) -> Tree``
+    What one client receives instead of the broadcast, from the server's whole state, ``kept`` too: ``client`` is given
+    this in its place, and only this is counted. It is of the same names and shapes for all; ``client`` here is a number
+    as in ``episode.client``, an int64 scalar, and the rules are those of the method ``client``. All other methods are
+    still given the broadcast (``traffic`` what was sent), and a server that asks for its context knows who replied
+    (``context.cohort``). Half of the clients get the model, the others its opposite::
+
+        def send(self, task, state, client):
+            return tree_map(lambda p: torch.where(client % 2 == 0, p, -p), state.broadcast)
+
 ``server(state, update, context) -> State``
     A third parameter of this name is given a `Context`: the task, the round, who took part with what weights, and a
     seed for public randomness (`metaleaf.seeds`: ``normal``, ``uniform``, ``integers``, ``choice``), another every
@@ -154,11 +164,11 @@ unless its docstring says otherwise.
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
-from metaleaf.shots import Episode, Shots
+from metaleaf.shots import AnyEpisode, Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, weighted_sum
 
@@ -255,6 +265,21 @@ class Algorithm(Protocol):
         The number of models may not depend on the client.
         """
         ...
+
+
+def sent(algorithm: Algorithm, task: Task, state: State, client: Tensor) -> Tree:
+    """What the client of that number alone is sent, for `Episode.received`: nothing where there is no `send`."""
+    return algorithm.send(task, state, client) if hasattr(algorithm, "send") else ()
+
+
+def received(algorithm: Algorithm, broadcast: Tree, episode: AnyEpisode) -> Tree:
+    """What the client receives: the broadcast or, where there is `send`, what it alone was sent."""
+    return cast(Episode, episode).received if hasattr(algorithm, "send") else broadcast
+
+
+def respond(algorithm: Algorithm, task: Task, broadcast: Tree, episode: AnyEpisode) -> Any:
+    """What the client returns, given what it received."""
+    return algorithm.client(task, received(algorithm, broadcast, episode), cast(Episode, episode))
 
 
 def step(algorithm: Algorithm, state: State, update: Tree, context: Context) -> State:

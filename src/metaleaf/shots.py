@@ -54,7 +54,8 @@ class Episode(NamedTuple):
     support and query are disjoint; data is everything the client has (for windows of text also the gap between
     support and query). round counts from 0 and is a float scalar, for schedules. client is the client's number among
     the training clients, an int64 scalar. memory is what the client kept since it was last sampled: a tree, empty for
-    algorithms without memory.
+    algorithms without memory. received: what the server sent to this client alone, of algorithms with `send`, which are
+    given it in place of the broadcast.
     """
 
     support: Shots
@@ -63,6 +64,7 @@ class Episode(NamedTuple):
     round: Tensor
     client: Tensor = torch.zeros((), dtype=torch.int64)
     memory: Any = ()
+    received: Any = ()
 
 
 class EnvironmentEpisode(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from metaleaf import models, tasks, trees
-from metaleaf.algorithm import Context, State, step
+from metaleaf.algorithm import Context, State, received, sent, step
 from metaleaf.config.config import RunConfig
 from metaleaf.config.provenance import device_facts, git_facts, versions
 from metaleaf.config.sources import REMEDY, Choice, Sources, differing, of_run
@@ -143,7 +143,7 @@ class Run:
         if cell:
             self.memories = ClientMemory(cell.partial / "memories")
         progress = self._resume(cell) or self._evaluated(self._start(), self._first_row(), 0.0)
-        flops = self._flops(progress.state.broadcast) if self.rounds else None
+        flops = self._flops(progress.state) if self.rounds else None
         begun = time.monotonic() - (progress.rows[-1]["seconds"] if progress.rows else 0.0)
         try:
             while progress.round < self.rounds and not progress.diverged:
@@ -207,16 +207,19 @@ class Run:
     def _initial_state(self) -> State:
         return self.algorithm.init(self.task, self.task.params())
 
-    def _flops(self, broadcast: Tree) -> Callable[[Any], int]:
-        return ClientFlops(self.task, self.algorithm, broadcast, self.spec)
+    def _flops(self, state: State) -> Callable[[Any], int]:
+        first = sent(self.algorithm, self.task, state, torch.tensor(0, device=self.device))
+        return ClientFlops(self.task, self.algorithm, state.broadcast, self.spec, first)
 
     def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
         cohort = self.federation.cohort(number)
         episodes = self._episodes(cohort, number, state.broadcast, progress.memories)
+        if hasattr(self.algorithm, "send"):
+            episodes = [self._addressed(state, episode) for episode in episodes]
         weights = self.federation.weights(cohort, getattr(self.algorithm, "weighting", None))
         update, memories = self.engine.gather(state.broadcast, episodes, weights)
-        traffic = exchanged(self.algorithm, state.broadcast, update)
+        traffic = exchanged(self.algorithm, received(self.algorithm, state.broadcast, episodes[0]), update)
         row = {
             "round": number,
             "bytes_down": len(cohort) * trees.nbytes(traffic.down),
@@ -230,6 +233,10 @@ class Run:
             self.memories.put(client, number, memory)
         context = self._context(number, [int(episode.client) for episode in episodes], weights)
         return self._follow(replace(progress, memories=written), row, update, context, begun)
+
+    def _addressed(self, state: State, episode: Episode) -> Episode:
+        """The episode with what its client alone is sent."""
+        return episode._replace(received=sent(self.algorithm, self.task, state, episode.client.to(self.device)))
 
     def _context(self, number: int, cohort: Sequence[int], weights: Sequence[float]) -> Context:
         seed = derive(self.config.seed, "server", number)
