@@ -12,7 +12,7 @@ Deviations: the models start from independent random initialisations, once (Ghos
 weights within a cluster are in proportion to the protocol's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from metaleaf.algorithm import About, Replies, Space, State
 from metaleaf.learning import descend, fit
 from metaleaf.optimizers import SGD, Optimizer
-from metaleaf.shots import Episode, Shots
+from metaleaf.shots import Episode, Shots, examples
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, stack, subtract, take, unstack, weighted_sum
 
@@ -71,6 +71,10 @@ class IFCA:
         """The model with the lowest loss on the support set, then fine-tuning."""
         model = take(models, _best(task, models, support))
         return descend(task, model, support, self.adapt_lr, self.adapt_steps)
+
+    def report_client(self, task: Task, models: Tree, client: Shots | Episode) -> Mapping[str, Tensor]:
+        """The number of the model that it picks."""
+        return {"cluster": _best(task, models, examples(client))}
 
 
 def _best(task: Task, models: Tree, shots: Shots) -> Tensor:

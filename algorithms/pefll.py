@@ -34,7 +34,7 @@ from metaleaf.learning import descend, fit
 from metaleaf.optimizers import SGD, Adam, Optimizer
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
-from metaleaf.trees import Tree, subtract, weighted_sum
+from metaleaf.trees import Tree, dot, subtract, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class PeFLL:
         size, optimizer = self.batch_size, self.client_optimizer
         trained = fit(task, model, episode.data, optimizer, epochs=self.epochs, batch_size=size)
         difference = subtract(model, trained)
-        by_v = grad(lambda v: hypernetwork.product(hypernetwork.write(learned["network"], v), difference))(v)
+        by_v = grad(lambda v: dot(hypernetwork.write(learned["network"], v), difference))(v)
         gradient = grad(lambda network: by_v @ _embed(task, network, episode.data, training=True))(learned["embedding"])
         return {"v": v, "difference": difference, "embedding": gradient}
 

@@ -2,8 +2,8 @@
 
 Shamsian, Navon, Fetaya, Chechik (2021), arXiv 2103.04628. Client i trains theta_i = h(v_i; phi) locally and sends the
 difference; the server multiplies it with the Jacobian of theta_i by phi and by v_i and follows that, clipped, with SGD
-with momentum and weight decay. Only theta_i travels down and the difference up, and `traffic` counts just that; here
-the client computes theta_i itself, so its FLOPs contain h.
+with momentum and weight decay. Only theta_i travels down and the difference up; h is the server's work, which the
+clients' FLOPs do not contain.
 
 A new client fits an embedding to its support set, phi held fixed, from the mean embedding of the training clients
 (which is "before adaptation"). Either it was sent h once, many times the size of a model, or every step sends it a
@@ -23,9 +23,10 @@ from typing import ClassVar
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from metaleaf import hypernetwork
-from metaleaf.algorithm import About, Replies, Space, State, Traffic
+from metaleaf.algorithm import About, Context, Replies, Space, State
 from metaleaf.gradient import grad
 from metaleaf.learning import fit
 from metaleaf.optimizers import SGD, Optimizer
@@ -74,31 +75,29 @@ class PFedHN:
         learned = {"network": network, "table": table}
         return State(learned, self.server_optimizer.init(learned))
 
-    def client(self, task: Task, learned: Tree, episode: Episode) -> Tree:
-        """The difference from the client's written model to the trained one, and the client's number."""
-        model = hypernetwork.write(learned["network"], take(learned["table"], episode.client))
-        size, optimizer = self.batch_size, self.client_optimizer
-        trained = fit(task, model, episode.data, optimizer, epochs=self.epochs, batch_size=size)
-        return {"difference": subtract(model, trained), "client": episode.client}
+    def send(self, task: Task, state: State, client: Tensor) -> Params:
+        """The model that is written from the client's embedding."""
+        return hypernetwork.write(state.broadcast["network"], take(state.broadcast["table"], client))
 
-    def server(self, state: State, replies: Replies) -> State:
+    def client(self, task: Task, model: Params, episode: Episode) -> Tree:
+        """The difference from the client's written model to the trained one."""
+        size, optimizer = self.batch_size, self.client_optimizer
+        return subtract(model, fit(task, model, episode.data, optimizer, epochs=self.epochs, batch_size=size))
+
+    def server(self, state: State, replies: Replies, context: Context) -> State:
         """One step of the server optimizer along the products of the differences with the Jacobians."""
-        learned, clients, weights = state.broadcast, replies.updates["client"], replies.weights
-        table, difference = learned["table"], replies.updates["difference"]
+        learned, clients, weights = state.broadcast, context.cohort, replies.weights
+        table = learned["table"]
         rows = table[clients]
 
-        def by_client(network: Tree, rows: torch.Tensor) -> torch.Tensor:
-            return hypernetwork.products(hypernetwork.write(network, rows), difference)
+        def by_client(network: Tree, rows: Tensor) -> Tensor:
+            return hypernetwork.products(hypernetwork.write(network, rows), replies.updates)
 
         network = grad(lambda network: weights.to(table.dtype) @ by_client(network, rows))(learned["network"])
         embeddings = grad(lambda rows: by_client(learned["network"], rows).sum())(rows)
         gradient = {"network": network, "table": torch.zeros_like(table).index_add(0, clients, embeddings)}
         gradient = hypernetwork.clip(gradient, self.clip)
         return State(*self.server_optimizer.step(learned, gradient, state.kept))
-
-    def traffic(self, learned: Tree, update: Tree) -> Traffic:
-        """A model down, a difference up; the server knows who it is."""
-        return Traffic(update["difference"], update["difference"])
 
     def personal(self, task: Task, learned: Tree, episode: Episode) -> Iterator[Params]:
         """The mean embedding's model, then that of the client's own."""

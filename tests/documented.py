@@ -6,16 +6,17 @@ from textwrap import dedent, indent
 from typing import Any, NamedTuple, cast
 
 import torch
-from small_tasks import RAGGED, SPECS, episode, remembering, task
+from small_tasks import RAGGED, SPECS, episode, handed, task
 from torch.testing import assert_close
 
 from metaleaf import algorithm as contract
 from metaleaf import learning, seeds, trees
-from metaleaf.algorithm import Algorithm, Context, State, step
+from metaleaf.algorithm import Algorithm, Context, State, received, step
 from metaleaf.catalogue import catalogue
 from metaleaf.engine.cost import exchanged
 from metaleaf.engine.engine import Mode, engine
 from metaleaf.gradient import grad
+from metaleaf.shots import examples
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
@@ -76,6 +77,7 @@ def mixed(base: type[Any], fragment: str) -> type[Any]:
         "dataclass": dataclass,
         "torch": torch,
         "grad": grad,
+        "examples": examples,
         "__name__": "documented",
     }
     for module in (contract, learning, seeds, trees):
@@ -91,12 +93,11 @@ def two_rounds(algorithm: Algorithm, work: Task, model: str, mode: Mode) -> Outc
     memories: list[list[Tree]] = []
     for number in (1, 2):
         episodes = [episode(model, *sizes, seed=i, round_number=number) for i, sizes in enumerate(RAGGED)]
+        episodes = handed(algorithm, work, state, episodes)
         if memories and memories[0]:
             episodes = [e._replace(memory=kept) for e, kept in zip(episodes, memories[0], strict=True)]
-        else:
-            episodes = remembering(algorithm, work, state.broadcast, episodes)
         update, kept = runner.gather(state.broadcast, episodes, WEIGHTS)
-        traffic = exchanged(algorithm, state.broadcast, update)
+        traffic = exchanged(algorithm, received(algorithm, state.broadcast, episodes[0]), update)
         weights = torch.tensor(WEIGHTS, dtype=torch.float64)
         context = Context(work, episodes[0].round, torch.arange(4), weights, torch.tensor(number))
         state = step(algorithm, state, update, context)

@@ -28,7 +28,7 @@ def direction(params: Params, seed: int) -> Params:
     """A random one of length 1: longer steps would cross kinks of ReLU, where the inner gradient jumps."""
     rng = torch.Generator().manual_seed(seed)
     v = {name: torch.randn(p.shape, generator=rng, dtype=p.dtype) for name, p in params.items()}
-    return step_along(trees.zeros_like(v), v, 1 / trees.norm(v))
+    return step_along(trees.zeros_like(v), v, 1 / trees.length(v))
 
 
 def slope_along(v: Params, g: Params) -> float:

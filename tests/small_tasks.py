@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from metaleaf import models, registry, trees
-from metaleaf.algorithm import Algorithm, Context, Replies, State, step
+from metaleaf.algorithm import Algorithm, Context, Replies, State, respond, sent, step
 from metaleaf.errors import ConfigError
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
@@ -37,7 +37,8 @@ def task(model: str, dtype: torch.dtype = torch.float64) -> Task:
 
 def stepped(algorithm: Algorithm, work: Task, state: State, update: Any) -> State:
     """The server's next state, with a context if it asks for one."""
-    cohort = torch.arange(len(RAGGED)), torch.full((len(RAGGED),), 1 / len(RAGGED), dtype=torch.float64)
+    size = len(update.weights) if isinstance(update, Replies) else len(RAGGED)
+    cohort = torch.arange(size), torch.full((size,), 1 / size, dtype=torch.float64)
     known = trees.to((torch.tensor(0.0), *cohort, torch.tensor(7)), work.device)
     return step(algorithm, state, update, Context(work, *known))
 
@@ -91,17 +92,16 @@ def cohort(model: str) -> list[Episode]:
     return [episode(model, *sizes, seed=i) for i, sizes in enumerate(RAGGED)]
 
 
-def remembering(algorithm: Any, work: Task, broadcast: Any, episodes: list[Episode]) -> list[Episode]:
-    """The episodes as the run hands them to an algorithm: with the memory of a client that was never sampled."""
-    if not hasattr(algorithm, "memory"):
-        return episodes
-    return [episode._replace(memory=algorithm.memory(work, broadcast)) for episode in episodes]
+def handed(algorithm: Any, work: Task, state: Any, episodes: list[Episode]) -> list[Episode]:
+    """The episodes as the run hands them to an algorithm: with what is sent, and a memory of one never sampled."""
+    memory = algorithm.memory(work, state.broadcast) if hasattr(algorithm, "memory") else ()
+    return [e._replace(memory=memory, received=sent(algorithm, work, state, e.client)) for e in episodes]
 
 
 def one_round(algorithm: Any, work: Task, state: Any, one: Episode) -> tuple[Any, Any]:
     """(what the server reads, what the client keeps) of a round with a single client."""
-    (one,) = remembering(algorithm, work, state.broadcast, [one])
-    reply = algorithm.client(work, state.broadcast, one)
+    (one,) = handed(algorithm, work, state, [one])
+    reply = respond(algorithm, work, state.broadcast, one)
     update, memory = reply if hasattr(algorithm, "memory") else (reply, ())
     if not getattr(algorithm, "each", False):
         return update, memory

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from small_tasks import reference_batches, remembering
+from small_tasks import handed, reference_batches
 from torch import Tensor, nn
 
 from metaleaf.algorithm import Algorithm, State
@@ -177,7 +177,7 @@ def history(algorithm: Algorithm, mode: Mode, count: int, work: Task | None = No
     runner: Engine = engine(work, algorithm, mode)
     state, memories = algorithm.init(work, work.params()), None
     for number in range(1, count + 1):
-        clients = remembering(algorithm, work, state.broadcast, episodes(number))
+        clients = handed(algorithm, work, state, episodes(number))
         if memories:
             clients = [one._replace(memory=memory) for one, memory in zip(clients, memories, strict=True)]
         update, memories = runner.gather(state.broadcast, clients, WEIGHTS)

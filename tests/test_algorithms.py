@@ -21,10 +21,10 @@ from small_tasks import (
     SPECS,
     cohort,
     episode,
+    handed,
     home,
     one_round,
     reference_batches,
-    remembering,
     serves,
     shots,
     stepped,
@@ -59,7 +59,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from metaleaf import registry, trees
-from metaleaf.algorithm import Algorithm, Replies, State
+from metaleaf.algorithm import Algorithm, Replies, State, respond
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fedavg_meta import FedAvgMeta
 from metaleaf.algorithms.fomaml import FOMAML
@@ -73,6 +73,7 @@ from metaleaf.engine.engine import Mode, engine
 from metaleaf.engine.sequential import Sequential
 from metaleaf.engine.vectorised import Vectorised
 from metaleaf.optimizers import SGD, Adam
+from metaleaf.runs.reported import of_clients, of_server
 from metaleaf.shots import Episode, Scored, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
@@ -118,11 +119,11 @@ def own(algorithm: Algorithm, work: Task, state: State, one: Any) -> Iterator[An
     return algorithm.personal(work, state.broadcast, one) if hasattr(algorithm, "personal") else iter(())
 
 
-def participants(algorithm: Algorithm, work: Task, broadcast: Tree, model: str) -> list[Scored]:
+def participants(algorithm: Algorithm, work: Task, state: State, model: str) -> list[Scored]:
     """The cohort after a round of its own, every client with what it kept; scored on its query, for want of others."""
-    episodes = remembering(algorithm, work, broadcast, cohort(model))
+    episodes = handed(algorithm, work, state, cohort(model))
     if hasattr(algorithm, "memory"):
-        kept = [algorithm.client(work, broadcast, one).memory for one in episodes]
+        kept = [respond(algorithm, work, state.broadcast, one).memory for one in episodes]
         episodes = [one._replace(memory=memory) for one, memory in zip(episodes, kept, strict=True)]
     return [(one, one.query) for one in episodes]
 
@@ -138,7 +139,7 @@ def assert_near(a: Tree, b: Tree, tolerance: float = 1e-9) -> None:
     for name, leaf in trees.named_leaves(a).items():
         other = trees.named_leaves(b)[name]
         assert leaf.shape == other.shape, name
-        assert trees.norm(leaf - other) <= tolerance * (trees.norm(b) + 1e-30), name
+        assert trees.length(leaf - other) <= tolerance * (trees.length(b) + 1e-30), name
 
 
 # ---------------------------------------------------------------------------------------------------- conformance
@@ -171,11 +172,11 @@ def test_vectorised_is_one_client_at_a_time(algorithm: Algorithm, model: str) ->
     clients: list[Scored] = [(e.support, e.query) for e in cohort(model)]
     one, all_at_once = Sequential(work, algorithm, CPU), Vectorised(work, algorithm, CPU)
     if getattr(algorithm, "federated", True):
-        episodes = remembering(algorithm, work, state.broadcast, cohort(model))
+        episodes = handed(algorithm, work, state, cohort(model))
         found = all_at_once.gather(state.broadcast, episodes, weights)
         assert_near(tuple(found), tuple(one.gather(state.broadcast, episodes, weights)))
         assert len(found.memories) == (4 if hasattr(algorithm, "memory") else 0)
-    for kind, every_step in product((clients, participants(algorithm, work, state.broadcast, model)), (True, False)):
+    for kind, every_step in product((clients, participants(algorithm, work, state, model)), (True, False)):
         expected = one.score(state.broadcast, kind, every_step)
         scores = all_at_once.score(state.broadcast, kind, every_step)
         assert_close(scores, expected, rtol=1e-9, atol=1e-12)
@@ -189,8 +190,8 @@ def test_vectorised_is_one_client_at_a_time(algorithm: Algorithm, model: str) ->
 def test_participants_in_float32_are_nearly_so(algorithm: Algorithm, model: str) -> None:
     """Right answers the same, as no score here is near a tie; losses to the precision."""
     work = task(model, torch.float32)
-    broadcast = started(algorithm, work).broadcast
-    clients = participants(algorithm, work, broadcast, model)
+    state = started(algorithm, work)
+    broadcast, clients = state.broadcast, participants(algorithm, work, state, model)
     one, all_at_once = Sequential(work, algorithm, CPU), Vectorised(work, algorithm, CPU)
     assert_close(all_at_once.score(broadcast, clients, True), one.score(broadcast, clients, True), rtol=1e-4, atol=1e-4)
 
@@ -210,12 +211,12 @@ def test_factored_weights_change_nothing(algorithm: Algorithm, model: str, monke
     plain, low_rank = engine(work, algorithm, "sequential"), engine(work, algorithm, "lowrank")
     assert low_rank.mode == "lowrank"
     if getattr(algorithm, "federated", True):
-        episodes = remembering(algorithm, work, state.broadcast, cohort(model))
+        episodes = handed(algorithm, work, state, cohort(model))
         found = low_rank.gather(state.broadcast, episodes, weights)
         assert not any(isinstance(leaf, factored.Factored) for leaf in trees.leaves(tuple(found)))
         assert_near(tuple(found), tuple(plain.gather(state.broadcast, episodes, weights)))
     clients: list[Scored] = [(e.support, e.query) for e in cohort(model)]
-    for kind in (clients, participants(algorithm, work, state.broadcast, model)):
+    for kind in (clients, participants(algorithm, work, state, model)):
         scores = low_rank.score(state.broadcast, kind, True)
         assert_close(scores, plain.score(state.broadcast, kind, True), rtol=1e-9, atol=1e-12)
 
@@ -249,8 +250,9 @@ def test_rows_that_cancel_leave_factored_weights_finite(
     monkeypatch.setattr(factored, "LEAST_ROWS", 1)
     work = task(model, torch.float32)
     params = {name: torch.zeros_like(p) if name.startswith("out.") else p for name, p in work.params().items()}
-    broadcast = algorithm.init(work, params).broadcast
-    episodes = remembering(algorithm, work, broadcast, [cancelling(model, seed) for seed in range(8)])
+    state = algorithm.init(work, params)
+    broadcast = state.broadcast
+    episodes = handed(algorithm, work, state, [cancelling(model, seed) for seed in range(8)])
     runner = engine(work, algorithm, "lowrank")
     if getattr(algorithm, "federated", True):
         found = runner.gather(broadcast, episodes, [1 / 8] * 8)
@@ -295,7 +297,7 @@ def test_is_deterministic(name: str, mode: Mode) -> None:
         state = started(algorithm, work)
         runner = engine(work, algorithm, mode)
         if getattr(algorithm, "federated", True):
-            episodes = remembering(algorithm, work, state.broadcast, cohort(model))
+            episodes = handed(algorithm, work, state, cohort(model))
             update, memories = runner.gather(state.broadcast, episodes, [0.25] * 4)
             state = stepped(algorithm, work, state, update)
             return tuple(state), memories, runner.score(state.broadcast, clients, True)
@@ -323,7 +325,7 @@ def test_keeps_dtypes_and_shapes(name: str, dtype: torch.dtype) -> None:
         if hasattr(algorithm, "memory"):
             fresh = algorithm.memory(work, state.broadcast)
             assert trees.tree_map(shape_of, memory) == trees.tree_map(shape_of, fresh)
-        (participant, _), *_ = participants(algorithm, work, state.broadcast, model)
+        (participant, _), *_ = participants(algorithm, work, state, model)
         for found in (*algorithm.adapt(work, state.broadcast, e.support), *own(algorithm, work, state, participant)):
             if hasattr(algorithm, "predict"):
                 assert algorithm.predict(work, found, e.query.x, None).shape == (
@@ -358,9 +360,10 @@ def test_methods_are_pure(name: str) -> None:
     first = episode(model, 3, 4, seed=0)
     update, memory = one_round(algorithm, work, state, first)
     state = stepped(algorithm, work, state, update)
+    (first,) = handed(algorithm, work, state, [first])
     first = first._replace(memory=memory)
     kept, given, sent = copied(tuple(state)), copied(first), copied(update)
-    algorithm.client(work, state.broadcast, first)
+    respond(algorithm, work, state.broadcast, first)
     list(algorithm.adapt(work, state.broadcast, first.support))
     list(own(algorithm, work, state, first))
     stepped(algorithm, work, state, update)
@@ -395,8 +398,23 @@ def test_adapts_in_the_same_number_of_steps(name: str) -> None:
 def test_participants_have_the_same_number_of_models(name: str) -> None:
     algorithm, model, work = at_home(name)
     state = started(algorithm, work)
-    clients = participants(algorithm, work, state.broadcast, model)
+    clients = participants(algorithm, work, state, model)
     assert len({len(list(own(algorithm, work, state, one))) for one, _ in clients}) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(default(name), "report")])
+def test_reports_scalars_of_the_server(name: str) -> None:
+    algorithm, _, work = at_home(name)
+    assert of_server(work, algorithm, started(algorithm, work))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(default(name), "report_client")])
+def test_reports_the_same_scalars_of_every_client(name: str) -> None:
+    algorithm, model, work = at_home(name)
+    state = started(algorithm, work)
+    clients = [client for client, _ in participants(algorithm, work, state, model)]
+    new = [shots(model, n, n) for n in (1, 2, 13)]
+    assert of_clients(work, algorithm, state.broadcast, [*clients, *new])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,7 +36,8 @@ def gradients(params: Params, number: int) -> list[Params]:
 
 
 def test_every_fragment_is_tested_here() -> None:
-    assert set(FRAGMENTS) == {"", "memory", "personal", "server", "weighting", "each", "predict", "serves", "traffic"}
+    ours = {"memory", "personal", "server", "weighting", "each", "predict", "send", "serves", "traffic"}
+    assert set(FRAGMENTS) == {"", "report", "report_client", *ours}
 
 
 def test_what_it_serves_is_named() -> None:
@@ -128,3 +129,28 @@ def test_signs_travel_as_bytes() -> None:
     params = task("logistic").params()
     signs = trees.stack([trees.tree_map(torch.sign, one) for one in gradients(params, 1)])
     assert_close(found.updates[0], trees.weighted_sum(signs, torch.tensor(WEIGHTS).double()), rtol=1e-6, atol=1e-7)
+
+
+def test_the_server_and_clients_report() -> None:
+    work, state = task("logistic"), outcome("report").state
+    found = mixed(toy(), FRAGMENTS["report"])().report(work, state)
+    assert_close(found, {"length": trees.flatten(state.broadcast).norm()})
+    says, one = mixed(toy(), FRAGMENTS["report_client"])(), episode("logistic", 3, 2, seed=0)
+    for client, data in ((one, one.data), (one.support, one.support)):
+        found = says.report_client(work, state.broadcast, client)
+        assert_close(found, {"loss": work.loss(state.broadcast, data)})
+
+
+def test_half_of_the_clients_get_the_opposite() -> None:
+    found, work = outcome("send"), task("logistic")
+    params = work.params()
+    for number in (1, 2):
+        each = []
+        for i, sizes in enumerate(RAGGED):
+            own = {name: p if i % 2 == 0 else -p for name, p in params.items()}
+            one = episode("logistic", *sizes, seed=i, round_number=number)
+            each.append(torch.func.grad(work.loss)(own, one.data))
+        mean = trees.weighted_sum(trees.stack(each), torch.tensor(WEIGHTS, dtype=torch.float64))
+        params = {name: p - 0.1 * mean[name] for name, p in params.items()}
+    assert_close(found.state.broadcast, params, rtol=1e-9, atol=1e-12)
+    assert found.bytes_down == NUMBERS * 8

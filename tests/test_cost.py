@@ -4,11 +4,11 @@ from typing import Any, cast
 
 import pytest
 import torch
-from small_tasks import ON_LOGISTIC, SPECS, episode, remembering, task
+from small_tasks import ON_LOGISTIC, SPECS, episode, handed, task
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaleaf import registry
-from metaleaf.algorithm import Algorithm
+from metaleaf.algorithm import Algorithm, respond, sent
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.fomaml import FOMAML
 from metaleaf.algorithms.maml import MAML
@@ -29,16 +29,18 @@ OUT = 2 * 2048 * 5
 
 def counter(algorithm: Algorithm, model: str) -> ClientFlops:
     work = task(model, torch.float32)
-    return ClientFlops(work, algorithm, algorithm.init(work, work.params()).broadcast, SPECS[model])
+    state = algorithm.init(work, work.params())
+    first = sent(algorithm, work, state, torch.tensor(0))
+    return ClientFlops(work, algorithm, state.broadcast, SPECS[model], first)
 
 
 def counted(algorithm: Algorithm, model: str, sizes: tuple[int, int]) -> int:
     """What torch counts while one client on the CPU really works."""
     work = task(model, torch.float32)
-    broadcast = algorithm.init(work, work.params()).broadcast
-    (whole,) = remembering(algorithm, work, broadcast, [episode(model, *sizes, seed=0)])
+    state = algorithm.init(work, work.params())
+    (whole,) = handed(algorithm, work, state, [episode(model, *sizes, seed=0)])
     with FlopCounterMode(display=False) as mode, torch.no_grad():
-        algorithm.client(work, broadcast, whole)
+        respond(algorithm, work, state.broadcast, whole)
     return int(mode.get_total_flops())
 
 

@@ -63,7 +63,7 @@ def test_strength_lies_between_local_training_and_the_global_model() -> None:
     distances = []
     for strength in (0.0, 0.5, 5.0):
         [*_, (state, memories)] = history(Ditto(SGD(0.1), strength=strength, epochs=5), "sequential", 10)
-        distances.append(sum(trees.norm(trees.subtract(own, state.broadcast)) for own in memories))
+        distances.append(sum(trees.length(trees.subtract(own, state.broadcast)) for own in memories))
     assert distances[0] > 2 * distances[1] > 4 * distances[2] > 0
     found = adapted(Ditto(SGD(0.5), strength=0.0, batch_size=2, adapt_epochs=4), tensors(THETA), 1)
     assert_models(found, adapted(Local(SGD(0.5), batch_size=2, epochs=4), tensors(THETA), 1))

@@ -31,7 +31,7 @@ from metaleaf.task import Task
 
 PATH = checkout() / "docs" / "write-an-algorithm.md"
 PAGE = PATH.read_text(encoding="utf-8")
-CODE, MEMORY, PERSONAL, PARTS, CONTEXT, EACH, PREDICT, TRAFFIC = fenced(PAGE, "python")
+CODE, MEMORY, PERSONAL, PARTS, TILTED, CONTEXT, SEND, EACH, PREDICT, REPORT, TRAFFIC = fenced(PAGE, "python")
 SUITE, *_ = fenced(PAGE, "toml")
 SMALL = (
     "--options",
@@ -98,6 +98,25 @@ def test_only_the_head_adapts() -> None:
     assert changed == {"out.weight", "out.bias"} == set(work.split(params, "head")[1])
 
 
+def test_hard_examples_count_more() -> None:
+    found, work = both_ways(mixed(tether(), TILTED)()), task("logistic")
+    params, moves = work.params(), []
+    for i, sizes in enumerate(RAGGED):
+        data = episode("logistic", *sizes, seed=i).data
+        weights = work.losses(params, data).softmax(0)
+
+        def loss(p: Any, data: Any = data, weights: Any = weights) -> Any:
+            return weights @ work.losses(p, data)
+
+        own = params
+        for _ in range(5):
+            gradient = torch.func.grad(loss)(own)
+            own = {key: own[key] - 0.1 * (gradient[key] + 0.1 * (own[key] - params[key])) for key in own}
+        moves.append(trees.subtract(own, params))
+    mean = trees.weighted_sum(trees.stack(moves), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64))
+    assert_close(found.updates[0], mean, rtol=1e-9, atol=1e-12)
+
+
 def test_the_server_draws_in_public() -> None:
     found, plain = (both_ways(one()) for one in (mixed(tether(), CONTEXT), tether()))
     params, work = task("logistic").params(), task("logistic")
@@ -109,6 +128,20 @@ def test_the_server_draws_in_public() -> None:
             params[name] = p + update[name] + noise * 0.01 / (1 + rounds)
     assert_close(found.state.broadcast, params)
     assert params.keys() == work.params().keys()
+
+
+def test_every_client_receives_its_own() -> None:
+    method, work = mixed(tether(), SEND)(), task("logistic")
+    found, weights = both_ways(method), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    shared, own = work.params(), [work.params()] * 4
+    for number in (1, 2):
+        for i, sizes in enumerate(RAGGED):
+            half = {name: (p + own[i][name]) / 2 for name, p in shared.items()}
+            own[i] = last(tether()().adapt(work, half, episode("logistic", *sizes, seed=i, round_number=number).data))
+        shared = trees.weighted_sum(trees.stack(own), weights)
+    assert_close(found.state.broadcast, shared, rtol=1e-9, atol=1e-12)
+    assert_close(trees.unstack(found.state.kept)[:4], own, rtol=1e-9, atol=1e-12)
+    assert found.bytes_down == found.bytes_up == 8 * 15
 
 
 def test_the_server_reads_each() -> None:
@@ -123,6 +156,16 @@ def test_the_server_reads_each() -> None:
 def test_two_models_predict() -> None:
     found = both_ways(mixed(tether(), PREDICT)())
     assert [rows.shape for rows in found.scores] == [(6, 3)] * 4
+
+
+def test_the_server_and_clients_report() -> None:
+    method, work = mixed(tether(), REPORT)(), task("logistic")
+    state = both_ways(method).state
+    assert float(method.report(work, state)["length"]) == pytest.approx(trees.length(state.broadcast))
+    support = episode("logistic", 3, 2, seed=0).support
+    own = last(method.adapt(work, state.broadcast, support))
+    found = method.report_client(work, state.broadcast, support)
+    assert float(found["moved"]) == pytest.approx(trees.length(trees.subtract(own, state.broadcast)))
 
 
 def test_signs_travel_as_bytes() -> None:

@@ -71,12 +71,12 @@ def test_vectorised_is_one_environment_at_a_time(algorithm: Algorithm, model: st
     episodes = cohort(algorithm, work, state, model)
     one = Sequential(work, algorithm, CPU).gather(state.broadcast, episodes, WEIGHTS)
     both = Vectorised(work, algorithm, CPU).gather(state.broadcast, episodes, WEIGHTS)
-    size = trees.norm(one.update)
+    size = trees.length(one.update)
     assert size > 0
-    assert trees.norm(trees.subtract(one.update, both.update)) <= 1e-9 * size
+    assert trees.length(trees.subtract(one.update, both.update)) <= 1e-9 * size
     apart = [algorithm.client(work, state.broadcast, cast(Any, e)) for e in episodes]
     mean = trees.weighted_sum(trees.stack(apart), torch.tensor(WEIGHTS, dtype=torch.float64))
-    assert trees.norm(trees.subtract(one.update, mean)) <= 1e-12 * size
+    assert trees.length(trees.subtract(one.update, mean)) <= 1e-12 * size
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -92,8 +92,8 @@ def test_padding_changes_nothing(name: str) -> None:
         part.y[~part.mask] = 1
     many = prepared(algorithm, work, state, many)
     updates = [algorithm.client(work, state.broadcast, cast(Any, e)) for e in (few, many)]
-    assert trees.norm(updates[0]) > 0
-    assert trees.norm(trees.subtract(*updates)) <= 1e-10 * trees.norm(updates[0])
+    assert trees.length(updates[0]) > 0
+    assert trees.length(trees.subtract(*updates)) <= 1e-10 * trees.length(updates[0])
 
 
 @pytest.mark.parametrize("mode", ["sequential", "vectorised"])

@@ -341,7 +341,7 @@ def test_both_engines_agree(method: str) -> None:
     a, b = (tuple(progress.state) for progress in found)
     for name, leaf in trees.named_leaves(a).items():
         other = trees.named_leaves(b)[name]
-        assert trees.norm(leaf.double() - other.double()) <= 1e-3 * (trees.norm(leaf) + 1e-3), name
+        assert trees.length(leaf.double() - other.double()) <= 1e-3 * (trees.length(leaf) + 1e-3), name
 
 
 def test_two_methods_see_the_same() -> None:

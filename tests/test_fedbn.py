@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_tasks import cohort, reference_batches, remembering, shots, task
+from small_tasks import cohort, handed, reference_batches, shots, task
 from softmax_by_hand import (
     ALL,
     CLASSES,
@@ -116,7 +116,7 @@ def test_a_new_client_learns_its_normalisation_only() -> None:
 def test_normalisation_of_faces_stays_with_the_clients(mode: Mode) -> None:
     work, algorithm = task("face_cnn"), FedBN(SGD(0.1))
     state = algorithm.init(work, work.params())
-    episodes = remembering(algorithm, work, state.broadcast, cohort("face_cnn"))
+    episodes = handed(algorithm, work, state, cohort("face_cnn"))
     update, memories = engine(work, algorithm, mode).gather(state.broadcast, episodes, [0.25] * 4)
     following: Any = tuple(algorithm.server(state, update))
     for tree in (state.broadcast, update, following):

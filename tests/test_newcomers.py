@@ -110,7 +110,7 @@ def test_many_environments_at_once_are_one_at_a_time() -> None:
     alone = [through(cohorts[i], cohorts[1 - i]) for i in (0, 1)]
     together = over(through)(trees.stack(cohorts), trees.stack(cohorts[::-1]))
     torch.testing.assert_close(trees.stack(alone), together, rtol=1e-12, atol=1e-14)
-    assert trees.norm(trees.subtract(alone[0][0], alone[1][0])) > 0.01
+    assert trees.length(trees.subtract(alone[0][0], alone[1][0])) > 0.01
 
 
 def test_rounds_as_differentiable_functions_by_hand() -> None:
@@ -118,7 +118,7 @@ def test_rounds_as_differentiable_functions_by_hand() -> None:
     apart = differences(task, tensors(THETA), clients)
     for i, data in enumerate(ALL):
         same(trees.tree_map(lambda leaf, i=i: leaf[i], apart), trained(THETA, data) - THETA)
-    assert trees.norm(trees.tree_map(lambda leaf: leaf[2], apart)) == 0
+    assert trees.length(trees.tree_map(lambda leaf: leaf[2], apart)) == 0
     same(averaged(task, tensors(THETA), clients, weights), THETA + mean_change(THETA, ALL, SHARES))
     expected = sum(
         w * -np.log(softmax(THETA, x)[1][np.arange(len(y)), y]).mean() for w, (x, y) in zip(SHARES, ALL, strict=True)

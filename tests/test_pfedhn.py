@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_tasks import task
+from small_tasks import handed, task
 from softmax_by_hand import (
     ALL,
     SEEDS,
@@ -26,12 +26,21 @@ from softmax_by_hand import (
 from torch.testing import assert_close
 
 from metaleaf import hypernetwork, trees
+from metaleaf.algorithm import Context, State, respond
+from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.pfedhn import PFedHN
+from metaleaf.engine.cost import ClientFlops
 from metaleaf.engine.engine import Mode, engine
+from metaleaf.learning import fit
 from metaleaf.optimizers import SGD
+from metaleaf.shots import Episode
+from metaleaf.task import Task
 from metaleaf.trees import Tree
 
+pfedhn: Any = PFedHN
+"""Whose server asks for its context, which type checkers take for another protocol."""
 CLIENTS = [3, 1]
+SPEC: dict[str, Any] = {"classes": 3, "x_shape": (2,), "x_dtype": "float32"}
 SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 2, "embedding": 2, "hidden": 3, "layers": 2, "code": 2}
 
 
@@ -58,7 +67,7 @@ def slope(f: Callable[[Array], float], at: Array) -> Array:
     return found
 
 
-def learned_tree(work: Any, algorithm: PFedHN) -> Tree:
+def learned_tree(work: Any, algorithm: Any) -> Tree:
     """Larger weights than at the start, so that embeddings matter."""
     learned = algorithm.init(work, work.params()).broadcast
     network = {**learned["network"], "weight": trees.tree_map(lambda w: 8 * w, learned["network"]["weight"])}
@@ -84,21 +93,30 @@ def products(network: dict[str, Array], rows: list[Array], differences: list[Arr
     return by_network, by_row
 
 
+def addressed(algorithm: Any, work: Task, state: State, number: int = 1) -> list[Episode]:
+    cohort = [e._replace(client=torch.tensor(i)) for e, i in zip(episodes(number), CLIENTS, strict=True)]
+    return handed(algorithm, work, state, cohort)
+
+
+def known(work: Task, cohort: list[int]) -> Context:
+    nothing = torch.tensor(0.0)
+    return Context(work, nothing, torch.tensor(cohort), torch.ones(len(cohort)) / len(cohort), nothing)
+
+
 @both
 @pytest.mark.parametrize("clip", [50.0, 0.1])
 def test_two_rounds_by_finite_differences(clip: float, mode: Mode) -> None:
     """Momentum and weight decay are the optimizer's, and reach the rows of clients that were not sampled."""
     work = tiny(clients=5)
-    algorithm = PFedHN(SGD(0.5), SGD(0.3, momentum=0.9, weight_decay=0.1), clip=clip, **SMALL)
+    algorithm = pfedhn(SGD(0.5), SGD(0.3, momentum=0.9, weight_decay=0.1), clip=clip, **SMALL)
     state = algorithm.init(work, work.params())._replace(broadcast=learned_tree(work, algorithm))
     runner = engine(work, algorithm, mode)
     network, table = numbers(state.broadcast["network"]), state.broadcast["table"].numpy().copy()
     velocity: dict[str, Any] = dict.fromkeys([*network, "table"], 0.0)
     for number in (1, 2):
-        cohort = [e._replace(client=torch.tensor(i)) for e, i in zip(episodes(number), CLIENTS, strict=True)]
+        cohort = addressed(algorithm, work, state, number)
         replies = runner.gather(state.broadcast, cohort, WEIGHTS).update
-        assert replies.updates["client"].tolist() == CLIENTS
-        state = algorithm.server(state, replies)
+        state = algorithm.server(state, replies, known(work, CLIENTS))
         models = [written(network, table[i]) for i in CLIENTS]
         assert np.abs(models[0] - models[1]).max() > 0.05
         differences = [m - local_sgd(m, d, s, 0.5, 2, 2) for m, d, s in zip(models, ALL, SEEDS, strict=True)]
@@ -118,12 +136,13 @@ def test_two_rounds_by_finite_differences(clip: float, mode: Mode) -> None:
 
 def test_an_embedding_does_not_depend_on_who_else_was_sampled() -> None:
     """Only the hypernetwork follows the cohort's mean."""
-    work, algorithm = tiny(clients=5), PFedHN(server_optimizer=SGD(0.3), **SMALL)
+    work, algorithm = tiny(clients=5), pfedhn(server_optimizer=SGD(0.3), **SMALL)
     state = algorithm.init(work, work.params())._replace(broadcast=learned_tree(work, algorithm), kept=())
-    cohort = [e._replace(client=torch.tensor(i)) for e, i in zip(episodes(), CLIENTS, strict=True)]
-    runner = engine(work, algorithm, "sequential")
-    both_rows = algorithm.server(state, runner.gather(state.broadcast, cohort, WEIGHTS).update)
-    alone = algorithm.server(state, runner.gather(state.broadcast, cohort[:1], [1.0]).update)
+    cohort, runner = addressed(algorithm, work, state), engine(work, algorithm, "sequential")
+    both_rows, alone = (
+        algorithm.server(state, runner.gather(state.broadcast, some, weights).update, known(work, clients))
+        for some, weights, clients in ((cohort, WEIGHTS, CLIENTS), (cohort[:1], [1.0], CLIENTS[:1]))
+    )
     assert_close(both_rows.broadcast["table"][3], alone.broadcast["table"][3])
     assert not torch.equal(both_rows.broadcast["table"][3], state.broadcast["table"][3])
     assert torch.equal(both_rows.broadcast["table"][0], state.broadcast["table"][0])
@@ -131,7 +150,7 @@ def test_an_embedding_does_not_depend_on_who_else_was_sampled() -> None:
 
 def test_a_new_client_fits_its_embedding_only() -> None:
     work = tiny(clients=5)
-    algorithm = PFedHN(adapt_lr=0.5, adapt_steps=3, **SMALL)
+    algorithm = pfedhn(adapt_lr=0.5, adapt_steps=3, **SMALL)
     learned = learned_tree(work, algorithm)
     network = numbers(learned["network"])
 
@@ -147,30 +166,46 @@ def test_a_new_client_fits_its_embedding_only() -> None:
         found = adapted(algorithm, learned, client, work)
         assert len(found) == 4
         np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
-    assert_models(adapted(PFedHN(adapt_steps=0, **SMALL), learned, 0, work), expected[:1])
+    assert_models(adapted(pfedhn(adapt_steps=0, **SMALL), learned, 0, work), expected[:1])
 
 
 def test_a_model_travels_down_and_a_difference_up() -> None:
-    algorithm, work = PFedHN(), tiny(clients=5)
-    learned = algorithm.init(work, work.params()).broadcast
-    traffic = algorithm.traffic(learned, algorithm.client(work, learned, episodes()[0]))
-    assert [trees.nbytes(part) for part in traffic] == [9 * 8, 9 * 8]
-    assert learned["table"].shape == (5, 2)  # 1 + clients / 4
+    """And the client does not compute its model: its FLOPs are FedAvg's."""
+    algorithm, work = pfedhn(), tiny(clients=5)
+    state = algorithm.init(work, work.params())
+    (one, _) = addressed(algorithm, work, state)
+    assert [trees.nbytes(part) for part in (one.received, respond(algorithm, work, state.broadcast, one))] == [
+        9 * 8
+    ] * 2
+    assert state.broadcast["table"].shape == (5, 2)  # 1 + clients / 4
+    ours = ClientFlops(work, algorithm, state.broadcast, SPEC, one.received)
+    assert ours(one) == ClientFlops(work, FedAvg(), work.params(), SPEC)(one) > 0
+
+
+def test_the_difference_is_that_of_the_formula_in_one_place() -> None:
+    """As a client that was sent the hypernetwork would compute it, to the bit."""
+    work, algorithm = tiny(clients=5), pfedhn(client_optimizer=SGD(0.5), **SMALL)
+    state = algorithm.init(work, work.params())._replace(broadcast=learned_tree(work, algorithm))
+    for one in addressed(algorithm, work, state):
+        model = hypernetwork.write(state.broadcast["network"], state.broadcast["table"][one.client])
+        trained = fit(work, model, one.data, SGD(0.5), epochs=2, batch_size=2)
+        found = respond(algorithm, work, state.broadcast, one)
+        assert_close(found, trees.subtract(model, trained), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("model", "code"), [("logistic", 100), ("cnn", 8)])
 def test_large_models_get_a_short_code_and_all_start_near_the_models_own_start(model: str, code: int) -> None:
     work = task(model)
     params = work.params()
-    network = PFedHN().init(work, params).broadcast["network"]
+    network = pfedhn().init(work, params).broadcast["network"]
     assert {w.shape for w in network["weight"].values()} == {(*p.shape, code) for p in params.values()}
     one, other = trees.unstack(hypernetwork.write(network, torch.randn(2, 3, dtype=torch.float64)))
     name = max(params, key=lambda name: params[name].numel())
-    assert trees.norm(one[name] - other[name]) > 0.01 * trees.norm(params[name])
+    assert trees.length(one[name] - other[name]) > 0.01 * trees.length(params[name])
     for written_model in (one, other):
-        assert trees.norm(written_model[name] - params[name]) < 0.5 * trees.norm(params[name])
+        assert trees.length(written_model[name] - params[name]) < 0.5 * trees.length(params[name])
     assert {p.dtype for p in one.values()} == {torch.float64}
-    given = PFedHN(code=3).init(work, params).broadcast["network"]
+    given = pfedhn(code=3).init(work, params).broadcast["network"]
     assert given["weight"]["out.bias"].shape[-1] == 3
 
 
@@ -181,7 +216,7 @@ def test_one_vector_or_many_and_clipping() -> None:
     assert_close(together, trees.stack([hypernetwork.write(network, v) for v in rows]))
     assert_close(
         hypernetwork.products(together, together),
-        torch.stack([hypernetwork.product(one, one) for one in trees.unstack(together)]),
+        torch.stack([trees.dot(one, one) for one in trees.unstack(together)]),
     )
     tree = {"a": torch.tensor([3.0]), "b": torch.tensor(4.0)}
     assert_close(hypernetwork.clip(tree, 2.0), {"a": torch.tensor([1.2]), "b": torch.tensor(1.6)})
@@ -195,7 +230,7 @@ def test_draws_depend_on_the_seed_only() -> None:
     for seed in (1, 1, 2):
         work = task("logistic")
         work.seed = seed
-        networks.append(PFedHN().init(work, work.params()).broadcast)
+        networks.append(pfedhn().init(work, work.params()).broadcast)
     assert_close(networks[0], networks[1], rtol=0, atol=0)
     assert not torch.equal(networks[0]["table"], networks[2]["table"])
     assert not torch.equal(

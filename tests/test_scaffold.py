@@ -107,7 +107,7 @@ def test_the_control_variate_is_the_clients_mean_when_some_take_part() -> None:
         total = trees.add(total, run.memories.get(client, number, total))
     assert 5 < len(progress.memories) < run.task.clients, "some twice or more, some never"
     expected = trees.tree_map(lambda leaf: leaf / run.task.clients, total)
-    assert trees.norm(expected) > 0.01
+    assert trees.length(expected) > 0.01
     torch.testing.assert_close(progress.state.broadcast["control"], expected, rtol=1e-5, atol=1e-6)
 
 

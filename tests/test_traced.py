@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS, RAGGED, episode, home, remembering, task
+from small_tasks import LEARN_FROM_CLIENTS, RAGGED, episode, handed, home, stepped, task
 from test_algorithms import CPU, VARIANTS, assert_near, default
 from torch import Tensor
 from torch.testing import assert_close
@@ -53,7 +53,7 @@ def test_replayed_is_vectorised_is_one_client_at_a_time(
     replayed, direct = Vectorised(work, algorithm, CPU), Vectorised(work, algorithm, CPU, replay=False)
     memories: list[Tree] = []
     for number in (1, 2, 3):
-        episodes = remembering(algorithm, work, state.broadcast, cohort(model, number))
+        episodes = handed(algorithm, work, state, cohort(model, number))
         if memories:
             episodes = [e._replace(memory=kept) for e, kept in zip(episodes, memories, strict=True)]
         clients = [(e.support, e.query) for e in episodes]
@@ -67,7 +67,7 @@ def test_replayed_is_vectorised_is_one_client_at_a_time(
             assert_close(tuple(found), tuple(direct.gather(state.broadcast, episodes, WEIGHTS)), rtol=0, atol=0)
             if number == 3:
                 assert_near(tuple(found), tuple(one.gather(state.broadcast, episodes, WEIGHTS)))
-            state, memories = algorithm.server(state, found.update), found.memories
+            state, memories = stepped(algorithm, work, state, found.update), found.memories
     for function in [replayed.scores["adapt", True], replayed.client] if getattr(algorithm, "federated", True) else []:
         assert isinstance(function, Traced)
         assert function.trusted

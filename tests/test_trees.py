@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.func import vmap
 from torch.testing import assert_close
 
 from metaleaf import trees
 from metaleaf.algorithm import State
+from metaleaf.gradient import grad
 
 
 class Point(NamedTuple):
@@ -121,16 +123,32 @@ def test_nbytes() -> None:
     assert trees.nbytes(torch.zeros(1).expand(10)) == 40
 
 
-def test_norm() -> None:
-    assert trees.norm({"a": tensor(3), "b": (tensor(4), tensor(12))}) == 13
-    assert trees.norm(()) == 0
-    assert trees.norm({"a": torch.full((2,), 3e30)}) == pytest.approx(math.sqrt(18) * 1e30)  # no float32 overflow
-    assert trees.norm({"a": torch.full((10**6,), 0.1)}) == pytest.approx(100, rel=1e-7)
+def test_dot_and_norm() -> None:
+    a, b = {"w": tensor(1, 2), "deep": (tensor(3),)}, {"w": tensor(4, 5), "deep": (tensor(6),)}
+    assert_close(trees.dot(a, b), torch.tensor(32).double())
+    assert_close(trees.norm(a), torch.tensor(14).double().sqrt())
+    assert trees.dot((), ()) == trees.norm(()) == 0
+
+
+def test_dot_and_norm_have_derivatives_and_are_vectorised() -> None:
+    a, b = {"w": torch.randn(5, 2, 3).double()}, {"w": torch.randn(5, 2, 3).double()}
+    assert_close(grad(trees.dot)(a, b), b)
+    assert_close(grad(trees.norm)(a)["w"], a["w"] / trees.norm(a))
+    assert_close(grad(trees.norm)(trees.zeros_like(a))["w"], torch.zeros(5, 2, 3).double())
+    assert_close(vmap(trees.dot)(a, b), (a["w"] * b["w"]).sum((1, 2)))
+    assert_close(vmap(trees.norm)(a), a["w"].square().sum((1, 2)).sqrt())
+
+
+def test_length() -> None:
+    assert trees.length({"a": tensor(3), "b": (tensor(4), tensor(12))}) == 13
+    assert trees.length(()) == 0
+    assert trees.length({"a": torch.full((2,), 3e30)}) == pytest.approx(math.sqrt(18) * 1e30)  # no float32 overflow
+    assert trees.length({"a": torch.full((10**6,), 0.1)}) == pytest.approx(100, rel=1e-7)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_norm_is_not_finite_when_a_leaf_is_not(bad: float) -> None:
-    assert not math.isfinite(trees.norm({"a": tensor(1), "b": torch.tensor([1.0, bad])}))
+def test_length_is_not_finite_when_a_leaf_is_not(bad: float) -> None:
+    assert not math.isfinite(trees.length({"a": tensor(1), "b": torch.tensor([1.0, bad])}))
 
 
 def test_to() -> None:

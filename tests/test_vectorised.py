@@ -11,6 +11,7 @@ from metaleaf.data.deferred import made
 from metaleaf.engine.padding import batch, pad
 from metaleaf.engine.vectorised import Vectorised
 from metaleaf.shots import Shots
+from metaleaf.trees import leaves, stack
 
 
 def clients(*sizes: int) -> list[tuple[Shots, Shots]]:
@@ -25,7 +26,7 @@ def test_padding_is_what_each_padded_client_is(sizes: tuple[int, ...]) -> None:
         rows = found[part].y.shape[1]
         assert max(len(one[part].y) for one in given) <= rows <= 1.5 * max(len(one[part].y) for one in given) + 1
         for i, one in enumerate(given):
-            assert_close([leaf[i] for leaf in found[part]], list(pad(one[part], rows)))
+            assert_close([leaf[i] for leaf in leaves(found[part])], leaves(pad(one[part], rows)))
 
 
 def test_few_lengths_occur() -> None:
@@ -37,7 +38,7 @@ def test_few_lengths_occur() -> None:
 def test_what_has_a_mask_is_stacked_as_it_is() -> None:
     masked = [pad(shots("logistic", n, seed=n), 7) for n in (2, 5)]
     found = made(batch([{"shots": one, "number": (torch.tensor(i), ())} for i, one in enumerate(masked)], CPU))
-    assert_close(list(found["shots"]), [torch.stack(pair) for pair in zip(*masked, strict=True)])
+    assert_close(found["shots"], stack(masked))
     assert_close(found["number"], (torch.tensor([0, 1]), ()))
 
 

@@ -40,10 +40,11 @@ the parameters; docs/write-an-algorithm.md has all rules that are checked.
 ``task.loss`` is for learning: the model is in training mode, and its dropout draws from the examples' seed. Batches of
 `minibatches` and steps of `metaleaf.learning.descend` have seeds of their own; a loop of your own hands it
 ``shots.at(step)``. ``task.logits``, ``task.features`` and ``task.loss(..., training=False)`` are in evaluation mode
-unless they are given a seed.
+unless they are given a seed. ``task.losses`` has the loss of each example; in ``task.loss`` they count by
+``shots.weights``, which an algorithm may set: ``shots._replace(weights=...)``.
 
 Optional parts of the contract, each declared by being there; the fragments go into the class above (``descend`` is in
-`metaleaf.learning`, ``tree_map`` in `metaleaf.trees`):
+`metaleaf.learning`, ``tree_map`` and ``norm`` in `metaleaf.trees`):
 
 ``federated: ClassVar[bool] = False``
     Nothing is ever sent; the run goes straight to evaluation.
@@ -77,6 +78,16 @@ Optional parts of the contract, each declared by being there; the fragments go i
         def personal(self, task, params, episode):
             yield params
             yield episode.memory
+
+``send(task, state, client) -> Tree``
+    What one client receives instead of the broadcast, from the server's whole state, ``kept`` too: ``client`` is given
+    this in its place, and only this is counted. It is of the same names and shapes for all; ``client`` here is a number
+    as in ``episode.client``, an int64 scalar, and the rules are those of the method ``client``. All other methods are
+    still given the broadcast (``traffic`` what was sent), and a server that asks for its context knows who replied
+    (``context.cohort``). Half of the clients get the model, the others its opposite::
+
+        def send(self, task, state, client):
+            return tree_map(lambda p: torch.where(client % 2 == 0, p, -p), state.broadcast)
 
 ``server(state, update, context) -> State``
     A third parameter of this name is given a `Context`: the task, the round, who took part with what weights, and a
@@ -129,6 +140,19 @@ Optional parts of the contract, each declared by being there; the fragments go i
         def traffic(self, broadcast, update):
             return Traffic(down=broadcast, up=tree_map(torch.Tensor.char, update))
 
+``report(task, state) -> Mapping[str, Tensor]``
+    Numbers of the server's state, scalars by name, that go into a run's record at every evaluated round::
+
+        def report(self, task, state):
+            return {"length": norm(state.broadcast)}
+
+``report_client(task, broadcast, client) -> Mapping[str, Tensor]``
+    Numbers of one client at the end of the run, of the same names for all: ``client`` is a test client's support
+    (`Shots`) or a participant's episode, as ``personal`` gets it; `metaleaf.shots.examples` has the examples of both::
+
+        def report_client(self, task, params, client):
+            return {"loss": task.loss(params, examples(client), training=False)}
+
 Parts of a model are the model's affair: ``task.split(params, "head")`` and ``"norm"`` take it apart, and
 ``task.holding(part)`` is the task of training the rest. A model that has no such part is refused. ``episode.client`` is
 the client's number among the ``task.clients`` that train, of whom ``task.cohort`` are sampled a round.
@@ -140,11 +164,11 @@ unless its docstring says otherwise.
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
-from metaleaf.shots import Episode, Shots
+from metaleaf.shots import AnyEpisode, Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, weighted_sum
 
@@ -241,6 +265,21 @@ class Algorithm(Protocol):
         The number of models may not depend on the client.
         """
         ...
+
+
+def sent(algorithm: Algorithm, task: Task, state: State, client: Tensor) -> Tree:
+    """What the client of that number alone is sent, for `Episode.received`: nothing where there is no `send`."""
+    return algorithm.send(task, state, client) if hasattr(algorithm, "send") else ()
+
+
+def received(algorithm: Algorithm, broadcast: Tree, episode: AnyEpisode) -> Tree:
+    """What the client receives: the broadcast or, where there is `send`, what it alone was sent."""
+    return cast(Episode, episode).received if hasattr(algorithm, "send") else broadcast
+
+
+def respond(algorithm: Algorithm, task: Task, broadcast: Tree, episode: AnyEpisode) -> Any:
+    """What the client returns, given what it received."""
+    return algorithm.client(task, received(algorithm, broadcast, episode), cast(Episode, episode))
 
 
 def step(algorithm: Algorithm, state: State, update: Tree, context: Context) -> State:

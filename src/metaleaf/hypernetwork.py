@@ -74,11 +74,6 @@ def write(network: Tree, v: Tensor) -> Params:
     return found
 
 
-def product(a: Tree, b: Tree) -> Tensor:
-    """The inner product of two trees."""
-    return torch.stack([(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]).sum()
-
-
 def products(a: Tree, b: Tree) -> Tensor:
     """The inner products [k] of trees stacked along the first dimension."""
     parts = [(x * y).flatten(1).sum(1) for x, y in zip(leaves(a), leaves(b), strict=True)]

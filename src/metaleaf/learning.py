@@ -54,22 +54,29 @@ def fit_epochs(
     yield params
     for epoch in range(epochs):
         for batch in minibatches(shots, batch_size, stream=epoch):
-            params, state = _step(optimizer, params, slope(params, batch), state, rate, batch.mask)
+            params, state = _step(optimizer, params, slope(params, batch), state, rate, batch)
         yield params
 
 
 def _step(
-    optimizer: Optimizer, params: Params, gradient: Params, state: Tree, rate: float | Tensor, mask: Tensor | None
+    optimizer: Optimizer, params: Params, gradient: Params, state: Tree, rate: float | Tensor, batch: Shots
 ) -> tuple[Params, Tree]:
     """The optimizer's step, or none if the batch is padding only."""
-    if mask is None:
+    if batch.mask is not None and not trees.leaves(state):  # a rate of zero stops all there is
+        rate = rate * batch.mask.any().to(rate.dtype if isinstance(rate, Tensor) else torch.float64)
         return optimizer.step(params, gradient, state, rate)
-    real = mask.any()
-    if not trees.leaves(state):  # a rate of zero stops the parameters, and there is nothing else to stop
-        rate = rate * real.to(rate.dtype if isinstance(rate, Tensor) else torch.float64)
-        return optimizer.step(params, gradient, state, rate)
-    stepped: tuple[Params, Tree] = trees.where(real, optimizer.step(params, gradient, state, rate), (params, state))
+    stepped: tuple[Params, Tree] = where_real(batch, optimizer.step(params, gradient, state, rate), (params, state))
     return stepped
+
+
+def where_real(batch: Shots, new: Tree, old: Tree) -> Tree:
+    """What a step has made of the old tree, or the old one if the batch is padding only.
+
+    For loops of one's own over `minibatches`: padded to the length of a longer client, a client has batches without a
+    real example, and must end as it would alone. The loss of such a batch is 0, but an optimizer's moments, a weight
+    decay or a count of steps would go on.
+    """
+    return new if batch.mask is None else trees.where(batch.mask.any(), new, old)
 
 
 def count_steps(shots: Shots, batch_size: int, epochs: int = 1) -> int | Tensor:

@@ -18,13 +18,15 @@ class Shots(NamedTuple):
 
     x: [n, *x_shape] in the store's dtype; y: int64 (classes) or float32 (numbers) [n, *y_shape]; seed: int64 scalar
     that orders passes over them, and from which dropout draws; mask: bool [n], False on rows that only pad the client
-    to its cohort's length, or None where every row is real.
+    to its cohort's length, or None where every row is real. weights: float [n], not negative, how each example counts
+    in `Task.loss` (those of padding do not), or () where all count alike.
     """
 
     x: Tensor
     y: Tensor
     seed: Tensor
     mask: Tensor | None = None
+    weights: Any = ()
 
     def take(self, rows: Tensor) -> "Shots":
         """The examples at those row numbers (int64 [k])."""
@@ -33,12 +35,13 @@ class Shots(NamedTuple):
             _taken(self.y, rows),
             self.seed,
             None if self.mask is None else _taken(self.mask, rows),
+            _taken(self.weights, rows) if isinstance(self.weights, Tensor) else (),
         )
 
     def between(self, start: int, end: int) -> "Shots":
         """The examples from one row number up to another, as views."""
         mask = None if self.mask is None else self.mask[start:end]
-        return Shots(self.x[start:end], self.y[start:end], self.seed, mask)
+        return Shots(self.x[start:end], self.y[start:end], self.seed, mask, self.weights[start:end])
 
     def at(self, step: int) -> "Shots":
         """The same examples with a seed of this step's own (from 0): dropout drops other units in every step."""
@@ -51,7 +54,8 @@ class Episode(NamedTuple):
     support and query are disjoint; data is everything the client has (for windows of text also the gap between
     support and query). round counts from 0 and is a float scalar, for schedules. client is the client's number among
     the training clients, an int64 scalar. memory is what the client kept since it was last sampled: a tree, empty for
-    algorithms without memory.
+    algorithms without memory. received: what the server sent to this client alone, of algorithms with `send`, which are
+    given it in place of the broadcast.
     """
 
     support: Shots
@@ -60,6 +64,7 @@ class Episode(NamedTuple):
     round: Tensor
     client: Tensor = torch.zeros((), dtype=torch.int64)
     memory: Any = ()
+    received: Any = ()
 
 
 class EnvironmentEpisode(NamedTuple):

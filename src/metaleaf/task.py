@@ -141,15 +141,23 @@ class Task:
         return watched.needed, out
 
     def loss(self, params: Params, shots: Shots, training: bool = True) -> Tensor:
-        """Mean loss of the task's kind over the real examples, a scalar; 0 if there are none.
+        """Mean loss of the task's kind over the real examples, by their weights if they have some: a scalar.
+
+        0 if there are none, or none that counts.
 
         training: whether the model learns from it (dropout draws from the shots' seed: see `Shots.at`), or is judged.
         """
+        losses = self.losses(params, shots, training)
+        if isinstance(shots.weights, Tensor):
+            return _weighted_mean(losses, shots.weights, shots.mask)
+        return losses.sum() / (max(len(shots.y), 1) if shots.mask is None else shots.mask.sum().clamp(min=1))
+
+    def losses(self, params: Params, shots: Shots, training: bool = True) -> Tensor:
+        """The loss of each example, whatever it weighs, [n]; 0 on padding. training as in `loss`."""
         logits = self.logits(params, shots.x, shots.mask, shots.seed if training else None)
         if shots.mask is None:
-            return self.kind.losses(logits, shots.y).sum() / max(len(shots.y), 1)
-        losses = self.kind.losses(logits, shots.y, padded=True)
-        return torch.where(shots.mask, losses, 0.0).sum() / shots.mask.sum().clamp(min=1)
+            return self.kind.losses(logits, shots.y)
+        return torch.where(shots.mask, self.kind.losses(logits, shots.y, padded=True), 0.0)
 
     def score(self, params: Tree, shots: Shots, predict: Predict | None = None) -> Tensor:
         """[examples, the sums of `kind.columns`, summed loss] over the real examples, float64.
@@ -175,6 +183,15 @@ class Task:
     def _score(self, outputs: Tensor, y: Tensor, real: Tensor) -> Tensor:
         losses = torch.where(real, self.kind.losses(outputs, y, padded=True).double(), 0.0)
         return torch.cat([real.sum().double()[None], self.kind.summed(outputs, y, real), losses.sum()[None]])
+
+
+def _weighted_mean(losses: Tensor, weights: Tensor, mask: Tensor | None) -> Tensor:
+    """Of losses [n], those of padding 0; 0 if no weight is another."""
+    weights = weights.to(losses.dtype)
+    if mask is not None:
+        weights = torch.where(mask, weights, 0.0)
+    total = weights.sum()
+    return (weights * losses).sum() / torch.where(total == 0, 1.0, total)
 
 
 class _Features(nn.Module):

@@ -88,13 +88,28 @@ def weighted_sum(stacked: Tree, weights: Tensor) -> Tree:
     return tree_map(lambda x: torch.tensordot(weights.to(x), x, dims=1), stacked)
 
 
+def dot(a: Tree, b: Tree) -> Tensor:
+    """The inner product of two trees of equal shapes, a scalar; 0 for empty ones. Differentiable, as is `norm`."""
+    products = [(x * y).sum() for x, y in zip(leaves(a), leaves(b), strict=True)]
+    return torch.stack(products).sum() if products else torch.zeros(())
+
+
+def norm(tree: Tree) -> Tensor:
+    """Euclidean norm over all leaves, a scalar; where it is 0, so is its gradient."""
+    norms = [torch.linalg.vector_norm(leaf) for leaf in leaves(tree)]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+
 def nbytes(tree: Tree) -> int:
     """Bytes of all leaves: what sending the tree costs."""
     return sum(leaf.numel() * leaf.element_size() for leaf in leaves(tree))
 
 
-def norm(tree: Tree) -> float:
-    """Euclidean norm over all leaves, in float64; NaN or infinite if a leaf is not finite."""
+def length(tree: Tree) -> float:
+    """Euclidean norm over all leaves, in float64, as Python's number; NaN or infinite if a leaf is not finite.
+
+    For what looks at a run from outside. An algorithm takes `norm`.
+    """
     return float(sum((leaf.double().square().sum() for leaf in leaves(tree)), start=torch.zeros(()).double()).sqrt())
 
 

@@ -59,7 +59,7 @@ def _compared(work: Workload, device: str, mode: Mode, expected: Tree) -> Outcom
         found = _numbers(work, device, mode)
     except RuntimeError as error:  # what torch raises where a device lacks an operator
         return Outcome(work.algorithm, work.model, mode, float("inf"), str(error).splitlines()[0])
-    difference = trees.norm(trees.subtract(found, expected)) / max(trees.norm(expected), 1e-30)
+    difference = trees.length(trees.subtract(found, expected)) / max(trees.length(expected), 1e-30)
     return Outcome(work.algorithm, work.model, mode, difference)
 
 

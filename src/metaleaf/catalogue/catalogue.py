@@ -14,7 +14,7 @@ import torch
 
 import metaleaf
 from metaleaf import models, registry, tasks, trees
-from metaleaf.algorithm import About, Algorithm, Family
+from metaleaf.algorithm import About, Algorithm, Family, received, respond, sent
 from metaleaf.catalogue.starter import checkout
 from metaleaf.config.config import build
 from metaleaf.engine.cost import empty_episode, exchanged
@@ -142,16 +142,17 @@ def cost(algorithm: Algorithm, task: Task, spec: Mapping[str, Any]) -> Cost:
     if not getattr(algorithm, "federated", True):
         return Cost(0.0, 0.0, None)
     model = trees.nbytes(task.params())
-    broadcast = algorithm.init(task, task.params()).broadcast
+    state = algorithm.init(task, task.params())
     episode = trees.to(empty_episode(spec, task.kind, 2, 2, 4), torch.device("meta"))
+    episode = episode._replace(received=sent(algorithm, task, state, episode.client))
     kept = None
     if hasattr(algorithm, "memory"):
-        episode = episode._replace(memory=algorithm.memory(task, broadcast))
-        update, memory = algorithm.client(task, broadcast, episode)
+        episode = episode._replace(memory=algorithm.memory(task, state.broadcast))
+        update, memory = respond(algorithm, task, state.broadcast, episode)
         kept = trees.nbytes(memory) / model
     else:
-        update = algorithm.client(task, broadcast, episode)
-    traffic = exchanged(algorithm, broadcast, update)
+        update = respond(algorithm, task, state.broadcast, episode)
+    traffic = exchanged(algorithm, received(algorithm, state.broadcast, episode), update)
     return Cost(trees.nbytes(traffic.down) / model, trees.nbytes(traffic.up) / model, kept)
 
 

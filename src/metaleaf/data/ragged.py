@@ -32,9 +32,9 @@ class Ragged:
 
 
 class Padded(Deferred):
-    """The clients' x or y [clients, rows, ...], zeros where there are none."""
+    """The clients' x, y or weights [clients, rows, ...], zeros where there are none."""
 
-    def __init__(self, clients: Sequence[Shots], field: Literal["x", "y"], ragged: Ragged) -> None:
+    def __init__(self, clients: Sequence[Shots], field: Literal["x", "y", "weights"], ragged: Ragged) -> None:
         first: Tensor = getattr(clients[0], field)
         super().__init__((len(clients), ragged.rows, *first.shape[1:]), first.dtype, ragged.device, self._filled)
         self.clients, self.field, self.ragged = clients, field, ragged

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from metaleaf import trees
-from metaleaf.algorithm import Algorithm, Replies, Traffic
+from metaleaf.algorithm import Algorithm, Replies, Traffic, respond
 from metaleaf.gradient import as_written
 from metaleaf.shots import EnvironmentEpisode, Episode, Shots
 from metaleaf.task import Task
@@ -30,12 +30,12 @@ _LENGTHS = (3, 4)
 """Lengths of rows that recurrent models are counted at; a longer row is more of the same steps."""
 
 
-def exchanged(algorithm: Algorithm, broadcast: Tree, update: Tree) -> Traffic:
-    """What one client receives and sends in a round; update is what the server reads, or what one client returns."""
+def exchanged(algorithm: Algorithm, received: Tree, update: Tree) -> Traffic:
+    """What travels to and from one client in a round; update is what the server reads, or what one client returns."""
     one = trees.unstack(update.updates)[0] if isinstance(update, Replies) else update
     if hasattr(algorithm, "traffic"):
-        return cast(Traffic, algorithm.traffic(broadcast, one))
-    return Traffic(broadcast, one)
+        return cast(Traffic, algorithm.traffic(received, one))
+    return Traffic(received, one)
 
 
 class ClientFlops:
@@ -45,10 +45,12 @@ class ClientFlops:
     that multiplies matrices without examples would get that part into the constant.)
     """
 
-    def __init__(self, task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> None:
+    def __init__(
+        self, task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any], received: Tree = ()
+    ) -> None:
         own = Task(copy.deepcopy(task.model).to("cpu"), kind=task.kind, clients=task.clients, cohort=task.cohort)
-        broadcast = trees.to(broadcast, torch.device("cpu"))
-        self._coefficients: list[float] = _coefficients(own, algorithm, broadcast, spec).tolist()
+        broadcast, received = trees.to((broadcast, received), torch.device("cpu"))
+        self._coefficients: list[float] = _coefficients(own, algorithm, broadcast, received, spec).tolist()
 
     def __call__(self, episode: Episode) -> int:
         """FLOPs of one client's work on the (unpadded) episode."""
@@ -57,16 +59,19 @@ class ClientFlops:
         return round(constant + support * sizes[0] + query * sizes[1] + data * sizes[2])
 
 
-def _coefficients(task: Task, algorithm: Algorithm, broadcast: Tree, spec: Mapping[str, Any]) -> np.ndarray:
+def _coefficients(
+    task: Task, algorithm: Algorithm, broadcast: Tree, received: Tree, spec: Mapping[str, Any]
+) -> np.ndarray:
     """(constant, per support, per query, per data example)."""
     length = spec["x_shape"][0]
     if getattr(task.model, "recurrent", False) and length > max(_LENGTHS):
         short = (_shortened(spec, task.kind, n) for n in _LENGTHS)
-        few, more = (_coefficients(task, algorithm, broadcast, one) for one in short)
+        few, more = (_coefficients(task, algorithm, broadcast, received, one) for one in short)
         return np.asarray(few + (length - _LENGTHS[0]) * (more - few))
     memory = algorithm.memory(task, broadcast) if hasattr(algorithm, "memory") else ()
-    probes = [empty_episode(spec, task.kind, *sizes)._replace(memory=memory) for sizes in _PROBES.tolist()]
-    counts = [_count(partial(algorithm.client, task, broadcast, probe)) for probe in probes]
+    own = {"memory": memory, "received": received}
+    probes = [empty_episode(spec, task.kind, *sizes)._replace(**own) for sizes in _PROBES.tolist()]
+    counts = [_count(partial(respond, algorithm, task, broadcast, probe)) for probe in probes]
     equations = np.column_stack([np.ones(len(_PROBES)), _PROBES])
     found: np.ndarray = np.linalg.solve(equations, np.array(counts, dtype=float))
     return found

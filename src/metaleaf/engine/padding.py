@@ -91,7 +91,8 @@ class _Batch(NamedTuple):
         mask: Any = Deferred((len(clients), rows), torch.bool, self.device, lambda: ragged.mask)
         x: Any = Padded(clients, "x", ragged)
         y: Any = Padded(clients, "y", ragged)
-        return Shots(x, y, seeds, mask)
+        weights: Any = Padded(clients, "weights", ragged) if isinstance(clients[0].weights, Tensor) else ()
+        return Shots(x, y, seeds, mask, weights)
 
 
 def _side_by_side(leaves: Sequence[Tensor]) -> Tensor:
@@ -104,5 +105,9 @@ def pad(shots: Shots, rows: int) -> Shots:
     """The examples with padding up to so many rows, which a mask marks."""
     missing = rows - len(shots.y)
     mask = torch.arange(rows) < len(shots.y)
-    x, y = (F.pad(leaf, [0, 0] * (leaf.dim() - 1) + [0, missing]) for leaf in (shots.x, shots.y))
-    return Shots(x, y, shots.seed, mask)
+
+    def padded(leaf: Tensor) -> Tensor:
+        return F.pad(leaf, [0, 0] * (leaf.dim() - 1) + [0, missing])
+
+    x, y, weights = trees.tree_map(padded, (shots.x, shots.y, shots.weights))
+    return Shots(x, y, shots.seed, mask, weights)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.algorithm import Algorithm
+from metaleaf.algorithm import Algorithm, respond
 from metaleaf.data.deferred import made
 from metaleaf.engine.crew import Crew, dealt
 from metaleaf.engine.factored import Unsupported, lift, shared_matrices
@@ -66,9 +66,9 @@ class Sequential:
         sent, lifted = Sent(self.algorithm, weights), lift(broadcast, shapes)
 
         def work(task: Task, i: int) -> Any:
-            episode = _with_lifted_memory(trees.to(made(episodes[i]), self.device), shapes)
+            episode = _lifted(trees.to(made(episodes[i]), self.device), shapes)
             with torch.no_grad():
-                return self.algorithm.client(task, lifted, episode)
+                return respond(self.algorithm, task, lifted, episode)
 
         with torch.no_grad():
             for part in self._mapped(work, [rows(episode) for episode in episodes], lifted, sent.part):
@@ -81,7 +81,7 @@ class Sequential:
         def work(task: Task, i: int) -> Tensor:
             with torch.no_grad():
                 own, query = trees.to(made(clients[i]), self.device)
-                return score(task, self.algorithm, lifted, (_with_lifted_memory(own, shapes), query), every_step).cpu()
+                return score(task, self.algorithm, lifted, (_lifted(own, shapes), query), every_step).cpu()
 
         def by_client(team: Sequence[int], scores: list[Tensor]) -> dict[int, Tensor]:
             return dict(zip(team, scores, strict=True))
@@ -110,8 +110,8 @@ class Sequential:
         return self.crew.map_teams(work, dealt(clients, sizes), shared, after)
 
 
-def _with_lifted_memory(client: Any, shapes: Shapes) -> Any:
-    """The client, an episode's memory with factored weights."""
+def _lifted(client: Any, shapes: Shapes) -> Any:
+    """The client; an episode's memory, and what the client alone received, with factored weights."""
     if not shapes or not isinstance(client, Episode):
         return client
-    return client._replace(memory=lift(client.memory, shapes))
+    return client._replace(memory=lift(client.memory, shapes), received=lift(client.received, shapes))

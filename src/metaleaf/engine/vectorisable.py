@@ -38,7 +38,7 @@ def obstacle(task: Task, algorithm: Algorithm, examples: Shots) -> str | None:
         except Exception as error:  # whatever torch says of an operator that it cannot vectorise
             return f"torch.func.vmap cannot run it ({said(error)})"
     for found in trees.unstack(together):
-        if trees.norm(trees.subtract(found, alone)) > ALIKE * trees.norm(alone):
+        if trees.length(trees.subtract(found, alone)) > ALIKE * trees.length(alone):
             return "it computes other numbers where rows pad a client: it does not heed the mask"
     return None
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.algorithm import Algorithm
+from metaleaf.algorithm import Algorithm, respond
 from metaleaf.engine.gathered import Gathered, Sent
 from metaleaf.engine.padding import batch
 from metaleaf.engine.replay.traced import Traced
@@ -73,7 +73,7 @@ class Vectorised:
         return [found[i] for i in range(len(clients))]
 
     def _client(self, broadcast: Tree, episode: AnyEpisode) -> Tree:
-        return self.algorithm.client(self.task, broadcast, cast(Episode, episode))
+        return respond(self.algorithm, self.task, broadcast, episode)
 
     def _score(self, every_step: bool, broadcast: Tree, client: Scored) -> Tensor:
         return score(self.task, self.algorithm, broadcast, client, every_step)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from metaleaf.algorithm import Algorithm
+from metaleaf.algorithm import Algorithm, respond, sent
 from metaleaf.engine.factored import Unsupported, dense, lift
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
@@ -36,13 +36,14 @@ def matrices(
 ) -> int:
     """How many matrices of these sizes operators write while the client trains on the examples, repeated."""
     with torch.no_grad():
-        broadcast = algorithm.init(task, task.params()).broadcast
-        memory = algorithm.memory(task, broadcast) if hasattr(algorithm, "memory") else ()
-        if lifted:
-            broadcast, memory = lift(broadcast, shapes), lift(memory, shapes)
+        state = algorithm.init(task, task.params())
         data = examples.take(torch.arange(ROWS) % len(examples.y))
+        episode = Episode(data, data, data, torch.tensor(0.0))
+        memory = algorithm.memory(task, state.broadcast) if hasattr(algorithm, "memory") else ()
+        given = state.broadcast, memory, sent(algorithm, task, state, episode.client)
+        broadcast, memory, received = lift(given, shapes) if lifted else given
         with _Written({out * inner for out, inner in shapes}) as written:
-            dense(algorithm.client(task, broadcast, Episode(data, data, data, torch.tensor(0.0), memory=memory)))
+            dense(respond(algorithm, task, broadcast, episode._replace(memory=memory, received=received)))
     return int(written.total)
 
 

@@ -82,6 +82,11 @@ class EnvironmentRun(Run):
 
     def _rounds(self) -> int:
         self.by_environment = getattr(self.algorithm, "unit", "client") == "environment"
+        if self.by_environment and hasattr(self.algorithm, "send"):
+            raise ConfigError(
+                f"{self.config.algorithm} learns from whole environments, to which nothing of their own is sent: leave "
+                "out its method send."
+            )
         spent, rounds = self._spent_before(), 0
         if spent > self.rules.budget:
             raise ConfigError(
@@ -159,15 +164,15 @@ class EnvironmentRun(Run):
         # On this track a client update is the unit: the parameters down, something of their size up.
         return {"round": 0, "client_updates": spent, "bytes_down": spent * model, "bytes_up": spent * model}
 
-    def _flops(self, broadcast: Tree) -> Callable[[Any], int]:
+    def _flops(self, state: State) -> Callable[[Any], int]:
         if not self.by_environment:
-            return super()._flops(broadcast)
+            return super()._flops(state)
         found: dict[int, int] = {}
 
         def flops(episode: EnvironmentEpisode) -> int:
             size = len(episode.weights)
             if size not in found:
-                found[size] = count(self.task, self.algorithm, broadcast, episode)
+                found[size] = count(self.task, self.algorithm, state.broadcast, episode)
             return found[size]
 
         return flops
@@ -190,7 +195,7 @@ class EnvironmentRun(Run):
             "bytes_down": spent * model,
             "bytes_up": spent * model,
             "flops": len(episodes) * flops(episodes[0]) if flops else 0,
-            "update_norm": trees.norm(update),
+            "update_norm": trees.length(update),
         }
         row |= {key: row[key] + progress.rows[-1][key] for key in (*COSTS, "client_updates")}
         known = self.federation.environments["train"]

@@ -43,6 +43,9 @@ Who = Literal["new", "participants"]
 _CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "loss"]
 _ROUND_COLUMNS = ["round", "bytes_down", "bytes_up", "flops", "update_norm", "validation_before", "validation_after"]
 
+REPORTED = "reported_"
+"""What the columns begin with that an algorithm reports (`metaleaf.runs.reported`): numbers, or empty cells."""
+
 _TEXTS = ("model", "client", "environment")
 """Columns of text; an empty cell of any other has no number."""
 
@@ -473,10 +476,15 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
         raise DataError(f"{path} has scores of a model other than {' and '.join(MODELS)}; run this cell again")
     if frame.empty:  # a run that diverged
         return frame
-    for name in [name for name in columns if name not in _TEXTS]:
+    for name in [name for name in (*columns, *reported(frame)) if name not in _TEXTS]:
         if not pd.api.types.is_numeric_dtype(frame[name]):
             raise DataError(f"{path} has something other than numbers in the column {name!r}; run this cell again")
     return frame
+
+
+def reported(table: pd.DataFrame) -> list[str]:
+    """The table's columns that an algorithm has reported; older records, and most algorithms', have none."""
+    return [name for name in map(str, table) if name.startswith(REPORTED)]
 
 
 def _header(path: Path) -> list[str]:

@@ -23,7 +23,7 @@ from metaleaf.environments.run import EnvironmentRun
 from metaleaf.errors import ConfigError, DataError, unknown
 from metaleaf.jobs.execute import Settings, runner
 from metaleaf.metrics import ACCURACY, Metric
-from metaleaf.records.records import Model
+from metaleaf.records.records import Model, reported
 from metaleaf.runs.evaluate import client_columns, score_clients
 from metaleaf.runs.run import Run
 from metaleaf.runs.saved import load_state
@@ -117,10 +117,10 @@ def _data(given: Entry, settings: Settings) -> ClientStore:
 def _of_clients(run: Run, broadcast: Tree, question: Question) -> pd.DataFrame:
     clients = _numbers(run.federation, question.clients)
     supports = question.supports or run.config.protocol.test_supports
-    tables = [pd.DataFrame(score_clients(run.engine, run.federation, broadcast, clients, p)) for p in supports]
-    return pd.concat(tables, ignore_index=True).assign(model=question.model)[
-        ["model", *client_columns(run.kind.columns)]
-    ]
+    known = run.engine, run.federation, broadcast, clients
+    tables = [pd.DataFrame(score_clients(*known, p, reports=run.algorithm)) for p in supports]
+    found = pd.concat(tables, ignore_index=True).assign(model=question.model)
+    return found[["model", *client_columns(run.kind.columns), *reported(found)]]
 
 
 def _in_environments(run: EnvironmentRun, broadcast: Tree, question: Question) -> pd.DataFrame:

@@ -1,21 +1,20 @@
 """Score clients before and after they adapt, client by client: new ones, and participants on what they held out."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from metaleaf.algorithm import Algorithm
 from metaleaf.data.federation import Federation
 from metaleaf.engine.engine import Engine
 from metaleaf.metrics import Values, constant
+from metaleaf.runs.reported import of_clients
 from metaleaf.shots import Episode, Scored, Shots, examples
 from metaleaf.statistics.statistics import Columns
 from metaleaf.tasks import Kind
 from metaleaf.trees import Tree
-
-if TYPE_CHECKING:
-    pass
 
 
 def client_columns(sums: Sequence[str]) -> tuple[str, ...]:
@@ -32,21 +31,28 @@ def score_clients(
     support: float,
     *,
     every_step: bool = True,
+    reports: Algorithm | None = None,
 ) -> Columns:
     """New clients' rows, one per client and step, with the columns of a record's clients.csv except `model`.
 
     Without `every_step` there are two rows per client at most: before adaptation, and (as step 1) after all of it.
+    reports: the algorithm, if it is to report of each client, too (`metaleaf.runs.reported`).
     """
     pairs = federation.support_queries(clients, support)
-    return _table(engine, federation, broadcast, clients, support, pairs, every_step)
+    return _table(engine, federation, broadcast, clients, support, pairs, every_step, reports)
 
 
 def score_participants(
-    engine: Engine, federation: Federation, broadcast: Tree, clients: Sequence[int], episodes: Sequence[Episode]
+    engine: Engine,
+    federation: Federation,
+    broadcast: Tree,
+    clients: Sequence[int],
+    episodes: Sequence[Episode],
+    reports: Algorithm | None = None,
 ) -> Columns:
     """The same of training clients with these episodes, scored on what they held out; support is what they kept."""
     pairs = list(zip(episodes, federation.held_out(clients), strict=True))
-    return _table(engine, federation, broadcast, clients, federation.protocol.kept, pairs, every_step=True)
+    return _table(engine, federation, broadcast, clients, federation.protocol.kept, pairs, True, reports)
 
 
 def _table(
@@ -57,17 +63,20 @@ def _table(
     support: float,
     pairs: Sequence[Scored],
     every_step: bool,
+    reports: Algorithm | None,
 ) -> Columns:
     scores = torch.stack(engine.score(broadcast, pairs, every_step)).numpy()
     steps, store, kind = scores.shape[1], federation.store, engine.task.kind
     n, *sums, loss = scores.reshape(-1, scores.shape[-1]).T
     known = [(examples(own), query) for own, query in pairs]
     answers = np.array([_constant(kind, own, query) for own, query in known]).reshape(len(known), -1)
+    reported = of_clients(engine.task, reports, broadcast, [own for own, _ in pairs]) if reports else {}
     by_client = {
         "client": store.ids[np.asarray(clients)].tolist(),
         "environment": store.environments[np.asarray(clients)].tolist(),
         "n_support": [len(own.y) for own, _ in known],
         **{constant(name): counts(column) for name, column in zip(kind.columns, answers.T, strict=True)},
+        **{name: counts(np.array(numbers)).tolist() for name, numbers in reported.items()},
     }
     by_row = {
         "support": np.full(len(n), support),
@@ -77,7 +86,7 @@ def _table(
         **{name: counts(column) for name, column in zip(kind.columns, sums, strict=True)},
         "loss": loss / np.maximum(n, 1),
     }
-    return {name: by_row[name] for name in client_columns(kind.columns)}
+    return {name: by_row[name] for name in (*client_columns(kind.columns), *reported)}
 
 
 def counts(sums: Values) -> Any:

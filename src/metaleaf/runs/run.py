@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from metaleaf import models, tasks, trees
-from metaleaf.algorithm import Context, State, step
+from metaleaf.algorithm import Context, State, received, sent, step
 from metaleaf.config.config import RunConfig
 from metaleaf.config.provenance import device_facts, git_facts, versions
 from metaleaf.config.sources import REMEDY, Choice, Sources, differing, of_run
@@ -24,6 +24,7 @@ from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError, StaleError
 from metaleaf.files import tensor_files
 from metaleaf.runs.evaluate import client_columns, score_clients, score_participants
+from metaleaf.runs.reported import of_server
 from metaleaf.runs.rounding import AS_EVER, Rounding
 from metaleaf.runs.saved import save_state
 from metaleaf.runs.store import SCHEMA, Cell
@@ -142,7 +143,7 @@ class Run:
         if cell:
             self.memories = ClientMemory(cell.partial / "memories")
         progress = self._resume(cell) or self._evaluated(self._start(), self._first_row(), 0.0)
-        flops = self._flops(progress.state.broadcast) if self.rounds else None
+        flops = self._flops(progress.state) if self.rounds else None
         begun = time.monotonic() - (progress.rows[-1]["seconds"] if progress.rows else 0.0)
         try:
             while progress.round < self.rounds and not progress.diverged:
@@ -206,22 +207,25 @@ class Run:
     def _initial_state(self) -> State:
         return self.algorithm.init(self.task, self.task.params())
 
-    def _flops(self, broadcast: Tree) -> Callable[[Any], int]:
-        return ClientFlops(self.task, self.algorithm, broadcast, self.spec)
+    def _flops(self, state: State) -> Callable[[Any], int]:
+        first = sent(self.algorithm, self.task, state, torch.tensor(0, device=self.device))
+        return ClientFlops(self.task, self.algorithm, state.broadcast, self.spec, first)
 
     def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
         cohort = self.federation.cohort(number)
         episodes = self._episodes(cohort, number, state.broadcast, progress.memories)
+        if hasattr(self.algorithm, "send"):
+            episodes = [self._addressed(state, episode) for episode in episodes]
         weights = self.federation.weights(cohort, getattr(self.algorithm, "weighting", None))
         update, memories = self.engine.gather(state.broadcast, episodes, weights)
-        traffic = exchanged(self.algorithm, state.broadcast, update)
+        traffic = exchanged(self.algorithm, received(self.algorithm, state.broadcast, episodes[0]), update)
         row = {
             "round": number,
             "bytes_down": len(cohort) * trees.nbytes(traffic.down),
             "bytes_up": len(cohort) * trees.nbytes(traffic.up),
             "flops": sum(flops(episode) for episode in episodes if flops),
-            "update_norm": trees.norm(update),
+            "update_norm": trees.length(update),
         }
         row |= {key: row[key] + progress.rows[-1][key] for key in COSTS}
         written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
@@ -229,6 +233,10 @@ class Run:
             self.memories.put(client, number, memory)
         context = self._context(number, [int(episode.client) for episode in episodes], weights)
         return self._follow(replace(progress, memories=written), row, update, context, begun)
+
+    def _addressed(self, state: State, episode: Episode) -> Episode:
+        """The episode with what its client alone is sent."""
+        return episode._replace(received=sent(self.algorithm, self.task, state, episode.client.to(self.device)))
 
     def _context(self, number: int, cohort: Sequence[int], weights: Sequence[float]) -> Context:
         seed = derive(self.config.seed, "server", number)
@@ -273,6 +281,7 @@ class Run:
         if self._is_milestone(number):
             broadcast = progress.state.broadcast
             row |= self._validate(broadcast)
+            row |= of_server(self.task, self.algorithm, progress.state)
             score = row["validation_after"]
             if not math.isfinite(score):
                 reason = f"round {number}: the validation clients' {self.metric.name} is not finite"
@@ -308,13 +317,16 @@ class Run:
         tables: list[Columns] = []
         scores: dict[str, Any] = {"final": {}, "selected": {}}
         for support in self.config.protocol.test_supports:
-            final = score_clients(self.engine, self.federation, progress.state.broadcast, clients, support)
+            final = self._score(progress.state.broadcast, clients, support)
             same = progress.best_round == progress.round
-            selected = final if same else score_clients(self.engine, self.federation, progress.best, clients, support)
+            selected = final if same else self._score(progress.best, clients, support)
             for model, table in (("final", final), ("selected", selected)):
                 scores[model][str(support)] = summaries(table, self.metric)
                 tables.append(_named(model, table))
         return _below(tables), scores
+
+    def _score(self, broadcast: Tree, clients: Sequence[int], support: float) -> Columns:
+        return score_clients(self.engine, self.federation, broadcast, clients, support, reports=self.algorithm)
 
     def _no_clients(self) -> Columns:
         return dict.fromkeys(("model", *client_columns(self.kind.columns)), ())
@@ -336,11 +348,11 @@ class Run:
         clients = [int(i) for i in self.federation.clients["train"]]
         fresh = self.algorithm.memory(self.task, broadcast) if hasattr(self.algorithm, "memory") else ()
         size = max(1, min(GROUP, GROUP_BYTES // max(1, trees.nbytes(fresh))))
-        tables = []
+        known, tables = (self.engine, self.federation, broadcast), []
         for start in range(0, len(clients), size):
             group = clients[start : start + size]
             episodes = self._episodes(group, number + 1, broadcast, written)
-            tables.append(score_participants(self.engine, self.federation, broadcast, group, episodes))
+            tables.append(score_participants(*known, group, episodes, self.algorithm))
         return _below(tables)
 
     def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from metaleaf.metrics import Metric, Values
 from metaleaf.records.environments import EnvironmentContent
-from metaleaf.records.records import Head, sums_of
+from metaleaf.records.records import Head, reported, sums_of
 from metaleaf.runs.run import COSTS
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.scores import totals
@@ -166,8 +166,9 @@ def answers(entry: Entry) -> list[str]:
 def _clients(who: str, answers: Sequence[str], record: pd.DataFrame, here: pd.DataFrame) -> Iterator[Line]:
     """Who was asked what must be the same; how many answers differ is said, and judged by the totals."""
     names = [str(name) for name in here]
+    said = reported(here)
     losses = [name for name in names if name.startswith("loss")]
-    asked = [name for name in names if name not in (*answers, *losses)]
+    asked = [name for name in names if name not in (*answers, *losses, *said)]
     if not record[asked].equals(here[asked]):
         yield Line(who, f"{len(record):,} scores", f"{len(here):,} other scores", "different")
         return
@@ -177,7 +178,7 @@ def _clients(who: str, answers: Sequence[str], record: pd.DataFrame, here: pd.Da
         each = f"{farthest:.1%}" if name in ANSWERS else f"{farthest:.2g} an example"
         text = f"{int((apart > 0).sum()):,} differ by {each}" if apart.any() else "all the same"
         yield Line(f"{who}' {name}", f"{len(record):,} scores", text, "close" if apart.any() else "same")
-    for name in losses:
+    for name in [*losses, *(name for name in said if name in record)]:
         theirs, ours = (f"sum {float(table[name].sum()):.6g}" for table in (record, here))
         yield Line(f"{who}' {name}", theirs, ours, "same" if record[name].equals(here[name]) else "close")
 
