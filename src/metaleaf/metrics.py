@@ -120,6 +120,10 @@ ACCURACY = Metric("accuracy", "correct")
 """What records report that do not say."""
 
 
+REPORTED = "reported_"
+"""What the columns begin with that an algorithm reports (`metaleaf.runs.reported`): numbers, or empty cells."""
+
+
 def constant(column: str) -> str:
     """The column of the same sum for the constant predictor's answers; accuracy's is called as it always was."""
     return "majority" if column == "correct" else f"constant_{column}"

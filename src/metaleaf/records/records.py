@@ -31,7 +31,7 @@ from pydantic_core import from_json
 from metaleaf.config.labels import Printable, printable
 from metaleaf.errors import DataError
 from metaleaf.files.whole_files import plain
-from metaleaf.metrics import ACCURACY, Metric, constant
+from metaleaf.metrics import ACCURACY, REPORTED, Metric, constant
 
 Model = Literal["final", "selected"]
 MODELS: tuple[Model, ...] = ("final", "selected")
@@ -42,9 +42,6 @@ Who = Literal["new", "participants"]
 
 _CLIENT_COLUMNS = ["model", "support", "client", "n", "step", "loss"]
 _ROUND_COLUMNS = ["round", "bytes_down", "bytes_up", "flops", "update_norm", "validation_before", "validation_after"]
-
-REPORTED = "reported_"
-"""What the columns begin with that an algorithm reports (`metaleaf.runs.reported`): numbers, or empty cells."""
 
 _TEXTS = ("model", "client", "environment")
 """Columns of text; an empty cell of any other has no number."""

@@ -10,7 +10,7 @@ from metaleaf import trees
 from metaleaf.algorithm import Algorithm, State
 from metaleaf.data.deferred import made
 from metaleaf.errors import ConfigError
-from metaleaf.records.records import REPORTED
+from metaleaf.metrics import REPORTED
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Task
 from metaleaf.trees import Tree
