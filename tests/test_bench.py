@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from metaleaf import trees
 from metaleaf.bench import check, compare, footprint, rates, report, scaling
 from metaleaf.bench.check import SHAPES
 from metaleaf.bench.compare import Ratio, interleaved, ratio
@@ -248,6 +249,13 @@ def test_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], words: list
 def test_no_cuda_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--device", "cuda", "--check"]) == 2
     assert "this machine has no CUDA device" in capsys.readouterr().err
+
+
+def test_a_server_that_sends_each_client_its_own_is_timed() -> None:
+    run = Metaleaf(Workload("pfedhn", "pfedhn", "logistic", 3, mean=20))
+    before = trees.length(run.state.broadcast)
+    run()
+    assert trees.length(run.state.broadcast) != before
 
 
 def test_peak_memory_is_a_number() -> None:

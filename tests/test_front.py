@@ -358,6 +358,16 @@ class TestCompare:
         with pytest.raises(ConfigError, match="unknown choice 'metrik': did you mean 'metric'"):
             compared.choose(metrik="auc")
 
+    @pytest.mark.parametrize("who", ["new", "participants"])
+    def test_one_kind_of_client_alone(self, compared: ml.Records, tmp_path: Path, who: str) -> None:
+        alone = compared.choose(who=who)
+        assert set(alone.table()["who"]) == set(alone.pairs()["who"]) == {who}
+        assert ("participants" in alone.to_markdown()) == (who == "participants")
+        written = {path.name for path in alone.report(tmp_path / who)}
+        assert {"index.html", "clients.png", "overview.png"} <= written
+        other = ml.Records(tuple(compared.all[:1])).choose(who=who, metric="accuracy")
+        assert set(other.table()["who"]) == {who}
+
     def test_figures(self, compared: ml.Records, tmp_path: Path) -> None:
         plot = compared.plot("clients", width="single")
         assert plot._repr_png_().startswith(b"\x89PNG")

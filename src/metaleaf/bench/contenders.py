@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.algorithm import Context, State, step
+from metaleaf.algorithm import Context, State, sent, step
 from metaleaf.bench import loops
 from metaleaf.bench.workloads import Workload
 from metaleaf.engine.engine import Mode, engine
@@ -30,6 +30,10 @@ class Metaleaf:
         if hasattr(self.algorithm, "memory"):
             fresh = self.algorithm.memory(task, self.state.broadcast)
             self.cohort = [episode._replace(memory=fresh) for episode in self.cohort]
+        self.cohort = [
+            episode._replace(received=sent(self.algorithm, task, self.state, episode.client.to(device)))
+            for episode in self.cohort
+        ]
         cohort = torch.arange(len(self.cohort)), torch.tensor(self.weights, dtype=torch.float64)
         known = trees.to((torch.tensor(0.0), *cohort, torch.tensor(0)), torch.device(device))
         self.context = Context(task, *known)

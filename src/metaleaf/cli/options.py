@@ -57,11 +57,14 @@ class Show:
     statistic: Literal["pooled", "mean", "bottom10", "p10", "p50", "p90"] = "pooled"
     """Of figures that show one number of each run: over points, or over clients."""
 
+    who: Literal["all", "new", "participants"] = "all"
+    """New clients or participants alone."""
+
     def shown(self, columns: tuple[str, ...] = ()) -> "Shown":
         """The same, for those who read records."""
         from metaleaf.report.shown import Shown
 
-        return Shown(self.algorithms, self.supports, self.model, columns, self.metric, self.statistic)
+        return Shown(self.algorithms, self.supports, self.model, columns, self.metric, self.statistic, self.who)
 
 
 def choice(again: bool, keep: bool) -> "Choice":

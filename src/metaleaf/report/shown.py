@@ -5,13 +5,14 @@ one's own, at some support fractions.
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 
 from metaleaf.config.labels import printable
 from metaleaf.errors import ConfigError, unknown
 from metaleaf.metrics import Metric
-from metaleaf.records.records import AnyRecord, Model, Record, Scores
+from metaleaf.records.records import AnyRecord, Model, Record, Scores, Who
 from metaleaf.statistics.statistics import summaries
 
 
@@ -22,8 +23,8 @@ class Shown:
     algorithms: labels in the order wanted, ``label`` or ``label=name`` to call it otherwise. supports: fractions of new
     clients. model: of the last round or of the selected one. columns: of the tables of comparisons
     (`metaleaf.report.tables.clients.COLUMNS`). metric: another one of those that the records report than their main
-    one. statistic: of the figures that show one number of each run (`metaleaf.report.figures.runs.STATISTICS`). All but
-    algorithms are of the track of new clients.
+    one. statistic: of the figures that show one number of each run (`metaleaf.report.figures.runs.STATISTICS`). who:
+    new clients or participants alone. All but algorithms are of the track of new clients.
     """
 
     algorithms: Sequence[str] = ()
@@ -32,16 +33,19 @@ class Shown:
     columns: Sequence[str] = ()
     metric: str = ""
     statistic: str = "pooled"
+    who: Who | Literal["all"] = "all"
 
     def of(self, records: Sequence[Record]) -> list[Record]:
         """The records that are shown, as they are shown; ConfigError for what none of them has."""
         found = _supported(_renamed(records, self.algorithms), self.supports)
+        if self.who != "all":
+            found = [_only(record, self.who) for record in found]
         return [_measured(record, self.metric) for record in found] if self.metric else found
 
     def of_environments(self, records: Sequence[AnyRecord]) -> list[AnyRecord]:
         """The same on the track of new environments, where algorithms are all that can be chosen."""
         plain = Shown(self.algorithms)
-        for name in ("supports", "model", "columns", "metric", "statistic"):
+        for name in ("supports", "model", "columns", "metric", "statistic", "who"):
             if getattr(self, name) != getattr(plain, name):
                 raise ConfigError(f"--{name}: reports of new environments have none to choose.")
         return _renamed(records, self.algorithms)
@@ -90,6 +94,16 @@ def _at(record: Record, supports: Sequence[float]) -> Record:
         for model, by_support in record.content.scores.items()
     }
     return Record(record.path, record.content.model_copy(update={"scores": scores}))
+
+
+def _only(record: Record, who: Who) -> Record:
+    """The record with the scores of those alone; ConfigError if it has none of participants."""
+    content = record.content
+    if who == "new":
+        return Record(record.path, content.model_copy(update={"participants": None}))
+    if not content.held_out:
+        raise ConfigError(f"--who: {record.path} has no participants' scores, as its protocol holds nothing out.")
+    return Record(record.path, content.model_copy(update={"scores": {model: {} for model in content.scores}}))
 
 
 def _measured(record: Record, name: str) -> Record:

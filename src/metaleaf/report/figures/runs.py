@@ -143,6 +143,8 @@ class Runs:
     @cached_property
     def smallest(self) -> list[Setting]:
         """Every dataset at its smallest support fraction."""
+        if not all(map(self.supports, self.datasets)):
+            raise NotDrawnError("no new clients are shown")
         return [Setting(dataset, self.supports(dataset)[0]) for dataset in self.datasets]
 
     def supports(self, dataset: str) -> list[float]:
