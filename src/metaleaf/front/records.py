@@ -86,7 +86,8 @@ class Records(Sequence[Record]):
 
         algorithms: labels in the order wanted, or a dict of what they are to be called. supports: fractions of new
         clients. model: "selected" or "final". metric: another one than the main one. statistic: of figures that show
-        one number of a run. who: "all", "new" or "participants". columns: of the tables (`metaleaf.report.tables.clients.COLUMNS`).
+        one number of a run. who: "all", "new" or "participants". columns: of the tables
+        (`metaleaf.report.tables.clients.COLUMNS`).
         """
         known = ("supports", "model", "metric", "statistic", "who", "columns")
         for name in choices:
