@@ -1,8 +1,8 @@
 """Examples of one's own: what y is where nobody has said it, what a model is asked for, and whose each example is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,11 @@ Target = Literal["classes", "numbers"]
 
 @dataclass(frozen=True)
 class Inferred:
-    """y as it is stored; the classes' names in order, where these are not 0, 1, ...; and the kind of task."""
+    """y as it is stored; what the classes were called, in order, where not 0, 1, ...; and the kind of task."""
 
     y: np.ndarray
     classes: int
-    labels: tuple[str, ...]
+    labels: tuple[str | int | bool, ...]
     task: str
 
 
@@ -51,15 +51,17 @@ class Own(NamedTuple):
 def inferred(y: np.ndarray, what: str, target: Target | None = None) -> Inferred:
     """What y [n] or [n, ...] is: texts and truth values are classes, fractions are numbers, `target` decides otherwise.
 
-    Two classes make a task binary, several columns of them multilabel; a class at every position is a sequence. `what`
-    names y where it makes no sense, which is a DataError.
+    Two classes make a task binary; several columns of 0 and 1 make it multilabel, a class at every position a sequence.
+    `what` names y where it makes no sense, which is a DataError.
     """
     kind = y.dtype.kind
-    if kind not in "biufUSO":
+    if kind not in "biufUS":
         raise DataError(f"{what} is {y.dtype}: give numbers, texts or truth values.")
+    if y.ndim > 1 and y.shape[1] == 1:
+        raise DataError(f"{what} has shape {list(y.shape)}: give one y an example, [{len(y)}].")
     if kind == "f" and not np.isfinite(y).all():
         raise DataError(f"{what} has a value that is missing or not finite: leave its rows out.")
-    texts = kind in "USO"
+    texts = kind in "US"
     if target == "numbers" and texts:
         raise DataError(f"{what} holds texts, which are no numbers.")
     whole = not texts and (kind in "biu" or bool((y == np.round(y)).all()))
@@ -68,27 +70,45 @@ def inferred(y: np.ndarray, what: str, target: Target | None = None) -> Inferred
     # Fractional types hold whole numbers wherever a table has a gap, so it is the values that count.
     values = np.unique(y) if texts or whole else np.empty(0)
     classes = texts or kind == "b" or (whole and len(values) <= MOST_CLASSES)
+    if (y == y.flat[0]).all():
+        raise DataError(f"{what} is {y.flat[0]} everywhere: there is nothing to learn.")
     if target == "numbers" or (target is None and not classes):
         return Inferred(y.astype(np.float32), 0, (), "regression")
-    return _classes(y, values, what)
+    return _classes(y, values, what) if y.ndim == 1 else _several(y, values, what)
+
+
+def several(columns: Sequence[np.ndarray], what: str, target: Target | None) -> Inferred:
+    """What several columns [n] are, side by side: labels if all are of 0 and 1 or truth values, else numbers."""
+    if any(column.dtype.kind not in "biuf" for column in columns):
+        raise DataError(f"{what} holds texts: several targets are labels of 0 and 1, or numbers.")
+    y = np.stack(columns, axis=1)
+    labels = all(np.isin(column, (0, 1)).all() for column in columns)
+    if target == "numbers" or (not labels and target is None):
+        return inferred(y, what, "numbers")
+    if not labels:
+        raise DataError(f"{what} has other classes than 0 and 1, of which several targets are made.")
+    return Inferred(y.astype(np.uint8), 2, (), "multilabel")
 
 
 def _classes(y: np.ndarray, values: np.ndarray, what: str) -> Inferred:
-    if y.ndim > 1 and values[0] == -1:  # where a position of a sequence is not judged
-        return Inferred(y.astype(np.int32), int(values[-1]) + 1, (), "sequence")
-    if len(values) < 2:
-        raise DataError(f"{what} is {values[0]} everywhere: there is nothing to learn.")
-    plain = values.dtype.kind not in "USO" and bool((values == np.arange(len(values))).all())
-    labels = () if plain else tuple(str(_shortest(value)) for value in values)
+    plain = values.dtype.kind in "iuf" and bool((values == np.arange(len(values))).all())
+    labels = () if plain else tuple(_shortest(value) for value in values.tolist())
     found = np.searchsorted(values, y).astype(np.min_scalar_type(len(values) - 1))
-    if y.ndim == 1:
-        task = "binary" if len(values) == 2 else "multiclass"
-    else:
-        task = "multilabel" if len(values) == 2 else "sequence"
-    return Inferred(found, len(values), labels, task)
+    return Inferred(found, len(values), labels, "binary" if len(values) == 2 else "multiclass")
 
 
-def _shortest(value: object) -> object:
+def _several(y: np.ndarray, values: np.ndarray, what: str) -> Inferred:
+    """Of several columns: labels of 0 and 1, or a class 0, 1, ... at every position, -1 where none is judged."""
+    if y.dtype.kind in "US" or values[0] < -1:
+        raise DataError(f"{what} must be of 0 and 1, or of classes 0, 1, ... and -1 where a position is not judged.")
+    if values[0] == 0 and values[-1] == 1:
+        return Inferred(y.astype(np.uint8), 2, (), "multilabel")
+    if values[-1] < 2 and values[0] == -1:
+        raise DataError(f"{what} is of -1 and {int(values[-1])}: give labels as 0 and 1.")
+    return Inferred(y.astype(np.int32), int(values[-1]) + 1, (), "sequence")
+
+
+def _shortest(value: Any) -> Any:
     """A whole number without its point."""
     return int(value) if isinstance(value, float) else value
 

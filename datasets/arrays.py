@@ -40,8 +40,8 @@ class Arrays:
         return spec_of(self._read(), ordered=self.ordered)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes, where these are not 0, 1, ..."""
+    def labels(self) -> tuple[str | int | bool, ...]:
+        """What the classes are called in the file, where not 0, 1, ..."""
         return self._read().target.labels
 
     def clients(self, raw: "RawFiles") -> Iterator[Client]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
-from metaleaf.datasets._own import Own, Target, inferred, spec_of
+from metaleaf.datasets._own import Own, Target, inferred, several, spec_of
 from metaleaf.errors import ConfigError, DataError, unknown
 from metaleaf.raw import brought, stamp_of
 
@@ -73,8 +73,8 @@ class Table:
         return spec_of(self._read().own, ordered=self.time is not None)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes, where these are not 0, 1, ..."""
+    def labels(self) -> tuple[str | int | bool, ...]:
+        """What the classes are called in the table, where not 0, 1, ..."""
         return self._read().own.target.labels
 
     @property
@@ -89,6 +89,8 @@ class Table:
         for name in dict.fromkeys(column.name for column in columns):
             if name not in frame:
                 raise DataError(f"the rows have no column {name!r}, which x is made of.")
+            if frame[name].isna().any():
+                raise DataError(f"a row has no {name!r}: fill it in or leave the row out.")
         return np.stack([_value(frame[column.name], column) for column in columns], axis=1).astype(np.float32)
 
     def clients(self, raw: "RawFiles") -> Iterator[Client]:
@@ -110,6 +112,9 @@ class Table:
 def _read(table: Table, path: Path, stamp: tuple[int, ...]) -> _Read:
     frame = _frame(table, path)
     targets = [table.target] if isinstance(table.target, str) else list(table.target)
+    roles = [name for name in (table.client, *targets, table.time, table.environment) if name is not None]
+    if not targets or len(set(roles)) < len(roles):
+        raise ConfigError(f"table: client, target, time and environment are columns of their own, not {roles}.")
     for name in (table.client, *targets, table.time, table.environment, *table.features, *table.drop):
         if name is not None and name not in frame:
             raise unknown(f"column of {path}", name, map(str, frame.columns))
@@ -119,15 +124,16 @@ def _read(table: Table, path: Path, stamp: tuple[int, ...]) -> _Read:
         if name is not None and frame[name].isna().any():
             raise DataError(f"{path}: a row has no {name!r}; fill it in or leave the row out.")
     if table.time is not None:
-        frame = frame.sort_values(table.time, kind="stable")
+        frame = frame.iloc[_times(frame[table.time], path).argsort(kind="stable")]
     own = {table.client, table.time, table.environment, *targets, *table.drop}
     given = [name for name in table.features or frame.columns if name not in own]
     if not given:
         raise DataError(f"{path} has no column left for x beside {', '.join(map(str, sorted(filter(None, own))))}.")
     columns = tuple(column for name in given for column in _columns(frame[name], path, table.standardise))
     x = np.stack([_value(frame[column.name], column) for column in columns], axis=1).astype(np.float32)
-    y = np.stack([_column(frame[name], path) for name in targets], axis=1)
-    found = inferred(y[:, 0] if isinstance(table.target, str) else y, f"{path}: {table.target!r}", table.target_type)
+    ys = [_column(frame[name], path) for name in targets]
+    what = f"{path}: {' and '.join(map(repr, targets))}"
+    found = inferred(ys[0], what, table.target_type) if len(ys) == 1 else several(ys, what, table.target_type)
     environments = frame[table.environment].astype(str) if table.environment else [""] * len(frame)
     return _Read(Own(_names(frame[table.client]), np.array(environments, dtype=str), x, found), columns)
 
@@ -163,8 +169,38 @@ def _column(column: "pd.Series[Any]", path: Path) -> np.ndarray:
     """A target's values; DataError if one is missing."""
     if column.isna().any():
         raise DataError(f"{path}: a row has no {column.name!r}; fill it in or leave the row out.")
-    found = column.to_numpy()
-    return found.astype(str) if found.dtype.kind not in "biuf" else found
+    return _plain(column, path, "target")
+
+
+def _plain(column: "pd.Series[Any]", path: Path, use: str) -> np.ndarray:
+    """Numbers, truth values or texts; DataError for anything else."""
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(column):
+        return column.to_numpy(dtype=bool)
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        return column.to_numpy(dtype=np.float64 if pd.api.types.is_float_dtype(column) else np.int64)
+    values = column.tolist()
+    if kinds := {type(value).__name__ for value in values if not isinstance(value, str)}:
+        raise DataError(
+            f"{path}: {column.name!r} is of {min(kinds)}: make numbers or texts of it"
+            f"{', or name it as `time`' if use == 'feature' else ''}."
+        )
+    return np.array(values, dtype=str)
+
+
+def _times(column: "pd.Series[Any]", path: Path) -> np.ndarray:
+    """What puts rows in order; texts must be ISO dates, whose order is not that of any other text."""
+    import pandas as pd
+
+    if column.dtype.kind in "iufM" or pd.api.types.is_datetime64_any_dtype(column):
+        return column.to_numpy()
+    try:
+        return pd.to_datetime(column, format="ISO8601").to_numpy()
+    except (ValueError, TypeError):
+        raise DataError(
+            f"{path}: {column.name!r} is neither numbers nor dates such as 2024-01-31: it puts nothing in order."
+        ) from None
 
 
 def _columns(column: "pd.Series[Any]", path: Path, standardise: bool) -> list[_Column]:
@@ -176,9 +212,9 @@ def _columns(column: "pd.Series[Any]", path: Path, standardise: bool) -> list[_C
         raise DataError(f"{path}: the column {name!r} has gaps: fill them, or drop the column.")
     if pd.api.types.is_datetime64_any_dtype(column):
         raise DataError(f"{path}: {name!r} is a date: make numbers of it, drop it, or name it as `time`.")
-    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    if (plain := _plain(column, path, "feature")).dtype.kind != "U":
         return [_scaled(column, _Column(name), path, standardise)]
-    values = sorted(set(column.astype(str)))
+    values = sorted(set(plain.tolist()))
     if len(values) > MOST_TEXTS:
         raise DataError(f"{path}: {name!r} has {len(values):,} different texts: make numbers of it, or drop it.")
     return [_scaled(column, _Column(name, value), path, standardise) for value in values]
@@ -186,11 +222,13 @@ def _columns(column: "pd.Series[Any]", path: Path, standardise: bool) -> list[_C
 
 def _scaled(column: "pd.Series[Any]", plain: _Column, path: Path, standardise: bool) -> _Column:
     values = _value(column, plain)
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: the column {plain.name!r} has a value that is not finite.")
+    if not (np.abs(values) <= np.finfo(np.float32).max).all():
+        raise DataError(f"{path}: the column {plain.name!r} has a value that is not finite in float32.")
     if not standardise:
         return plain
-    return plain._replace(mean=float(values.mean()), spread=float(values.std()) or 1.0)
+    if values.min() == values.max():  # its standard deviation would be of rounding
+        return plain._replace(mean=float(values[0]))
+    return plain._replace(mean=float(values.mean()), spread=float(values.std()))
 
 
 def _value(column: "pd.Series[Any]", how: _Column) -> np.ndarray:

@@ -1,6 +1,9 @@
 """The front door: what `import metaleaf` gives, and that it is what the command line does."""
 
+import gc
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +26,7 @@ from metaleaf.catalogue.starter import checkout
 from metaleaf.cli import main
 from metaleaf.errors import ConfigError, DataError, StaleError, UserError
 from metaleaf.gradient import grad
+from metaleaf.jobs.execute import Outcome
 from metaleaf.records.records import Record
 from metaleaf.trees import add
 
@@ -121,6 +125,39 @@ class TestClients:
             ml.load("mine.csv")
         with pytest.raises(ConfigError, match="give a DataFrame, a path, or a dict"):
             ml.clients([1, 2])  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"DataFrame is no dataset: .* or your data to metaleaf\.clients"):
+            ml.run("fedavg", pd.DataFrame(), **FEW)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="unknown choice of stale 'kep': did you mean 'keep'"):
+            ml.load("synthetic", tasks=20, stale="kep")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"name = 'My data': .*names a folder"):
+            ml.clients({"a": (np.ones((2, 1)), np.array([0, 1]))}, name="My data")
+
+    def test_they_are_found_by_id(self) -> None:
+        clients = own(3)
+        found: list[Any] = ["client 1", clients[1], "client 7"]
+        assert [one in clients for one in found] == [True, True, False]
+        assert clients.index("client 2") == clients.index(clients[2]) == 2
+
+    def test_classes_that_are_numbers_or_truth_values_stay_so(self) -> None:
+        x = np.ones((4, 1))
+        assert ml.clients({"a": (x, np.array([5, 8, 8, 5]))})["a"].y.tolist() == [5, 8, 8, 5]
+        assert ml.clients({"a": (x, np.array([True, False, True, True]))})["a"].y.tolist() == [True, False, True, True]
+        assert ml.clients({"a": (x.tolist(), ["u", "v", "v", "u"])})["a"].y.tolist() == ["u", "v", "v", "u"]
+        texts = np.array(["u", "v", "v", "u"], dtype=object)
+        assert ml.clients({"a": (x, texts)})["a"].y.tolist() == ["u", "v", "v", "u"]
+
+    @pytest.mark.parametrize(
+        ("data", "sentence"),
+        [
+            ({1: (np.ones((2, 1)), [0, 1]), "1": (np.ones((2, 1)), [0, 1])}, "two clients are called '1'"),
+            ({"a": np.ones((2, 1))}, "client 'a' is a ndarray: give a pair"),
+            ({"a": ([[1, 2], [3]], [0, 1])}, "its values are of different lengths"),
+            ({"a": (np.ones((2, 1)), np.array([0, None]))}, "values that are neither numbers nor texts"),
+        ],
+    )
+    def test_what_is_no_client(self, data: Any, sentence: str) -> None:
+        with pytest.raises(DataError, match=sentence):
+            ml.clients(data)
 
     def test_clients_of_other_lengths_are_refused(self) -> None:
         with pytest.raises(DataError, match="client 'a' has x"):
@@ -174,6 +211,23 @@ class TestRun:
             ml.run("maml", own(), progress=False, ronds=3)
         with pytest.raises(ConfigError, match="device tpu: choose cpu or cuda"):
             ml.run("maml", own(), device="tpu", **FEW)
+        with pytest.raises(ConfigError, match="unknown stale 'kep': did you mean 'keep'"):
+            ml.run("maml", own(), stale="kep", **FEW)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="unknown engine 'x'"):
+            ml.run("maml", own(), engine="x", **FEW)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="model = a list: give a name"):
+            ml.run("maml", own(), model=[], **FEW)
+
+    def test_numbers_of_numpys_are_numbers(self) -> None:
+        steps: Any = np.int64(2)
+        result = ml.run(MAML(inner_steps=steps), own(), hyperparameters={"inner_lr": np.float64(0.5)}, **FEW)
+        given = result.record.content.config["algorithm"]["hyperparameters"]
+        assert (given["inner_steps"], given["inner_lr"]) == (2, 0.5)
+
+    def test_what_another_process_computes_is_no_result_yet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("metaleaf.jobs.execute.compute", lambda *given: Outcome("left to the process"))
+        with pytest.raises(UserError, match="another process is computing own fedavg seed 1 in kept: call this again"):
+            ml.run("fedavg", own(), results="kept", **FEW)
 
     def test_an_algorithms_own_error_is_the_cause(self) -> None:
         @dataclass(frozen=True)
@@ -236,12 +290,53 @@ class TestSession:
         anew = ml.run(changed, own(), results="kept", stale="again", **FEW)
         assert anew.scores["after_pooled"].tolist() != first.scores["after_pooled"].tolist()
 
-    def test_what_nobody_can_read_is_made_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_nobody_can_read_is_a_question(self, monkeypatch: pytest.MonkeyPatch) -> None:
         heard: list[int] = []
-        for _ in range(2):
-            typed = self.typed("state", monkeypatch, known=False)
-            ml.run(typed, own(), results="kept", on_round=lambda number, row: heard.append(number), **FEW)
+        typed = self.typed("state", monkeypatch, known=False)
+
+        def run(**how: Any) -> ml.Result:
+            return ml.run(typed, own(), results="kept", on_round=lambda number, row: heard.append(number), **how, **FEW)
+
+        first = run()
+        with pytest.raises(UserError, match=r"by code that may have changed since, as it cannot be read here"):
+            run()
+        assert run(stale="keep").record.content == first.record.content
+        assert heard == [1, 2, 3]
+        run(stale="again")
         assert heard == [1, 2, 3, 1, 2, 3]
+
+    def test_what_they_name_in_the_script_counts(self, tmp_path: Path) -> None:
+        (tmp_path / "beside.py").write_text("LENGTH = 1.0\n")
+        script = tmp_path / "script.py"
+        text = "\n".join(
+            [
+                "from dataclasses import dataclass",
+                "import beside",
+                "from metaleaf.config.sources import _typed",
+                "STEP = 1.0",
+                "UNUSED = 1",
+                "def helper():",
+                "    return STEP * beside.LENGTH",
+                "@dataclass(frozen=True)",
+                "class Mine:",
+                "    def server(self, state, update):",
+                "        return helper()",
+                "print(_typed(Mine))",
+                "",
+            ]
+        )
+
+        def digest(text: str) -> str:
+            script.write_text(text)
+            return subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+
+        first = digest(text)
+        assert first != "None\n"
+        assert digest(text + "# another experiment\n") == digest(text.replace("UNUSED = 1", "UNUSED = 2")) == first
+        assert digest(text.replace("STEP = 1.0", "STEP = 2.0")) != first
+        assert digest(text.replace("return STEP", "return 2 * STEP")) != first
+        (tmp_path / "beside.py").write_text("LENGTH = 2.0\n")
+        assert digest(text) != first
 
     def test_a_cell_that_is_run_again_replaces_its_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
         first = self.typed("state", monkeypatch)
@@ -289,7 +384,7 @@ class TestAdapting:
             {"client": np.repeat(list("abcdefghij"), 6), "v": np.arange(60.0), "y": ["no", "yes"] * 30}
         )
         result = ml.run(FedAvg(), ml.clients(frame), **FEW)
-        with pytest.raises(DataError, match="y has 'maybe', which is none of the classes no, yes"):
+        with pytest.raises(DataError, match="y has 'maybe', which is none of the classes 'no', 'yes'"):
             result.adapt([[1.0]], ["maybe"])
         with pytest.raises(DataError, match="x has 1 examples and y 2"):
             result.adapt([[1.0]], ["no", "yes"])
@@ -297,6 +392,36 @@ class TestAdapting:
             result.adapt([[1.0, 2.0]], ["no"])
         with pytest.raises(DataError, match="the rows have no column 'v'"):
             result.adapt(pd.DataFrame({"w": [1.0]}), ["no"])
+        with pytest.raises(DataError, match="x has a value that is missing or not finite"):
+            result.adapt([[np.nan]], ["no"])
+        with pytest.raises(DataError, match="x is no array of numbers"):
+            result.adapt([["a", None]], ["no"])
+        with pytest.raises(ConfigError, match="unknown model 'best'"):
+            result.params("best")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("classes", [(0, 1), (5, 8), (-1, 1), (False, True), ("no", "yes")])
+    def test_answers_are_as_y_was_given(self, classes: tuple[Any, Any]) -> None:
+        a = np.random.default_rng(0).normal(size=400)
+        y = np.array(classes)[(a > 0).astype(int)]
+        frame = pd.DataFrame({"client": np.repeat(np.arange(20), 20), "a": a, "y": y})
+        result = ml.run(MAML(inner_lr=0.5), ml.clients(frame), **{**FEW, "rounds": 40})
+        some = frame[frame["client"] == 3]
+        predict = result.adapt(some.head(10), some["y"].head(10))
+        assert (predict(some.tail(10)) == some["y"].tail(10)).mean() >= 0.8
+        for wrong in (0.5, 9, "maybe"):
+            with pytest.raises(DataError, match="y "):
+                result.adapt(some.head(1), [wrong])
+
+    def test_a_table_that_has_changed_is_refused(self) -> None:
+        frame = pd.DataFrame(
+            {"client": np.repeat(list("abcdefghij"), 6), "v": np.arange(60.0), "y": ["no", "yes"] * 30}
+        )
+        frame.to_csv("mine.csv", index=False)
+        path = ml.run(FedAvg(), ml.clients("mine.csv"), **FEW).save("kept")
+        assert ml.Result(path).adapt(frame.head(2), ["no", "yes"]).steps == 1
+        frame.assign(v=frame["v"] * 100).to_csv("mine.csv", index=False)
+        with pytest.raises(StaleError, match=r"from another .*mine\.csv"):
+            ml.Result(path).adapt(frame.head(2), ["no", "yes"])
 
 
 class TestSaving:
@@ -307,7 +432,7 @@ class TestSaving:
         assert main(["evaluate", str(path)]) == 0
         assert main(["report", "results/runs"]) == 0
         assert "synthetic, 20 % support" in capsys.readouterr().out
-        assert len(ml.read("results/runs")) == 1
+        assert len(ml.read("results/runs")) == len(ml.read(path)) == 1
         assert ml.Result(path).adapt(np.zeros((2, 60)), [0, 1])(np.zeros((3, 60))).shape == (3,)
 
 
@@ -342,6 +467,8 @@ class TestCompare:
         table = table[table["who"] == "new"].set_index("label")
         for label in ("fedavg", "maml", "maml_2"):
             assert means[label] == pytest.approx(table.loc[label, "after_client_mean_mean"])
+        assert set(compared.choose(supports=0.2).clients()["support"]) == {0.2}
+        assert "Ours" in set(compared.choose({"maml": "Ours"}).clients()["name"])
         assert compared.clients("participants")["client"].nunique() == 16
         assert len(compared.rounds()) == 6 * 4
         assert len(compared.pairs()) > 0
@@ -379,6 +506,29 @@ class TestCompare:
             compared.plot("clinets")
         with pytest.raises(DataError, match="the figure cost_to_target cannot be made"):
             compared.plot("cost_to_target")
+
+    def test_all_are_kept(self, compared: ml.Records, tmp_path: Path) -> None:
+        paths = compared.save(tmp_path / "kept")
+        assert len(paths) == 6
+        assert ml.read(tmp_path / "kept" / "comparison").table().equals(compared.table())
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="move away what is in the place"):
+            compared.save(tmp_path / "file")
+
+    def test_tables_outlive_their_folder(self) -> None:
+        record = ml.compare("fedavg", own(), seeds=1, **FEW)[0]
+        gc.collect()
+        assert not record.path.exists()
+        assert len(record.clients) > 0
+        with pytest.raises(DataError, match="is gone"):
+            ml.Records((record,)).save("kept")
+
+    def test_nothing_is_no_comparison(self) -> None:
+        for algorithms, clients in ([], own()), (["fedavg"], {}):
+            with pytest.raises(ConfigError, match="there is nothing to compare"):
+                ml.compare(algorithms, clients, **FEW)
+        with pytest.raises(ConfigError, match="say with tune= how many trials"):
+            ml.compare(["fedavg"], own(), tune_rounds=3, **FEW)
 
     def test_a_report(self, compared: ml.Records, tmp_path: Path) -> None:
         names = {path.name for path in compared.report(tmp_path / "report")}
@@ -422,6 +572,8 @@ class TestRead:
             ml.read("nowhere")
         with pytest.raises(ConfigError, match="give a folder of records"):
             ml.read()
+        with pytest.raises(ConfigError, match="give folders of records or results, not a list"):
+            ml.read(["results"])  # type: ignore[arg-type]
 
     def test_text_of_strangers_is_shown_as_text(self) -> None:
         result = ml.run("fedavg", own(), **FEW)

@@ -1,5 +1,6 @@
 """Tables and arrays of one's own: what is found out about them, and what is refused."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from metaleaf.config.config import build
 from metaleaf.data.prepare import load, prepared_directory
 from metaleaf.datasets._own import inferred
 from metaleaf.datasets.arrays import Arrays
-from metaleaf.datasets.table import Table
+from metaleaf.datasets.table import Table, _columns
 from metaleaf.errors import ConfigError, DataError
 
 
@@ -37,9 +38,10 @@ def table(given: pd.DataFrame, name: str = "mine.csv", **options: Any) -> Table:
     [
         ([0, 1, 2], 3, (), "multiclass"),
         ([0, 1, 0], 2, (), "binary"),
-        ([True, False, True], 2, (), "binary"),
-        ([10, 20, 30], 3, ("10", "20", "30"), "multiclass"),
-        ([1.0, 2.0, 1.0], 2, ("1", "2"), "binary"),
+        ([True, False, True], 2, (False, True), "binary"),
+        ([10, 20, 30], 3, (10, 20, 30), "multiclass"),
+        ([-1, 1, -1], 2, (-1, 1), "binary"),
+        ([1.0, 2.0, 1.0], 2, (1, 2), "binary"),
         (["no", "yes", "no"], 2, ("no", "yes"), "binary"),
         ([0.5, 1.0, 2.0], 0, (), "regression"),
         (list(range(101)), 0, (), "regression"),
@@ -49,12 +51,12 @@ def table(given: pd.DataFrame, name: str = "mine.csv", **options: Any) -> Table:
         ([[0, 2, 1], [1, 1, 2]], 3, (), "sequence"),
     ],
 )
-def test_what_y_is(y: list[Any], classes: int, labels: tuple[str, ...], task: str) -> None:
+def test_what_y_is(y: list[Any], classes: int, labels: tuple[Any, ...], task: str) -> None:
     found = inferred(np.array(y), "y")
     assert (found.classes, found.labels, found.task) == (classes, labels, task)
     assert found.y.shape == np.array(y).shape
     if labels:
-        assert [labels[place] for place in found.y] == [str(int(v)) if isinstance(v, float) else str(v) for v in y]
+        assert [labels[place] for place in found.y] == y
 
 
 def test_what_y_is_said_to_be() -> None:
@@ -64,8 +66,13 @@ def test_what_y_is_said_to_be() -> None:
         inferred(np.array([0.5]), "y", "classes")
     with pytest.raises(DataError, match="y holds texts, which are no numbers"):
         inferred(np.array(["a"]), "y", "numbers")
-    with pytest.raises(DataError, match="y is 3 everywhere"):
-        inferred(np.array([3, 3]), "y")
+    for constant in (np.array([3, 3]), np.array([1.5, 1.5]), np.array(["a", "a"])):
+        with pytest.raises(DataError, match=f"y is {constant[0]} everywhere"):
+            inferred(constant, "y")
+    with pytest.raises(DataError, match="give labels as 0 and 1"):
+        inferred(np.array([[-1, 1], [1, -1]]), "y")
+    with pytest.raises(DataError, match=r"y has shape \[2, 1\]: give one y an example, \[2\]"):
+        inferred(np.array([[0], [1]]), "y")
 
 
 @pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.parquet"])
@@ -118,6 +125,45 @@ def test_several_targets() -> None:
 
 
 @pytest.mark.parametrize(
+    ("y", "z", "said"),
+    [
+        ([1, -1, 1, 1, -1, 1], [1, 1, -1, 1, -1, 1], ("regression", 0)),
+        ([0, 1, 2, 0, 1, 2], [0.5, 1, 2, 3, 4, 5], ("regression", 0)),
+        ([True, False] * 3, [0, 1, 1, 0, 0, 1], ("multilabel", 2)),
+    ],
+)
+def test_several_targets_are_labels_or_numbers(y: list[Any], z: list[Any], said: tuple[str, int]) -> None:
+    spec = table(frame(y=y, z=z), target=("y", "z")).spec
+    assert (spec.task, spec.classes) == said
+
+
+def test_one_target_in_a_list_is_one() -> None:
+    assert table(frame(), target=("y",)).spec.task == "multiclass"
+
+
+def test_a_constant_column_is_0_whatever_its_value() -> None:
+    given = frame(k=0.3)
+    plugin = table(given)
+    store = load("table", plugin, progress=False)
+    assert set(np.asarray(store.x)[:, 1]) == {0.0}
+    assert plugin.x_of(given.assign(k=1.3)).tolist()[0][1] == 1.0
+
+
+def test_texts_order_rows_only_as_dates() -> None:
+    given = frame(day=["2024-01-10", "2024-01-02"] * 3)
+    store = load("table", table(given, time="day", standardise=False), progress=False)
+    assert store.client(0)[0].ravel().tolist() == [2, 1]
+    with pytest.raises(DataError, match=r"'day' is neither numbers nor dates such as 2024-01-31"):
+        _ = table(frame(day=["first", "second"] * 3), "other.csv", time="day").spec
+
+
+def test_gaps_in_other_rows_are_refused() -> None:
+    plugin = table(frame())
+    with pytest.raises(DataError, match="a row has no 'x': fill it in or leave the row out"):
+        plugin.x_of(frame(x=[1, 2, None, 4, 5, 6]))
+
+
+@pytest.mark.parametrize(
     ("given", "options", "sentence"),
     [
         (frame(), {"client": "clinet"}, "unknown column of mine.csv 'clinet': did you mean 'client'"),
@@ -127,6 +173,9 @@ def test_several_targets() -> None:
         (frame(x=[1, 2, np.inf, 4, 5, 6]), {}, "the column 'x' has a value that is not finite"),
         (frame().iloc[:0], {}, "mine.csv has no rows"),
         (frame(), {"target_type": "nmbers"}, "target_type = 'nmbers'"),
+        (frame(), {"target": "client"}, "are columns of their own"),
+        (frame(x=[1e300, 2, 3, 4, 5, 6]), {}, "the column 'x' has a value that is not finite in float32"),
+        (frame(z=list("abcabc")), {"target": ("y", "z")}, "several targets are labels of 0 and 1, or numbers"),
     ],
 )
 def test_what_a_table_is_refused_for(given: pd.DataFrame, options: dict[str, Any], sentence: str) -> None:
@@ -138,6 +187,11 @@ def test_free_text_and_dates_are_refused() -> None:
     notes = pd.DataFrame({"client": ["a"] * 60, "note": [f"note {i}" for i in range(60)], "y": [0, 1] * 30})
     with pytest.raises(DataError, match="'note' has 60 different texts: make numbers of it, or drop it"):
         _ = table(notes).spec
+    for name, values in {"date": [datetime.date(2024, 1, 1)] * 6, "list": [[1]] * 6}.items():
+        with pytest.raises(DataError, match=f"'x' is of {name}: make numbers or texts of it"):
+            _columns(frame(x=values)["x"], Path("mine"), True)
+    with pytest.raises(DataError, match="'y' is of Timestamp: make numbers or texts of it"):
+        _ = table(frame(y=pd.date_range("2024-01-01", periods=6)), "times.parquet").spec
     dated = frame(x=pd.to_datetime(["2024-01-01"] * 6))
     with pytest.raises(DataError, match="'x' is a date: make numbers of it, drop it, or name it as `time`"):
         _ = table(dated, "mine.parquet").spec

@@ -80,6 +80,11 @@ class Making(NamedTuple):
     data_hash: str
     sources: Sources
 
+    def unreadable(self) -> str:
+        """How it may be made otherwise, and nobody could tell: by a class that was typed into a shell; else empty."""
+        parts = [part for part in ("algorithm", "model") if self.sources.get(part) is None]
+        return f"by code that may have changed since, as it cannot be read here ({', '.join(parts)})" if parts else ""
+
     def unlike(self, data_hash: str | None, sources: Mapping[str, str | None] | None) -> str:
         """How something that was made from those is known to be made otherwise; empty if it is not."""
         data = ["from other data than what is prepared now"] if data_hash not in (None, self.data_hash) else []
@@ -139,20 +144,58 @@ def _part(
     return _digest(whole) if all(part in whole for part in (*roots, *typed)) else None
 
 
-def of_class(cls: type) -> str | None:
-    """The source of a plugin class as `of_run` has it; None if it is not known."""
-    return _part([cls], UNDECIDING)
+def _typed(thing: Any, seen: set[str] | None = None) -> str | None:
+    """The digest of a class or function of the script or notebook that runs, and of what it names there.
 
-
-def _typed(cls: type) -> str | None:
-    """The digest of a class of the script or notebook that runs, by itself; None if it was typed into a shell."""
+    None if its text cannot be read, as of what was typed into a shell. The whole file does not count: a script changes
+    with every experiment.
+    """
+    seen = seen if seen is not None else set()
+    seen.add(thing.__qualname__)
     try:
-        text = inspect.getsource(cls)
-    except (OSError, TypeError):
+        trees = [ast.parse(textwrap.dedent(text)) for text in _texts(thing)]
+    except (OSError, TypeError, SyntaxError):
         return None
-    tree = _Tree("")
-    tree.visit(ast.parse(textwrap.dedent(text)))
-    return hashlib.sha256("".join(tree.text).encode()).hexdigest()
+    text = _Tree("")
+    for tree in trees:
+        text.visit(tree)
+    parts: list[str | None] = ["".join(text.text)]
+    names = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    around = vars(sys.modules["__main__"])
+    parts += [_meant(name, around[name], seen) for name in sorted(names & around.keys())]
+    if None in parts:
+        return None
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _texts(thing: Any) -> list[str]:
+    """The source of a function, or of a class: of its methods where Python does not know where the class begins."""
+    try:
+        return [inspect.getsource(thing)]
+    except (OSError, TypeError):
+        if not isinstance(thing, type):
+            raise
+    own = vars(thing).items()
+    methods = [value for name, value in own if inspect.isfunction(value) and value.__code__.co_filename != "<string>"]
+    values = [f"{name} = {value!r}" for name, value in own if isinstance(value, _SIMPLE) and not name.startswith("__")]
+    if not methods:
+        raise OSError("no method says where the class comes from")
+    return [*map(inspect.getsource, methods), *values]
+
+
+_SIMPLE = (int, float, str, bool, tuple, type(None))
+
+
+def _meant(name: str, value: Any, seen: set[str]) -> str | None:
+    """What a name of the script stands for: a number, other code of the script, or of a module beside it."""
+    if isinstance(value, _SIMPLE):
+        return f"{name} = {value!r}"
+    module = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+    if module == "__main__" and (inspect.isfunction(value) or isinstance(value, type)):
+        return "" if value.__qualname__ in seen else _typed(value, seen)
+    known = _module(module) if module and module.partition(".")[0] != "metaleaf" else None
+    # What is installed has a version, which the record has.
+    return "" if known is None or _installed(known.path) else _digest(_closure([str(module)], UNDECIDING))
 
 
 def _closure(roots: Iterable[str], beyond: Container[str], siblings: Iterable[str] = ()) -> dict[str, str]:

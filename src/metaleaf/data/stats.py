@@ -9,12 +9,12 @@ from metaleaf.data.client_store import ClientStore
 from metaleaf.dataset import Dataset
 
 
-def described(spec: Mapping[str, Any], labels: Sequence[str] = ()) -> str:
+def described(spec: Mapping[str, Any], labels: Sequence[object] = ()) -> str:
     """What x and y are, and the task and model that follow from it unless a suite says otherwise."""
     x = ", ".join(map(str, ["n", *spec["x_shape"]]))
     y = ", ".join(map(str, ["n", *spec.get("y_shape", ())]))
     kind = f"{spec['classes']} classes" if spec["classes"] else "numbers"
-    some = ", ".join(labels[:MOST_LABELS]) + (", ..." if len(labels) > MOST_LABELS else "")
+    some = ", ".join(map(str, labels[:MOST_LABELS])) + (", ..." if len(labels) > MOST_LABELS else "")
     names, order = f" ({some})" if labels else "", ", in order" if spec["window"] else ""
     asked = spec.get("task", "multiclass")
     task = asked if isinstance(asked, str) else asked["name"]
@@ -25,7 +25,7 @@ MOST_LABELS = 6
 """Classes whose names are listed."""
 
 
-def labels_of(dataset: Dataset) -> tuple[str, ...]:
+def labels_of(dataset: Dataset) -> tuple[Any, ...]:
     """What a plugin calls the classes 0, 1, ..., if it has other names for them."""
     return tuple(getattr(dataset, "labels", ()))
 

@@ -6,22 +6,24 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, overload
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from metaleaf import registry, tasks
-from metaleaf.config.config import build, resolve
+from metaleaf.config.config import build, explain, resolve
+from metaleaf.config.labels import Label
 from metaleaf.config.sources import Choice
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.prepare import load as open_prepared
 from metaleaf.data.stats import described, labels_of, stats_table
 from metaleaf.dataset import Client
-from metaleaf.errors import ConfigError, DataError
+from metaleaf.errors import ConfigError, DataError, refuse_unknown
 from metaleaf.files.whole_files import write_atomically
 from metaleaf.front.html import as_text
-from metaleaf.front.plugins import named
+from metaleaf.front.plugins import named, plain
 from metaleaf.raw import brought_home
 
 Given = pd.DataFrame | str | os.PathLike[str] | Mapping[Any, tuple[Any, Any]]
@@ -38,7 +40,8 @@ class Clients(Sequence[Client]):
     def __init__(
         self, name: str, options: Mapping[str, Any], label: str = "", raw: Path | None = None, stale: Choice = "refuse"
     ) -> None:
-        self.name, self.options, self.label = name, resolve("datasets", name, options), label or name
+        self.name, self.options, self.label = name, resolve("datasets", name, options), _checked(label or name)
+        refuse_unknown("choice of stale", [stale], get_args(Choice))
         self.raw = raw
         self.plugin = build("datasets", name, options)
         self.store: ClientStore = open_prepared(name, self.plugin, raw=raw, stale=stale)
@@ -46,12 +49,18 @@ class Clients(Sequence[Client]):
     def __len__(self) -> int:
         return len(self.store)
 
+    @overload
+    def __getitem__(self, place: int | str) -> Client: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Client]: ...
     def __getitem__(self, place: Any) -> Any:
         """The client at a place, or with an id; a slice gives a list."""
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         if isinstance(place, str):
             place = self._place(place)
+        if not isinstance(place, int | np.integer):
+            raise TypeError(f"clients are asked for by place, id or slice, not {type(place).__name__}")
         if not -len(self) <= place < len(self):
             raise IndexError(f"{self.label} has {len(self)} clients, no number {place}")
         i = int(place) % len(self)
@@ -68,6 +77,14 @@ class Clients(Sequence[Client]):
             raise KeyError(f"{self.label} has no client {name!r}")
         return int(found[0])
 
+    def __contains__(self, one: object) -> bool:
+        """Whether there is a client with that id."""
+        return (one.id if isinstance(one, Client) else one) in self.ids
+
+    def index(self, one: Any, *_: Any) -> int:
+        """The place of a client, or of that with an id; ValueError if there is none."""
+        return self.ids.index(one.id if isinstance(one, Client) else one)
+
     @property
     def ids(self) -> list[str]:
         """Of the clients, in order."""
@@ -79,7 +96,7 @@ class Clients(Sequence[Client]):
         return [str(name) for name in self.store.environments]
 
     @cached_property
-    def labels(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[Any, ...]:
         """What classes are called that are not 0, 1, ...; empty where they are."""
         return labels_of(self.plugin)
 
@@ -148,8 +165,15 @@ def clients(data: Given, *, name: str = "", stale: Choice = "refuse", **options:
         plugin = "arrays" if path.endswith(".npz") else "table"
     else:
         raise ConfigError(f"clients of {type(data).__name__}: give a DataFrame, a path, or a dict of (x, y) by client.")
-    found = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-    return Clients(plugin, {"path": path, **found}, name, stale=stale)
+    return Clients(plugin, plain({"path": path, **options}), name, stale=stale)
+
+
+def _checked(label: str) -> str:
+    """The label, which names a folder of the result store."""
+    try:
+        return TypeAdapter(Label).validate_python(label)
+    except ValidationError as error:
+        raise ConfigError(explain(error, f"name = {label!r}")) from None
 
 
 def _kept(content: bytes, suffix: str) -> str:
@@ -166,7 +190,7 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
     try:
         frame.rename(columns=str).to_parquet(buffer, index=False)
-    except (ValueError, TypeError, OverflowError) as error:  # pyarrow's own are among these
+    except (ValueError, TypeError, OverflowError, NotImplementedError) as error:  # pyarrow's own are among these
         raise DataError(f"the table cannot be kept: {str(error).splitlines()[0]}.") from error
     return buffer.getvalue()
 
@@ -176,9 +200,13 @@ def _arrays(data: Mapping[Any, tuple[Any, Any]]) -> bytes:
     if not data:
         raise DataError("there are no clients: give a dict of (x, y) by client.")
     xs, ys, ids = [], [], []
-    for name, (x, y) in data.items():
-        x, y = np.asarray(x), np.asarray(y)
-        if x.shape[:1] != y.shape[:1]:
+    for name, pair in data.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise DataError(f"client {name!r} is a {type(pair).__name__}: give a pair (x, y) of arrays.")
+        x, y = (_array(values, str(name)) for values in pair)
+        if str(name) in ids:
+            raise DataError(f"two clients are called {str(name)!r}.")
+        if x.ndim < 1 or x.shape[:1] != y.shape[:1]:
             raise DataError(f"client {name!r} has x {list(x.shape)} and y {list(y.shape)}, not one y an example.")
         xs.append(x)
         ys.append(y)
@@ -190,6 +218,18 @@ def _arrays(data: Mapping[Any, tuple[Any, Any]]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **found)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    """As an array of numbers or texts."""
+    try:
+        found = np.asarray(values)
+        found = np.array(found.tolist()) if found.dtype == object else found
+    except ValueError as error:
+        raise DataError(f"client {name!r}: its values are of different lengths ({error}).") from None
+    if found.dtype == object:
+        raise DataError(f"client {name!r} has values that are neither numbers nor texts.")
+    return found
 
 
 def dataset_entry(given: Any) -> tuple[str, dict[str, Any]]:

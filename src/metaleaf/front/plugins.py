@@ -23,11 +23,27 @@ def named(kind: str, given: Any) -> tuple[str, dict[str, Any]]:
         return given, {}
     cls = given if isinstance(given, type) else type(given)
     if not hasattr(cls, registry.METHOD[kind]):
-        raise ConfigError(f"{given!r} is no {kind[:-1]}: give a name, a plugin class or an object of one.")
+        own = ", or your data to metaleaf.clients" if kind == "datasets" else ""
+        raise ConfigError(f"{cls.__name__} is no {kind[:-1]}: give a name, a plugin class or an object of one{own}.")
     name = registry.bring(kind, cls)
     if isinstance(given, type):
         return name, {}
-    return name, json.loads(json.dumps(dataclasses.asdict(given)))
+    return name, plain(dataclasses.asdict(given))
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON has them; numbers of numpy's are numbers. ConfigError for what is none of that."""
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(options), default=_of_numpy))
+    except TypeError as error:
+        raise ConfigError(f"the options {sorted(options)} must be numbers, texts and lists of them: {error}.") from None
+    return found
+
+
+def _of_numpy(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"not {type(value).__name__}")
 
 
 def model_entry(given: Any) -> str | dict[str, Any] | None:
@@ -41,7 +57,9 @@ def model_entry(given: Any) -> str | dict[str, Any] | None:
         return registry.bring("models", given)
     if isinstance(given, nn.Module):
         return _as_it_is(given)
-    raise ConfigError(f"model = {given!r}: give a name, a dict with one, a torch module or a class of them.")
+    raise ConfigError(
+        f"model = a {type(given).__name__}: give a name, a dict with one, a torch module or a class of them."
+    )
 
 
 def _as_it_is(module: nn.Module) -> str:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from metaleaf.config.config import flattened
 from metaleaf.config.suite import order_of
-from metaleaf.errors import ConfigError, DataError, unknown
-from metaleaf.front.result import Result
-from metaleaf.records.records import Record, in_order, of_new_environments, read_all, record_paths, tidy
+from metaleaf.errors import ConfigError, DataError, of_system, refuse_unknown, unknown
+from metaleaf.front.result import Result, copied
+from metaleaf.records.records import MODELS, Record, in_order, of_new_environments, read_all, record_paths, tidy
 from metaleaf.report import client_report
 from metaleaf.report.figures.drawing import NotDrawnError
 from metaleaf.report.figures.makers import WITH_DATA
@@ -90,9 +90,13 @@ class Records(Sequence[Record]):
         (`metaleaf.report.tables.clients.COLUMNS`).
         """
         known = ("supports", "model", "metric", "statistic", "who", "columns")
-        for name in choices:
-            if name not in known:
-                raise unknown("choice", name, known)
+        refuse_unknown("choice", choices, known)
+        refuse_unknown("model", [choices.get("model", "selected")], MODELS)
+        refuse_unknown("kind of client", [choices.get("who", "all")], ("all", "new", "participants"))
+        for name in ("supports", "columns"):
+            if name in choices:
+                choices[name] = (choices[name],) if isinstance(choices[name], str | float) else tuple(choices[name])
+        algorithms = (algorithms,) if isinstance(algorithms, str) else algorithms
         if isinstance(algorithms, Mapping):
             algorithms = [f"{label}={name}" if name else label for label, name in algorithms.items()]
         if algorithms:
@@ -140,7 +144,10 @@ class Records(Sequence[Record]):
             raise unknown("kind of client", who, ("new", "participants"))
         found = [_scored(record, record.scores_of(who)) for record in self.records]  # type: ignore[arg-type]
         frame = pd.concat(found, ignore_index=True)
-        return frame[frame["model"] == self.shown.model].reset_index(drop=True)
+        kept = frame["model"] == self.shown.model
+        if self.shown.supports and who == "new":
+            kept &= frame["support"].isin(self.shown.supports)
+        return frame[kept].reset_index(drop=True)
 
     def rounds(self) -> pd.DataFrame:
         """A row a run and round: costs, and scores of validation clients where they were scored."""
@@ -197,10 +204,17 @@ class Records(Sequence[Record]):
             raise DataError(f"the figure {figure} cannot be made: {reason}.") from None
         return Plot(figure, made.figure, made.caption)
 
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Copy all records, and the models that were kept, into a result store; the records' paths."""
+        return [copied(record, Path(folder).expanduser()) for record in self.all]
+
     def report(self, folder: str | os.PathLike[str], baseline: str | None = None) -> list[Path]:
         """Write all tables and figures and the HTML page into a folder; the paths."""
         contents = client_report.contents(self.records, self.shown, baseline)
-        return [replace_file(Path(folder) / name, data) for name, data in contents.items()]
+        try:
+            return [replace_file(Path(folder) / name, data) for name, data in contents.items()]
+        except OSError as error:
+            raise of_system(error) from error
 
     def __repr__(self) -> str:
         return to_markdown(self._glance())
@@ -216,6 +230,7 @@ def _of(record: Record, table: pd.DataFrame) -> pd.DataFrame:
         "suite": content.suite,
         "dataset": content.dataset,
         "algorithm": content.algorithm,
+        "name": content.title,
         "seed": content.seed,
     }
     return table.assign(**run)[[*run, *table.columns]]
@@ -234,11 +249,14 @@ def read(*sources: str | os.PathLike[str] | Result) -> Records:
     """
     if not sources:
         raise ConfigError("give a folder of records, e.g. metaleaf.read('results/synthetic').")
-    folders = [source.path.parent if isinstance(source, Result) else Path(source) for source in sources]
+    if strange := [source for source in sources if not isinstance(source, str | os.PathLike | Result)]:
+        raise ConfigError(f"give folders of records or results, not a {type(strange[0]).__name__}.")
+    paths = [source.path if isinstance(source, Result) else Path(source).expanduser() for source in sources]
+    folders = [path.parent if path.suffix == ".json" else path for path in paths]
     for folder in folders:
-        if not (paths := record_paths(folder)):
+        if not (found := record_paths(folder)):
             raise DataError(f"no records below {folder}; run the suite first")
-        if of_new_environments(paths[0]):
+        if of_new_environments(found[0]):
             raise ConfigError(f"{folder} is of the track of new environments: use `metaleaf report {folder}`.")
     records = read_all(Record, folders[0], also=folders[1:])
     kept = [source for source in sources if isinstance(source, Result)]

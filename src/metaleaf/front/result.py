@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from metaleaf.data.prepare import load as open_prepared
 from metaleaf.data.stats import labels_of
 from metaleaf.dataset import Dataset
-from metaleaf.errors import DataError
+from metaleaf.errors import DataError, of_system, refuse_unknown
 from metaleaf.front.html import as_text
-from metaleaf.records.records import Model, Record, read_record, tidy
+from metaleaf.records.records import MODELS, Model, Record, read_record, tidy
 from metaleaf.reuse.export import Trained, state_dict, trained
-from metaleaf.runs.saved import state_path
 from metaleaf.seeds import derive
 from metaleaf.shots import Shots
 from metaleaf.submission.entry import read_one
@@ -95,6 +95,7 @@ class Result:
 
     def params(self, model: Model = "selected") -> Params:
         """The trained model's ``state_dict``; ConfigError where each client has a model of its own."""
+        refuse_unknown("model", [model], MODELS)
         return state_dict(read_one(self.path), model)[0]
 
     @cached_property
@@ -103,7 +104,14 @@ class Result:
 
     @cached_property
     def _plugin(self) -> Dataset:
-        return read_one(self.path).config.build_dataset()
+        """The dataset plugin, whose data are those of the run; DataError or StaleError if they are not."""
+        config = read_one(self.path).config
+        plugin = config.build_dataset()
+        if hasattr(plugin, "labels") and open_prepared(config.dataset, plugin, progress=False).about["data_hash"] != (
+            self.record.content.data.data_hash
+        ):
+            raise DataError(f"{self.path} was made from other data than what is there now.")
+        return plugin
 
     def adapt(self, x: Any, y: Any, *, seed: int = 0) -> Predictor:
         """The model of a new client with these examples, x [n, ...] and y [n, ...] as the clients' are.
@@ -121,15 +129,7 @@ class Result:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Copy record and model into a result store, where reports, `metaleaf verify` and `read` find them."""
-        content = self.record.content
-        place = Path(folder) / content.suite / content.dataset / content.algorithm / content.config_hash
-        place.mkdir(parents=True, exist_ok=True)
-        suffixes = (".clients.csv", ".rounds.csv", ".participants.csv")
-        files = [self.path.with_suffix(suffix) for suffix in suffixes] + [state_path(self.path), self.path]
-        for file in files:  # the record last: what exists is whole
-            if file.exists():
-                shutil.copy2(file, place / file.name)
-        return place / self.path.name
+        return copied(self.record, Path(folder).expanduser())
 
     def __repr__(self) -> str:
         content, metric = self.record.content, self.record.content.metric
@@ -145,37 +145,67 @@ class Result:
         return as_text(repr(self))
 
 
+def copied(record: Record, store: Path) -> Path:
+    """The path of a copy of record and model in a store; DataError if there is no record any more."""
+    content, suffixes = record.content, (".clients.csv", ".rounds.csv", ".participants.csv", ".safetensors")
+    place = store / content.suite / content.dataset / content.algorithm / content.config_hash
+    if not record.path.exists():
+        raise DataError(f"{record.path} is gone: a run of its own folder lives as long as its result.")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for file in [*map(record.path.with_suffix, suffixes), record.path]:  # the record last: what exists is whole
+            if file.exists():
+                shutil.copy2(file, place / file.name)
+    except OSError as error:
+        raise of_system(error) from error
+    return place / record.path.name
+
+
 def _sides(scores: Any, metric: Any) -> str:
     before, after, constant = (metric.text(side.pooled) for side in (scores.before, scores.after, scores.majority))
     return f"{before} before, {after} after adaptation (a constant answer: {constant})"
 
 
-def _labels(of: Trained, plugin: Dataset) -> tuple[str, ...]:
+def _labels(of: Trained, plugin: Dataset) -> tuple[Any, ...]:
     """What the classes are called, if they are not 0, 1, ..."""
     return labels_of(plugin) if of.spec["classes"] else ()
 
 
 def _x(x: Any, of: Trained, plugin: Dataset) -> torch.Tensor:
-    """X as the prepared data have it; DataError if its shape is another."""
-    given = plugin.x_of(x) if isinstance(x, pd.DataFrame) and hasattr(plugin, "x_of") else np.asarray(x)
+    """X as the prepared data have it; DataError if its shape is another, or a value is missing."""
+    given = plugin.x_of(x) if isinstance(x, pd.DataFrame) and hasattr(plugin, "x_of") else _numbers(x, "x")
     if given.shape[1:] != tuple(of.spec["x_shape"]):
         raise DataError(f"x has shape {list(given.shape)}, not {['n', *of.spec['x_shape']]}.")
+    if given.dtype.kind == "f" and not np.isfinite(given).all():
+        raise DataError("x has a value that is missing or not finite.")
     return torch.from_numpy(np.ascontiguousarray(given.astype(of.spec["x_dtype"])))
 
 
-def _y(y: Any, of: Trained, labels: tuple[str, ...]) -> torch.Tensor:
+def _numbers(values: Any, what: str) -> np.ndarray:
+    try:
+        found = np.asarray(values)
+        found = found.astype(float) if found.dtype == object else found
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what} is no array of numbers: {error}.") from None
+    if found.dtype.kind not in "biuf":
+        raise DataError(f"{what} is of {found.dtype}, not of numbers.")
+    return found
+
+
+def _y(y: Any, of: Trained, labels: tuple[Any, ...]) -> torch.Tensor:
     """Y as the prepared data have it; DataError for a class that there is not, or another shape."""
-    given, shape = np.asarray(y), tuple(of.spec.get("y_shape", ()))
+    classes, shape = int(of.spec["classes"]), tuple(of.spec.get("y_shape", ()))
     if labels:
-        if given.dtype.kind == "f":
-            given = given.astype(np.int64)
         places = {label: place for place, label in enumerate(labels)}
-        texts = given.astype(str)
-        if strange := sorted(set(texts.ravel().tolist()) - places.keys()):
-            raise DataError(f"y has {strange[0]!r}, which is none of the classes {', '.join(labels)}.")
-        given = np.vectorize(places.__getitem__, otypes=[np.int64])(texts)
-    elif of.spec["classes"] and given.size and not -1 <= given.min() <= given.max() < of.spec["classes"]:
-        raise DataError(f"y has a class that is not in 0..{of.spec['classes'] - 1}.")
+        asked = np.asarray(y).ravel().tolist()
+        if strange := [value for value in asked if value not in places]:
+            raise DataError(f"y has {strange[0]!r}, which is none of the classes {', '.join(map(repr, labels))}.")
+        given = np.array([places[value] for value in asked], dtype=np.int64).reshape(np.shape(y))
+    else:
+        given = _numbers(y, "y")
+        least = -1 if str(of.spec.get("y_dtype", "")).startswith("int") else 0
+        if classes and not np.isin(given, np.arange(least, classes)).all():
+            raise DataError(f"y has a class that is not in {least}..{classes - 1}.")
     if given.shape[1:] != shape:
         raise DataError(f"y has shape {list(given.shape)}, not {['n', *shape]}.")
     return torch.from_numpy(np.ascontiguousarray(given.astype(of.task.kind.y_dtype)))

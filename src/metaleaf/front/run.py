@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from metaleaf import registry
-from metaleaf.config import sources
 from metaleaf.config.config import RunConfig, flattened, resolve
 from metaleaf.config.sources import Choice
 from metaleaf.config.suite import Suite, one_cell, suite_of
 from metaleaf.engine.engine import Mode
-from metaleaf.errors import ConfigError, refuse_unknown
+from metaleaf.errors import ConfigError, UserError, refuse_unknown
 from metaleaf.front.clients import Clients, dataset_entry
-from metaleaf.front.plugins import model_entry, named
+from metaleaf.front.plugins import model_entry, named, plain
 from metaleaf.front.records import Records
 from metaleaf.front.result import Result
 from metaleaf.jobs import execute, tune
@@ -73,7 +72,7 @@ def run(
         seed=seed,
         protocol=protocol,
         given=options,
-        changes=hyperparameters,
+        changes=plain(hyperparameters or {}),
     )
     keep, root = _root(results)
     settings = Settings(root, engine, device, 1, threads, _raw(clients), save=save, stale=stale).checked()
@@ -110,9 +109,14 @@ def compare(
     validation clients, of tune_rounds rounds (default: as many as a run has). spaces: other values to try, by label and
     hyper-parameter; where the best is at an edge of its space, that is said. workers: processes at a time.
 
-    All else as in `run`.
+    Trials replace what an object says of the hyper-parameters in its space. All else is as in `run`, but models are
+    kept only if asked for.
     """
+    algorithms = algorithms if isinstance(algorithms, Mapping | Sequence) else [algorithms]
+    algorithms = [algorithms] if isinstance(algorithms, str) else algorithms
     titled = algorithms.items() if isinstance(algorithms, Mapping) else ((None, one) for one in algorithms)
+    if not algorithms or not clients:
+        raise ConfigError("there is nothing to compare: give algorithms and clients.")
     given = [(title, *named("algorithms", one)) for title, one in titled]
     methods: dict[str, dict[str, Any]] = {}
     for title, plugin, options in given:
@@ -133,11 +137,13 @@ def compare(
         "algorithms": methods,
     }
     if tune:
-        content["tuning"] = {"trials": tune}
+        content["tuning"] = {"trials": tune, "rounds": 1 if tune_rounds is None else tune_rounds}
+    elif tune_rounds is not None or spaces:
+        raise ConfigError("tune_rounds and spaces are of a search: say with tune= how many trials it has.")
     suite = suite_of(content, "the comparison")
-    if suite.tuning:
+    if suite.tuning and tune_rounds is None:
         longest = max(suite.protocol_for(label).rounds for label in suite.datasets)
-        tuning = suite.tuning.model_copy(update={"rounds": tune_rounds or longest})
+        tuning = suite.tuning.model_copy(update={"rounds": longest})
         suite = suite.model_copy(update={"tuning": tuning})
     keep, root = _root(results)
     raw = next((_raw(one) for _, one in places if _raw(one)), None)
@@ -156,6 +162,9 @@ def _compared(suite: Suite, settings: Settings, progress: bool, keep: Any) -> Re
     _do(cells, settings, display_of(len(cells), shown=progress))
     only = {cell.config_hash() for cell in cells}
     records = read_all(Record, settings.root / suite.name, only)
+    if keep is not None:
+        for record in records:  # what is taken out of them stays when the folder goes
+            _ = record.clients, record.rounds, record.participants
     return Records(tuple(in_order(records, tuple(suite.algorithms))), folder=keep)
 
 
@@ -196,10 +205,16 @@ def _do(cells: Sequence[RunConfig], settings: Settings, display: Display) -> Non
         _check_session(cell, settings)
     with display:
         execute.run_all(execute.named(cells), execute.compute, settings, display)
+    for cell in cells:
+        if not Cell(settings.root, cell).done():
+            raise UserError(
+                f"another process is computing {cell.dataset_label} {cell.algorithm_label} seed {cell.seed} in "
+                f"{settings.root}: call this again when it is done."
+            )
 
 
 def _check_session(config: RunConfig, settings: Settings) -> None:
-    """What this session alone knows runs in this process, and is made again where its code may have changed."""
+    """What this session alone knows runs in this process."""
     used = [("algorithms", config.algorithm), ("datasets", config.dataset), ("models", config.model_name)]
     own = [(kind, name) for kind, name in used if registry.was_brought(kind, name)]
     if own and settings.workers > 1:
@@ -208,8 +223,6 @@ def _check_session(config: RunConfig, settings: Settings) -> None:
             f"only this process knows the {kind[:-1]} {name!r}, so workers must be 1; an entry point of a package, "
             f"metaleaf.{kind}, makes it known to all."
         )
-    if any(sources.of_class(registry.plugin(kind, name)) is None for kind, name in own):
-        Cell(settings.root, config).forget()
 
 
 class _Watched(Display):

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 
@@ -20,7 +20,7 @@ from metaleaf.config.config import RunConfig
 from metaleaf.config.sources import REMEDY, Choice, Making, differing, of_run
 from metaleaf.data.prepare import load
 from metaleaf.engine.engine import Mode
-from metaleaf.errors import ConfigError, StaleError, UserError, of_system
+from metaleaf.errors import ConfigError, StaleError, UserError, of_system, unknown
 from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.runs.rounding import AS_EVER, Rounding
 from metaleaf.runs.run import OnRound, Run
@@ -46,6 +46,9 @@ class Settings:
 
     def checked(self) -> "Settings":
         """The same; ConfigError for what this machine cannot do."""
+        for what, value, known in ("engine", self.mode, get_args(Mode)), ("stale", self.stale, get_args(Choice)):
+            if value not in known:
+                raise unknown(what, str(value), known)
         if self.device != "cpu" and not self.device.startswith("cuda"):
             raise ConfigError(f"device {self.device}: choose cpu or cuda.")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
@@ -113,7 +116,7 @@ def _finished(cell: Cell, config: RunConfig, now: Making, settings: Settings) ->
     if not cell.done():
         return None
     record = cell.record()
-    unlike = now.unlike(record["data"]["data_hash"], record.get("sources"))
+    unlike = now.unlike(record["data"]["data_hash"], record.get("sources")) or now.unreadable()
     lacks = "without its model beside it" if settings.save and not cell.has_model(record) else ""
     differs = " and ".join(filter(None, [unlike, lacks]))
     if differs and settings.stale == "refuse":
@@ -223,8 +226,8 @@ def _in_processes(jobs: Sequence[tuple[str, RunConfig]], job: Job, settings: Set
                     outcome: Outcome | Exception = future.result()
                 except BrokenProcessPool:
                     raise UserError(
-                        "a worker process was killed (out of memory?); finished runs are kept: "
-                        "start again with fewer workers."
+                        "a worker process was killed (out of memory?) or could not start (a script needs "
+                        "`if __name__ == '__main__':`); finished runs are kept: start again with fewer workers."
                     ) from None
                 except Exception as error:  # a plugin may fail in any way; the other jobs go on
                     outcome = error
