@@ -338,6 +338,46 @@ class TestSession:
         (tmp_path / "beside.py").write_text("LENGTH = 2.0\n")
         assert digest(text) != first
 
+    def test_a_class_of_a_cell_counts_by_its_methods(self) -> None:
+        """IPython knows where a function was typed, and of a class only from Python 3.13 on."""
+        cells = {
+            "first": "SCALE = 1.0\ndef helper(p): return {k: SCALE * v for k, v in p.items()}",
+            "base": "@dataclass(frozen=True)\nclass Base(MAML):\n    def client(self, *given):\n"
+            "        return helper(MAML.client(self, *given))",
+            "mine": "@dataclass(frozen=True)\nclass Mine(Base):\n    title = 'Mine'\n    steps: int = 3\n"
+            "    def adapt(self, task, params, support):\n        yield params",
+        }
+        changes = [
+            ("first", "1.0", "2.0"),
+            ("first", "SCALE * v", "v"),
+            ("base", "*given)", "*given,)"),
+            ("mine", "steps: int = 3", "steps: int = 4"),
+            ("mine", "yield params", "yield {}"),
+        ]
+        script = """
+import json, sys, __main__
+from dataclasses import dataclass
+from IPython.core.interactiveshell import InteractiveShell
+from metaleaf.algorithms.maml import MAML
+from metaleaf.config.sources import _typed
+shell = InteractiveShell.instance()
+shell.user_module, shell.user_ns = __main__, __main__.__dict__
+def digest(cells):
+    for cell in cells.values():
+        shell.run_cell(cell).raise_error()
+    return _typed(Mine)
+cells, changes = json.loads(sys.argv[1])
+first = digest(cells)
+print(first is not None, digest(cells) == first)
+print([digest({**cells, name: cells[name].replace(a, b)}) == first for name, a, b in changes])
+"""
+        path = Path("shell.py")
+        path.write_text(script)
+        words = [sys.executable, str(path), json.dumps([cells, changes])]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        # A comma more in the call is another text, and the same code.
+        assert done.stdout.splitlines() == ["True True", "[False, False, True, False, False]"]
+
     def test_a_cell_that_is_run_again_replaces_its_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
         first = self.typed("state", monkeypatch)
         second = self.typed("state", monkeypatch)

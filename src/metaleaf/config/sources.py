@@ -161,11 +161,18 @@ def _typed(thing: Any, seen: set[str] | None = None) -> str | None:
         text.visit(tree)
     parts: list[str | None] = ["".join(text.text)]
     names = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    around = vars(sys.modules["__main__"])
+    around = _around(thing)
     parts += [_meant(name, around[name], seen) for name in sorted(names & around.keys())]
     if None in parts:
         return None
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _around(thing: Any) -> Mapping[str, Any]:
+    """What the names in a function, or in a class's methods, stand for."""
+    code = (value for value in [thing, *vars(thing).values()] if inspect.isfunction(value))
+    own = [function for function in map(inspect.unwrap, code) if function.__module__ == "__main__"]
+    return own[0].__globals__ if own else vars(sys.modules["__main__"])
 
 
 def _texts(thing: Any) -> list[str]:
@@ -176,11 +183,13 @@ def _texts(thing: Any) -> list[str]:
         if not isinstance(thing, type):
             raise
     own = vars(thing).items()
-    methods = [value for name, value in own if inspect.isfunction(value) and value.__code__.co_filename != "<string>"]
+    functions = [inspect.unwrap(value) for _, value in own if inspect.isfunction(value)]
+    methods = [one for one in functions if one.__code__.co_filename != "<string>"]  # a dataclass has made the others
     values = [f"{name} = {value!r}" for name, value in own if isinstance(value, _SIMPLE) and not name.startswith("__")]
     if not methods:
         raise OSError("no method says where the class comes from")
-    return [*map(inspect.getsource, methods), *values]
+    head = f"class {thing.__name__}({', '.join(base.__name__ for base in thing.__bases__)}): pass"
+    return [head, *map(inspect.getsource, methods), *values]
 
 
 _SIMPLE = (int, float, str, bool, tuple, type(None))

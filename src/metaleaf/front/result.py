@@ -134,7 +134,7 @@ class Result:
     def __repr__(self) -> str:
         content, metric = self.record.content, self.record.content.metric
         head = f"{content.title} on {content.dataset}, seed {content.seed}: {self.status}, {content.rounds} rounds"
-        lines = [head, f"{metric.labelled('')}, selected model, round {content.selected_round}"] if metric else [head]
+        lines = [head, f"{metric.label}, selected model, round {content.selected_round}"]
         for support, found in content.scores.get("selected", {}).items():
             lines.append(f"  new clients at {100 * float(support):g} % support: {_sides(found, metric)}")
         if content.participants and "selected" in content.participants:

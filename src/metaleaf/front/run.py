@@ -183,9 +183,9 @@ def _title(plugin: str, options: Mapping[str, Any], others: Sequence[Mapping[str
 
 def _label(text: str, taken: Mapping[str, Any]) -> str:
     """A name of a folder that is like the text and not taken."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-").lower() or "algorithm"
-    numbered = (f"{plain}_{number}" for number in range(2, len(taken) + 3))
-    return plain if plain not in taken else next(label for label in numbered if label not in taken)
+    short = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-").lower() or "algorithm"
+    numbered = (f"{short}_{number}" for number in range(2, len(taken) + 3))
+    return short if short not in taken else next(label for label in numbered if label not in taken)
 
 
 def _raw(clients: Data) -> Path | None:
@@ -195,7 +195,7 @@ def _raw(clients: Data) -> Path | None:
 def _root(results: str | os.PathLike[str] | None) -> tuple[Any, Path]:
     """What holds a temporary folder for as long as it is needed, and the store."""
     if results is not None:
-        return None, Path(results)
+        return None, Path(results).expanduser()
     folder = tempfile.TemporaryDirectory(prefix="metaleaf-")
     return folder, Path(folder.name)
 
