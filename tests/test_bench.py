@@ -235,7 +235,7 @@ def test_every_workload_is_in_a_file_of_pytest_benchmark() -> None:
         (["bench", "--pfl", "/nowhere/python"], "--pfl /nowhere/python: No such file"),
         (["bench", "--pfl", "/bin/false"], "--pfl /bin/false: it cannot import pfl; install it"),
         (["bench", "--repeats", "0"], "repeats must be at least 1, got 0"),
-        (["bench", "--device", "tpu"], "--device tpu: choose cpu or cuda"),
+        (["bench", "--device", "tpu"], "device tpu: choose cpu or cuda"),
     ],
 )
 def test_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:

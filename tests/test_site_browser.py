@@ -112,7 +112,7 @@ class TestFilters:
     def test_an_axis_spans_what_is_shown(self, visit: Visit) -> None:
         """From 50 to 70 % instead of 0 to 100."""
         ends = visit.heading("before", "new-environments").locator(".axis span")
-        dots = visit.page.locator("#new-environments tbody tr:visible td:nth-child(6) circle")
+        dots = visit.page.locator("#new-environments tbody tr:visible td:nth-child(7) circle")
         assert ends.all_text_contents() == ["50", "70"]
         assert {dot.get_attribute("cx") for dot in dots.all()} == {"0.00%", "50.00%", "100.00%"}
         visit.page.get_by_label("Search").fill("few_round")
