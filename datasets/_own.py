@@ -129,6 +129,7 @@ def spec_of(own: Own, *, ordered: bool) -> Spec:
         task=found.task,
         y_shape=found.y.shape[1:],
         y_dtype="" if found.classes and found.y.dtype.kind == "u" else str(found.y.dtype),
+        labels=found.labels,
     )
 
 

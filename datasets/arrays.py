@@ -39,11 +39,6 @@ class Arrays:
         """As the file has it; DataError if it cannot be read or makes no sense."""
         return spec_of(self._read(), ordered=self.ordered)
 
-    @property
-    def labels(self) -> tuple[str | int | bool, ...]:
-        """What the classes are called in the file, where not 0, 1, ..."""
-        return self._read().target.labels
-
     def clients(self, raw: "RawFiles") -> Iterator[Client]:
         """In the order of their first rows."""
         raw.use(self._file())

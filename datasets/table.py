@@ -6,7 +6,7 @@ column for each value. Each number of x is centred and divided by its standard d
 clients, new ones too, as in most federated work, but of x only, never of y (`standardise`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -73,11 +73,6 @@ class Table:
         return spec_of(self._read().own, ordered=self.time is not None)
 
     @property
-    def labels(self) -> tuple[str | int | bool, ...]:
-        """What the classes are called in the table, where not 0, 1, ..."""
-        return self._read().own.target.labels
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """What the numbers of x are."""
         columns = self._read().columns
@@ -112,17 +107,7 @@ class Table:
 def _read(table: Table, path: Path, stamp: tuple[int, ...]) -> _Read:
     frame = _frame(table, path)
     targets = [table.target] if isinstance(table.target, str) else list(table.target)
-    roles = [name for name in (table.client, *targets, table.time, table.environment) if name is not None]
-    if not targets or len(set(roles)) < len(roles):
-        raise ConfigError(f"table: client, target, time and environment are columns of their own, not {roles}.")
-    for name in (table.client, *targets, table.time, table.environment, *table.features, *table.drop):
-        if name is not None and name not in frame:
-            raise unknown(f"column of {path}", name, map(str, frame.columns))
-    if frame.empty:
-        raise DataError(f"{path} has no rows.")
-    for name in (table.client, table.environment, table.time):
-        if name is not None and frame[name].isna().any():
-            raise DataError(f"{path}: a row has no {name!r}; fill it in or leave the row out.")
+    _check(table, targets, frame, path)
     if table.time is not None:
         frame = frame.iloc[_times(frame[table.time], path).argsort(kind="stable")]
     own = {table.client, table.time, table.environment, *targets, *table.drop}
@@ -136,6 +121,21 @@ def _read(table: Table, path: Path, stamp: tuple[int, ...]) -> _Read:
     found = inferred(ys[0], what, table.target_type) if len(ys) == 1 else several(ys, what, table.target_type)
     environments = frame[table.environment].astype(str) if table.environment else [""] * len(frame)
     return _Read(Own(_names(frame[table.client]), np.array(environments, dtype=str), x, found), columns)
+
+
+def _check(table: Table, targets: Sequence[str], frame: "pd.DataFrame", path: Path) -> None:
+    """ConfigError or DataError unless the frame has rows and the columns that the table names, each for one thing."""
+    roles = [name for name in (table.client, *targets, table.time, table.environment) if name is not None]
+    if not targets or len(set(roles)) < len(roles):
+        raise ConfigError(f"table: client, target, time and environment are columns of their own, not {roles}.")
+    for name in (*roles, *table.features, *table.drop):
+        if name not in frame:
+            raise unknown(f"column of {path}", name, map(str, frame.columns))
+    if frame.empty:
+        raise DataError(f"{path} has no rows.")
+    for role in (table.client, table.environment, table.time):
+        if role is not None and frame[role].isna().any():
+            raise DataError(f"{path}: a row has no {role!r}; fill it in or leave the row out.")
 
 
 def _frame(table: Table, path: Path) -> "pd.DataFrame":

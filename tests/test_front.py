@@ -406,6 +406,22 @@ class TestAdapting:
         np.testing.assert_allclose(predict.outputs(client.x), scores, rtol=1e-4, atol=1e-5)
         assert predict(client.x).tolist() == scores.argmax(1).tolist()
 
+    def test_names_of_classes_are_no_numbers(self) -> None:
+        """Their places would be learnt instead: 0, 1, 2 for ages of 20, 30, 50."""
+        frame = pd.DataFrame({"client": np.repeat(np.arange(20), 6), "v": np.arange(120.0), "y": [20, 30, 50] * 40})
+        with pytest.raises(UserError, match=r"needs numbers; the data's y are classes called 20, 30, \.\.\.: where"):
+            ml.run(FedAvg(), ml.clients(frame), task="regression", **FEW)
+        numbers = ml.clients(frame, target_type="numbers")
+        assert numbers[0].y.tolist() == [20.0, 30.0, 50.0] * 2
+        assert ml.run(FedAvg(), numbers, **FEW).record.content.metric.name == "RMSE"
+
+    def test_clients_need_no_file_once_they_are_prepared(self) -> None:
+        names = np.repeat(list("abcdefghij"), 6)
+        pd.DataFrame({"client": names, "v": np.arange(60.0), "y": ["no", "yes"] * 30}).to_csv("m.csv", index=False)
+        clients = ml.clients("m.csv")
+        Path("m.csv").unlink()
+        assert clients[0].y.tolist() == ["no", "yes"] * 3
+
     def test_numbers_come_back_as_numbers(self) -> None:
         rng = np.random.default_rng(0)
         frame = pd.DataFrame(

@@ -73,6 +73,8 @@ class Spec:
     ``"int16"`` -1 is where none is judged. Numbers that are no classes have a ``y_dtype`` such as ``"float32"``, and 0
     classes.
 
+    ``labels``: what the classes are called, if not 0, 1, ...; then y is no number that could be predicted as one.
+
     ``window`` > 0 says that examples are overlapping windows of that many positions in the client's own order,
     so that support and query have to be contiguous and ``window`` examples apart.
     """
@@ -90,6 +92,7 @@ class Spec:
     task: str | Mapping[str, Any] = "multiclass"
     y_shape: tuple[int, ...] = ()
     y_dtype: str = ""
+    labels: tuple[str | int | bool, ...] = ()
 
     @property
     def stored(self) -> np.dtype[Any]:

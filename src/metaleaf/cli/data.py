@@ -51,7 +51,7 @@ class DataCommand:
             print(directory)
         elif self.action == "stats":
             store = prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)
-            print(f"{stats.stats_table(store)}\n{stats.described(store.about['spec'], stats.labels_of(dataset))}")
+            print(f"{stats.stats_table(store)}\n{stats.described(store.about['spec'])}")
         else:
             directory = prepare.prepared_directory(self.dataset, dataset)
             prepare.verify(directory)

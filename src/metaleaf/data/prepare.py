@@ -35,7 +35,7 @@ from metaleaf.config.sources import REMEDY, Choice, of_dataset
 from metaleaf.data import manifest
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.manifest import ARRAYS, FORMAT
-from metaleaf.data.stats import described, labels_of
+from metaleaf.data.stats import described
 from metaleaf.dataset import Client, Dataset
 from metaleaf.errors import DataError, StaleError
 from metaleaf.files.verified import Verified
@@ -366,7 +366,7 @@ def _write(staging: Path, name: str, dataset: Dataset, raw: RawFiles, progress: 
     manifest.write(staging, about)
     _note(staging, about, raw)
     if progress:
-        print(visible(f"{name}: {described(about['spec'], labels_of(dataset))}"), file=sys.stderr)
+        print(visible(f"{name}: {described(about['spec'])}"), file=sys.stderr)
 
 
 def _named_files(dataset: Dataset) -> list[Path]:

@@ -1,18 +1,18 @@
 """What is in prepared data: what x and y are, in words, and counts as plain numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from metaleaf.data.client_store import ClientStore
-from metaleaf.dataset import Dataset
 
 
-def described(spec: Mapping[str, Any], labels: Sequence[object] = ()) -> str:
+def described(spec: Mapping[str, Any]) -> str:
     """What x and y are, and the task and model that follow from it unless a suite says otherwise."""
     x = ", ".join(map(str, ["n", *spec["x_shape"]]))
     y = ", ".join(map(str, ["n", *spec.get("y_shape", ())]))
+    labels = spec.get("labels", ())
     kind = f"{spec['classes']} classes" if spec["classes"] else "numbers"
     some = ", ".join(map(str, labels[:MOST_LABELS])) + (", ..." if len(labels) > MOST_LABELS else "")
     names, order = f" ({some})" if labels else "", ", in order" if spec["window"] else ""
@@ -23,11 +23,6 @@ def described(spec: Mapping[str, Any], labels: Sequence[object] = ()) -> str:
 
 MOST_LABELS = 6
 """Classes whose names are listed."""
-
-
-def labels_of(dataset: Dataset) -> tuple[Any, ...]:
-    """What a plugin calls the classes 0, 1, ..., if it has other names for them."""
-    return tuple(getattr(dataset, "labels", ()))
 
 
 def stats(store: ClientStore) -> dict[str, Any]:

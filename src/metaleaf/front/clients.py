@@ -18,7 +18,7 @@ from metaleaf.config.labels import Label
 from metaleaf.config.sources import Choice
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.prepare import load as open_prepared
-from metaleaf.data.stats import described, labels_of, stats_table
+from metaleaf.data.stats import described, stats_table
 from metaleaf.dataset import Client
 from metaleaf.errors import ConfigError, DataError, refuse_unknown
 from metaleaf.files.whole_files import write_atomically
@@ -98,7 +98,7 @@ class Clients(Sequence[Client]):
     @cached_property
     def labels(self) -> tuple[Any, ...]:
         """What classes are called that are not 0, 1, ...; empty where they are."""
-        return labels_of(self.plugin)
+        return tuple(self.store.about["spec"].get("labels", ()))
 
     @cached_property
     def task(self) -> str:
@@ -116,7 +116,7 @@ class Clients(Sequence[Client]):
 
     def __repr__(self) -> str:
         figures = stats_table(self.store).partition("\n")[2]
-        return f"{self.label}: {described(self.store.about['spec'], self.labels)}\n{figures}"
+        return f"{self.label}: {described(self.store.about['spec'])}\n{figures}"
 
     def _repr_html_(self) -> str:
         return as_text(repr(self))

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 
 from metaleaf.data.prepare import load as open_prepared
-from metaleaf.data.stats import labels_of
 from metaleaf.dataset import Dataset
 from metaleaf.errors import DataError, of_system, refuse_unknown
 from metaleaf.front.html import as_text
@@ -49,7 +48,7 @@ class Predictor:
         outputs = torch.from_numpy(self.outputs(x))
         kind, shape = self._of.task.kind, tuple(self._of.spec.get("y_shape", ()))
         found = np.asarray(kind.answers(outputs)).reshape(len(outputs), *shape)
-        labels = _labels(self._of, self._plugin)
+        labels = self._of.spec["labels"]
         return np.array(labels)[found] if labels else found
 
 
@@ -107,7 +106,7 @@ class Result:
         """The dataset plugin, whose data are those of the run; DataError or StaleError if they are not."""
         config = read_one(self.path).config
         plugin = config.build_dataset()
-        if hasattr(plugin, "labels") and open_prepared(config.dataset, plugin, progress=False).about["data_hash"] != (
+        if hasattr(plugin, "x_of") and open_prepared(config.dataset, plugin, progress=False).about["data_hash"] != (
             self.record.content.data.data_hash
         ):
             raise DataError(f"{self.path} was made from other data than what is there now.")
@@ -120,7 +119,7 @@ class Result:
         of the order of batches. DataError if something does not fit, or the run kept no model.
         """
         of = self._trained
-        given, answers = _x(x, of, self._plugin), _y(y, of, _labels(of, self._plugin))
+        given, answers = _x(x, of, self._plugin), _y(y, of)
         if len(given) != len(answers):
             raise DataError(f"x has {len(given)} examples and y {len(answers)}: give one y for each.")
         support = Shots(given, answers, torch.tensor(derive(seed, "adapt")))
@@ -166,11 +165,6 @@ def _sides(scores: Any, metric: Any) -> str:
     return f"{before} before, {after} after adaptation (a constant answer: {constant})"
 
 
-def _labels(of: Trained, plugin: Dataset) -> tuple[Any, ...]:
-    """What the classes are called, if they are not 0, 1, ..."""
-    return labels_of(plugin) if of.spec["classes"] else ()
-
-
 def _x(x: Any, of: Trained, plugin: Dataset) -> torch.Tensor:
     """X as the prepared data have it; DataError if its shape is another, or a value is missing."""
     given = plugin.x_of(x) if isinstance(x, pd.DataFrame) and hasattr(plugin, "x_of") else _numbers(x, "x")
@@ -192,9 +186,9 @@ def _numbers(values: Any, what: str) -> np.ndarray:
     return found
 
 
-def _y(y: Any, of: Trained, labels: tuple[Any, ...]) -> torch.Tensor:
+def _y(y: Any, of: Trained) -> torch.Tensor:
     """Y as the prepared data have it; DataError for a class that there is not, or another shape."""
-    classes, shape = int(of.spec["classes"]), tuple(of.spec.get("y_shape", ()))
+    classes, shape, labels = int(of.spec["classes"]), tuple(of.spec["y_shape"]), of.spec["labels"]
     if labels:
         places = {label: place for place, label in enumerate(labels)}
         asked = np.asarray(y).ravel().tolist()

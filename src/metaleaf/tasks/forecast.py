@@ -22,6 +22,7 @@ class Forecast(Regression):
 
     def check(self, spec: Spec) -> None:
         """See `Kind`."""
+        super().check(spec)
         shape: Any = spec["x_shape"]
         if len(shape) > 2 or len(spec.get("y_shape", ())) > 1 or (len(shape) == 2 and self.channel >= shape[1]):
             self.refuse(spec, f"windows of one or more channels, number {self.channel} among them, and a horizon")

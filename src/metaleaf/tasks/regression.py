@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaleaf.errors import ConfigError
 from metaleaf.metrics import Metric
 from metaleaf.shots import Shots
 from metaleaf.tasks._kind import Kind, Spec, Sum, over
@@ -76,7 +77,12 @@ class Regression(Kind):
         return tuple(replace(metric, unit=self.unit) if metric.unit == "%" else metric for metric in found)
 
     def check(self, spec: Spec) -> None:
-        """See `Kind`: any numbers will do."""
+        """See `Kind`: any numbers will do, but no names of classes."""
+        if labels := spec.get("labels"):
+            raise ConfigError(
+                f"task {self.name!r} needs numbers; the data's y are classes called {labels[0]}, {labels[1]}, ...: "
+                "where these are numbers, say so to the dataset (target_type = 'numbers')."
+            )
 
     def outputs(self, spec: Spec) -> int:
         """See `Kind`."""

@@ -156,6 +156,10 @@ class _AsItIs:
 class Silent(Display):
     """Nothing is seen."""
 
+    def __init__(self, total: int, what: str = "runs") -> None:
+        super().__init__(total, what)
+        self.fancy = False
+
     def round(self, name: str, number: int, rounds: int, row: dict[str, Any]) -> None:
         """See `Display`."""
 
@@ -166,9 +170,7 @@ class Silent(Display):
 def display_of(total: int, what: str = "runs", *, shown: bool = True) -> Display:
     """The display that fits: below a notebook's cell, on a terminal, as plain lines, or none."""
     if not shown:
-        silent = Silent(total, what)
-        silent.fancy = False
-        return silent
+        return Silent(total, what)
     return NotebookDisplay(total, what) if _in_notebook() else Display(total, what)
 
 
