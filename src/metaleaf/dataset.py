@@ -36,7 +36,7 @@ data is outdated. A file that a plugin finds in another way it has to name with 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -45,12 +45,17 @@ if TYPE_CHECKING:
 
 
 class Client(NamedTuple):
-    """One client's examples: x [n, *x_shape], y [n, *y_shape]; rows in the client's own order where it has one."""
+    """One client's examples: x [n, *x_shape], y [n, *y_shape]; rows in the client's own order where it has one.
+
+    groups (integers [n], of a spec that is ``grouped``): examples with the same number, such as the stays of one
+    patient, are never divided between support, query and what is held out.
+    """
 
     id: str
     environment: str
     x: np.ndarray
     y: np.ndarray
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,15 @@ class Spec:
 
     ``window`` > 0 says that examples are overlapping windows of that many positions in the client's own order,
     so that support and query have to be contiguous and ``window`` examples apart.
+
+    ``standardise``: which floats are centred and divided by their standard deviation, both of the training clients'
+    examples alone, when they are read (`metaleaf.data.federation`): "x", each of its numbers (of series, each channel);
+    "xy", y too; "series", where x [window] or [window, channels] and y continue one another, x's first channel as y.
+    Metrics stay in y's own unit. x may then hold NaN for what was not measured; it becomes the training clients' mean.
+
+    ``grouped``: clients have ``groups``. ``small_model``: one of at most about 100,000 parameters with which runs take
+    minutes, where ``model`` is larger; as suites write it. ``terms``: what the publisher forbids, which is said when the
+    data are prepared.
     """
 
     version: str
@@ -93,6 +107,10 @@ class Spec:
     y_shape: tuple[int, ...] = ()
     y_dtype: str = ""
     labels: tuple[str | int | bool, ...] = ()
+    standardise: Literal["", "x", "xy", "series"] = ""
+    grouped: bool = False
+    small_model: str | Mapping[str, Any] = ""
+    terms: str = ""
 
     @property
     def stored(self) -> np.dtype[Any]:

@@ -17,7 +17,8 @@ class ClientStore:
     """The clients of one prepared dataset. Client i owns the rows ``offsets[i]:offsets[i + 1]`` of x and y.
 
     x: [N, *x_shape]; y: [N, *y_shape]; offsets: int64 [C + 1]; ids and environments: str arrays [C]; all memory-mapped.
-    about: the manifest (name, version, options, spec, hashes, counts).
+    groups: int32 [N] of a spec that is grouped: which of a client's examples belong together. about: the manifest
+    (name, version, options, spec, hashes, counts).
     """
 
     x: np.ndarray
@@ -26,6 +27,7 @@ class ClientStore:
     ids: np.ndarray
     environments: np.ndarray
     about: Mapping[str, Any]
+    groups: np.ndarray | None = None
 
     @classmethod
     def open(cls, directory: Path) -> "ClientStore":
@@ -35,15 +37,16 @@ class ClientStore:
         them may have changed.
         """
         about = manifest.read(directory)
-        paths = [directory / f"{name}.npy" for name in manifest.ARRAYS]
+        names = manifest.arrays(bool(about["spec"].get("grouped")))
+        paths = [directory / f"{name}.npy" for name in names]
         verified = Verified(directory)
         for path in paths:
             manifest.check_file(path, about["hashes"][path.name], verified)
         verified.save()
         try:
             # All of them mapped, also the ids: those of a million users take a second to read.
-            x, y, offsets, ids, environments = (np.load(path, mmap_mode="r") for path in paths)
-            store = cls(x, y, offsets, ids, environments, about)
+            x, y, offsets, ids, environments, *groups = (np.load(path, mmap_mode="r") for path in paths)
+            store = cls(x, y, offsets, ids, environments, about, *groups)
             store._check_shapes()
             changed = [path.name for path in paths if not verified.known(path)]
         except Exception as error:  # numpy raises anything on a header that makes no sense
@@ -54,16 +57,20 @@ class ClientStore:
 
     def _check_shapes(self) -> None:
         spec, samples, clients = self.about["spec"], self.about["samples"], self.about["clients"]
-        arrays = (self.x, self.y, self.offsets, self.ids, self.environments)
-        shapes = (
+        arrays = [self.x, self.y, self.offsets, self.ids, self.environments]
+        shapes: list[tuple[int, ...]] = [
             (samples, *spec["x_shape"]),
             (samples, *spec.get("y_shape", ())),
             (clients + 1,),
             (clients,),
             (clients,),
-        )
-        kinds = (np.dtype(spec["x_dtype"]).kind, _kinds(spec.get("y_dtype")), "i", "U", "U")
-        for name, array, shape, kind in zip(manifest.ARRAYS, arrays, shapes, kinds, strict=True):
+        ]
+        kinds = [np.dtype(spec["x_dtype"]).kind, _kinds(spec.get("y_dtype")), "i", "U", "U"]
+        if self.groups is not None:
+            arrays, shapes, kinds = [*arrays, self.groups], [*shapes, (samples,)], [*kinds, "i"]
+        for name, array, shape, kind in zip(
+            manifest.arrays(self.groups is not None), arrays, shapes, kinds, strict=True
+        ):
             if array.shape != shape or array.dtype.kind not in kind:
                 raise ValueError(f"{name}.npy is damaged: it holds {array.dtype}{array.shape}, not {shape}")
 

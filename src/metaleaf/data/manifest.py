@@ -16,11 +16,16 @@ FORMAT = 1
 """Version of the on-disk layout; a store of another version has to be prepared again."""
 
 ARRAYS = ("x", "y", "offsets", "ids", "environments")
-"""The arrays of a prepared folder, in the order in which ``data_hash`` covers them."""
+"""The arrays of every prepared folder, in the order in which ``data_hash`` covers them."""
 
 REMEDY = "prepare it again (`metaleaf data prepare` with --again)."
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def arrays(grouped: bool) -> tuple[str, ...]:
+    """The arrays of a prepared folder, in the order in which ``data_hash`` covers them."""
+    return (*ARRAYS, "groups") if grouped else ARRAYS
 
 
 class _Part(BaseModel):
@@ -40,6 +45,8 @@ class _Spec(_Part):
     task: str | dict[str, Any] = "multiclass"
     y_shape: tuple[NonNegativeInt, ...] = ()
     y_dtype: str = ""
+    standardise: Literal["", "x", "xy", "series"] = ""
+    grouped: bool = False
 
 
 class _Raw(_Part):
@@ -66,7 +73,7 @@ class _About(_Part):
 
     @model_validator(mode="after")
     def _agrees(self) -> "_About":
-        if set(self.hashes) != {f"{array}.npy" for array in ARRAYS}:
+        if set(self.hashes) != {f"{array}.npy" for array in arrays(self.spec.grouped)}:
             raise ValueError("it does not list the arrays")
         if data_hash(self.hashes) != self.data_hash:
             raise ValueError("its data_hash is wrong")
@@ -74,8 +81,9 @@ class _About(_Part):
 
 
 def data_hash(hashes: Mapping[str, str]) -> str:
-    """One sha256 for the data: of the arrays' own, in the order of ARRAYS."""
-    return hashlib.sha256("".join(hashes[f"{array}.npy"] for array in ARRAYS).encode()).hexdigest()
+    """One sha256 for the data: of the arrays' own, in the order of `arrays`."""
+    found = arrays("groups.npy" in hashes)
+    return hashlib.sha256("".join(hashes[f"{array}.npy"] for array in found).encode()).hexdigest()
 
 
 def write(directory: Path, about: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ A prepared dataset is one folder, ``<data home>/<name>/<version>-<hash of the op
 
     x.npy y.npy          all examples, client after client
     offsets.npy          client i owns the rows offsets[i]:offsets[i + 1]
-    ids.npy environments.npy
+    ids.npy environments.npy, and groups.npy of a spec that is grouped
     about.json           the manifest: options, spec, counts, sha256 of every file, raw files, versions
     tfds/                the canonical records, one per client, that the arrays were made from
 
@@ -34,7 +34,7 @@ import numpy as np
 from metaleaf.config.sources import REMEDY, Choice, of_dataset
 from metaleaf.data import manifest
 from metaleaf.data.client_store import ClientStore
-from metaleaf.data.manifest import ARRAYS, FORMAT
+from metaleaf.data.manifest import FORMAT, arrays
 from metaleaf.data.stats import described
 from metaleaf.dataset import Client, Dataset
 from metaleaf.errors import DataError, StaleError
@@ -269,16 +269,30 @@ def _check_kinds(name: str, client: object) -> None:
 
 
 def _fit(name: str, dataset: Dataset, client: Client) -> Client:
-    spec, (who, environment, x, y) = dataset.spec, client
+    spec, (who, environment, x, y, _) = dataset.spec, client
     expected = (len(y), *spec.x_shape)
     _check_y(name, dataset, who, y)
     if x.shape != expected or x.dtype != spec.x_dtype:
         raise DataError(f"{name}: x of client {who!r} is {x.dtype}{x.shape}, not {spec.x_dtype}{expected}.")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
+    finite = np.isfinite(x) | np.isnan(x) if spec.standardise else np.isfinite(x)
+    if x.dtype.kind == "f" and not finite.all():
         raise DataError(f"{name}: client {who!r} has a value that is not a finite number.")
     if max(len(who), len(environment)) > MAX_ID:
         raise DataError(f"{name}: the id of client {who[:20]!r}... or its environment is over {MAX_ID} characters.")
-    return Client(who, environment, x, y.astype(spec.stored))
+    return Client(who, environment, x, y.astype(spec.stored), _groups(name, dataset, client))
+
+
+def _groups(name: str, dataset: Dataset, client: Client) -> np.ndarray | None:
+    """A client's groups as they are stored; DataError unless there is one number an example, or none where none are."""
+    if not dataset.spec.grouped and client.groups is None:
+        return None
+    groups = client.groups
+    fits = groups is not None and groups.shape == client.y.shape[:1] and groups.dtype.kind in "iu"
+    if groups is None or not fits or not dataset.spec.grouped:
+        wanted = "one whole number an example" if dataset.spec.grouped else "none, as its spec is not grouped"
+        found = "none" if groups is None else f"{groups.dtype}{list(groups.shape)}"
+        raise DataError(f"{name}: client {client.id!r} has groups {found}, not {wanted}.")
+    return np.unique(groups, return_inverse=True)[1].astype(np.int32)
 
 
 def _check_y(name: str, dataset: Dataset, who: str, y: np.ndarray) -> None:
@@ -311,8 +325,16 @@ def _builder(
     tfds_name = _tfds_name(name)
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
-        for key, (client, environment, x, y) in enumerate(clients()):
-            record = {"client": client, "environment": environment, "x": x, "y": y}
+        for key, client in enumerate(clients()):
+            record: dict[str, Any] = {
+                "client": client.id,
+                "environment": client.environment,
+                "x": client.x,
+                "y": client.y,
+            }
+            if spec.grouped:
+                record["groups"] = client.groups
+            del client
             yield key, record
             # The writer counts the records with itertools.tee and so keeps each to the end: leave it nothing.
             record.clear()
@@ -331,6 +353,8 @@ def _builder(
                 "x": tensor(shape=(None, *spec.x_shape), dtype=np.dtype(spec.x_dtype), encoding="zlib"),
                 "y": tensor(shape=(None, *spec.y_shape), dtype=spec.stored, encoding="zlib"),
             }
+            if spec.grouped:
+                features["groups"] = tensor(shape=(None,), dtype=np.int32, encoding="zlib")
             return tfds.core.DatasetInfo(
                 builder=self,
                 description=type(dataset).__doc__,
@@ -367,6 +391,8 @@ def _write(staging: Path, name: str, dataset: Dataset, raw: RawFiles, progress: 
     _note(staging, about, raw)
     if progress:
         print(visible(f"{name}: {described(about['spec'])}"), file=sys.stderr)
+    if dataset.spec.terms:
+        print(visible(f"{name}: {dataset.spec.terms}"), file=sys.stderr)
 
 
 def _named_files(dataset: Dataset) -> list[Path]:
@@ -398,12 +424,16 @@ def _flatten(
         x_file = files.enter_context(_array_file(folder / "x.npy", np.dtype(dataset.spec.x_dtype), shape))
         y_shape = (samples, *dataset.spec.y_shape)
         y_file = files.enter_context(_array_file(folder / "y.npy", dataset.spec.stored, y_shape))
+        if dataset.spec.grouped:
+            groups_file = files.enter_context(_array_file(folder / "groups.npy", np.dtype(np.int32), (samples,)))
         for i, record in enumerate(builder.as_data_source(SPLIT)):
             x, y = record["x"], record["y"]
             if record["client"].decode() != seen.ids[i] or len(y) != seen.counts[i]:
                 raise DataError(f"{builder.name}: record {i} is not that of client {seen.ids[i]!r}.")
             x_file.write(np.ascontiguousarray(x).data)
             y_file.write(np.ascontiguousarray(y).data)
+            if dataset.spec.grouped:
+                groups_file.write(np.ascontiguousarray(record["groups"]).data)
             advance(x.nbytes + y.nbytes, f"{i + 1:,} clients")
     np.save(folder / "offsets.npy", np.concatenate(([0], np.cumsum(seen.counts, dtype=np.int64))))
     np.save(folder / "ids.npy", np.array(seen.ids))
@@ -420,7 +450,7 @@ def _array_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Ite
 
 
 def _about(folder: Path, name: str, dataset: Dataset, seen: _Seen, raw: RawFiles) -> dict[str, Any]:
-    hashes = {f"{array}.npy": sha256_of(folder / f"{array}.npy") for array in ARRAYS}
+    hashes = {f"{array}.npy": sha256_of(folder / f"{array}.npy") for array in arrays(dataset.spec.grouped)}
     records = sorted(path for path in (folder / "tfds").rglob("*") if path.is_file())
     return {
         "format": FORMAT,
@@ -470,6 +500,7 @@ def _check_arrays(store: ClientStore, directory: Path) -> None:
     require(len(store.environments) == clients, "environments", "not one environment per client")
     classes = store.about["spec"]["classes"]
     require(not classes or bool(store.y.max() < classes), "y", "a label is not one of the classes")
+    require(store.groups is None or bool((store.groups >= 0).all()), "groups", "a group is below 0")
     require(bool(np.isfinite(store.y).all()), "y", "it holds something other than finite numbers")
 
 
