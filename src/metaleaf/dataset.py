@@ -89,8 +89,8 @@ class Spec:
     Metrics stay in y's own unit. x may then hold NaN for what was not measured; it becomes the training clients' mean.
 
     ``grouped``: clients have ``groups``. ``small_model``: one of at most about 100,000 parameters with which runs take
-    minutes, where ``model`` is larger; as suites write it. ``terms``: what the publisher forbids, which is said when the
-    data are prepared.
+    minutes, where ``model`` is larger; as suites write it. ``terms``: what the publisher forbids, which is said as data
+    are prepared.
     """
 
     version: str

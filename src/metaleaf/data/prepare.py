@@ -334,7 +334,7 @@ def _builder(
             }
             if spec.grouped:
                 record["groups"] = client.groups
-            del client
+            del client, named
             yield key, record
             # The writer counts the records with itertools.tee and so keeps each to the end: leave it nothing.
             record.clear()
