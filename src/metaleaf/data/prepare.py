@@ -326,15 +326,11 @@ def _builder(
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
         for key, client in enumerate(clients()):
-            record: dict[str, Any] = {
-                "client": client.id,
-                "environment": client.environment,
-                "x": client.x,
-                "y": client.y,
-            }
+            record: dict[str, Any] = {"client": client.id, "environment": client.environment}
+            record |= {"x": client.x, "y": client.y}
             if spec.grouped:
                 record["groups"] = client.groups
-            del client, named
+            del client
             yield key, record
             # The writer counts the records with itertools.tee and so keeps each to the end: leave it nothing.
             record.clear()
