@@ -1,9 +1,11 @@
 """What is asked of a model: what y is, the loss, the metrics, and the constant answer that any method has to beat."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,8 +62,19 @@ class Kind:
         """Whether some sum needs all examples of a client at once."""
         return not self.at_once.isdisjoint(self.columns)
 
+    def scaled(self, mean: np.ndarray | None, sd: np.ndarray | None) -> "Kind":
+        """This kind where y was centred and divided (`metaleaf.data.scale`): losses are so, metrics in y's own unit."""
+        if mean is None or sd is None:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "_scale", (torch.from_numpy(mean), torch.from_numpy(sd)))
+        return other
+
     def summed(self, outputs: Tensor, y: Tensor, real: Tensor) -> Tensor:
         """The sums of `columns` over the real rows, float64 [len(columns)]."""
+        if scale := getattr(self, "_scale", None):
+            mean, sd = (leaf.to(y.device) for leaf in scale)
+            outputs, y = outputs.double() * sd.flatten() + mean.flatten(), y.double() * sd + mean
         return torch.stack([self.sums[column](outputs, y, real) for column in self.columns])
 
     def check(self, spec: Spec) -> None:
