@@ -132,8 +132,9 @@ class Cmapss:
             raise unknown("cmapss subset", self.left_out, ENVIRONMENTS)
         if self.left_out and self.subset != "all":
             raise ConfigError(f"cmapss: left_out = {self.left_out!r} needs all subsets, and subset is {self.subset!r}.")
-        if not 1 <= self.stride <= WINDOW:
-            raise ConfigError(f"cmapss: stride is {self.stride}, not from 1 to {WINDOW}.")
+        # Windows that share no cycle would be split at random, a late life beside an early one.
+        if not 1 <= self.stride < WINDOW:
+            raise ConfigError(f"cmapss: stride is {self.stride}, not from 1 to {WINDOW - 1}.")
         if self.cap < 0:
             raise ConfigError(f"cmapss: cap is {self.cap}; give cycles, or 0 for none.")
         # Windows share cycles with those that end less than a window later.

@@ -147,7 +147,7 @@ class Traffic:
             y_shape=(city.hour,),
             # Windows and what follows them share steps with those that begin less than their length later.
             window=math.ceil((history + city.hour) / self.stride) - 1,
-            task={"name": "forecast", "metrics": ["mae", "rmse"], "unit": city.unit},
+            task={"name": "forecast", "metrics": ["mae", "rmse"], "loss": "absolute", "unit": city.unit},
             licence=city.licence,
         )
         if self.city == "los_angeles":
