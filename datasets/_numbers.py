@@ -15,9 +15,11 @@ MAX_TEXT = 64 << 20
 
 
 def lines_of(raw: "RawFiles", path: Path, remedy: str) -> list[str]:
-    """The file's lines; DataError if it is damaged or not plain text."""
+    """The file's lines; DataError if it is damaged, not plain text, or cut off within a line."""
     with raw.open(path, limit=MAX_TEXT) as stream:
         data = stream.read()
+    if data and not data.endswith(b"\n"):
+        raise DataError(f"{path} ends in the middle of a line: {remedy}")
     try:
         return data.decode("ascii").splitlines()
     except UnicodeDecodeError as error:

@@ -13,6 +13,8 @@ of them, weekends and holidays lie where they should. An example is a window of 
 
 import io
 import math
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -85,7 +87,12 @@ CHANNELS = 4
 FASTEST = 100
 """Miles an hour: more is no speed of METR-LA, which ends at 70."""
 
+PACKED = 15
+"""A packed element in a MATLAB file."""
+
 MAX_FILE = 64 << 20
+"""Most bytes of a file, and of what an element of it unpacks to."""
+
 REMEDY = (
     "put los_speed.csv (METR-LA's first week, from https://github.com/lehaifeng/T-GCN) and the tensor.mat of Hangzhou, "
     "Birmingham and New York (https://github.com/xinychen/transdim), named hangzhou_tensor.mat, birmingham_tensor.mat "
@@ -139,8 +146,10 @@ class Traffic:
         history, most = self.history or city.history, city.unbroken - city.hour
         if not 1 <= history <= most:
             raise ConfigError(f"traffic: history is {history} steps, not from 1 to {most} in {self.city}.")
-        if not 1 <= self.stride <= city.shape[2]:
-            raise ConfigError(f"traffic: stride is {self.stride} steps, not from 1 to {city.shape[2]} in {self.city}.")
+        # Windows that share no step would be split at random, the future beside the past.
+        if not 1 <= self.stride < history + city.hour:
+            most = history + city.hour - 1
+            raise ConfigError(f"traffic: stride is {self.stride} steps, not from 1 to {most} in {self.city}.")
         spec = replace(
             self.spec,
             x_shape=(history, CHANNELS),
@@ -231,6 +240,7 @@ def _tensor(raw: "RawFiles", path: "Path", shape: tuple[int, ...]) -> np.ndarray
     with raw.open(path, limit=MAX_FILE) as stream:
         data = stream.read()
     try:
+        _check_packed(data)
         tensor = loadmat(io.BytesIO(data), variable_names=["tensor"])["tensor"]  # type: ignore[arg-type]  # a file will do
     except KeyError as error:
         raise DataError(f"{path} has no variable 'tensor': {REMEDY}") from error
@@ -242,3 +252,16 @@ def _tensor(raw: "RawFiles", path: "Path", shape: tuple[int, ...]) -> np.ndarray
     if (least := int(tensor.min())) < 0:
         raise DataError(f"{path} has a count of {least}: {REMEDY}")
     return tensor.astype(np.float64)
+
+
+def _check_packed(data: bytes) -> None:
+    """ValueError unless a MATLAB 5 file's elements all unpack whole: scipy may stop before it sees their checksums."""
+    at = 128  # behind the header
+    while at < len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        at += 8
+        packed = zlib.decompressobj()
+        packed.decompress(data[at : at + size], MAX_FILE)
+        if kind != PACKED or not packed.eof or packed.unused_data:
+            raise ValueError(f"the element before byte {at + size:,} is not whole")
+        at += size

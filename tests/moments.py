@@ -13,7 +13,7 @@ from metaleaf.data.federation import Federation
 Moments = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of x [n, ...] and y [n, ...], what tells the moments that each row knows of, [n, moments]."""
 
-PROTOCOL = Protocol(support=0.2, test_supports=(0.2, 0.5, 0.9), held_out=0.25)
+PROTOCOL = Protocol.model_validate({"support": 0.2, "test_supports": (0.2, 0.5, 0.9), "held_out": 0.25})
 
 
 def shared(store: ClientStore, moments: Moments) -> list[str]:
@@ -23,9 +23,8 @@ def shared(store: ClientStore, moments: Moments) -> list[str]:
     for client in range(len(store)):
         for ours, theirs in divisions(federation, client):
             divided += 1
-            sides = [set(moments(store.client(client)[0][rows], store.client(client)[1][rows]).ravel().tolist())
-                     for rows in (ours, theirs)]  # fmt: skip
-            if not sides[0].isdisjoint(sides[1]):
+            x, y = store.client(client)
+            if len(np.intersect1d(moments(x[ours], y[ours]), moments(x[theirs], y[theirs]))):
                 found.append(str(store.ids[client]))
     assert divided, "nothing was divided"
     return sorted(set(found))
