@@ -53,10 +53,9 @@ class City(NamedTuple):
     licence: str
 
     @property
-    def unbroken(self) -> int:
-        """Steps without a night between them: those of a day, or of all days where records never stop."""
-        _, days, steps = self.shape
-        return days * steps if steps == 24 * self.hour else steps
+    def all_day(self) -> bool:
+        """Whether there is no night without records."""
+        return self.shape[2] == 24 * self.hour
 
 
 CITIES = {
@@ -143,7 +142,8 @@ class Traffic:
         if self.city not in CITIES:
             raise unknown("traffic city", self.city, get_args(Name))
         city = CITIES[self.city]
-        history, most = self.history or city.history, city.unbroken - city.hour
+        _, days, steps = city.shape
+        history, most = self.history or city.history, (days * steps if city.all_day else steps) - city.hour
         if not 1 <= history <= most:
             raise ConfigError(f"traffic: history is {history} steps, not from 1 to {most} in {self.city}.")
         # Windows that share no step would be split at random, the future beside the past.
@@ -185,7 +185,7 @@ class Traffic:
 
 def windows(days: np.ndarray, city: City, length: int) -> np.ndarray:
     """All stretches of so many steps without a night in them, in order of time: [n, length] of values [days, steps]."""
-    whole = days.reshape(-1, city.unbroken)
+    whole = days.reshape(1, -1) if city.all_day else days
     return np.lib.stride_tricks.sliding_window_view(whole, length, axis=1).reshape(-1, length)
 
 
