@@ -163,6 +163,15 @@ def test_engines_agree_with_one_client_at_a_time(kind: str, mode: Mode, dtype: t
             assert_close(alone[0][name], leaf, **close)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_have_the_shape_that_they_say(kind: str) -> None:
+    work, shots = task_cases.task(kind), task_cases.shots(kind, 5, 0)
+    answers = work.kind.answers(work.logits(work.params(), shots.x))
+    shape = work.kind.answer_shape(task_cases.spec(kind))
+    assert answers.reshape(5, *shape).numel() == answers.numel()
+    assert shape == (() if kind == "survival" else tuple(task_cases.SPECS[kind].get("y_shape", ())))
+
+
 class TestConstants:
     """What any method has to beat."""
 
