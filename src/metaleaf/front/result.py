@@ -44,10 +44,10 @@ class Predictor:
         return self._of.scale.in_units(np.asarray(found))
 
     def __call__(self, x: Any) -> np.ndarray:
-        """The answers: classes by their labels if they have any, or numbers, in y's shape."""
+        """The answers: classes by their labels if they have any, or numbers, in y's shape; of survival, log risks."""
         outputs = torch.from_numpy(self.outputs(x))
-        kind, shape = self._of.task.kind, tuple(self._of.spec.get("y_shape", ()))
-        found = np.asarray(kind.answers(outputs)).reshape(len(outputs), *shape)
+        kind = self._of.task.kind
+        found = np.asarray(kind.answers(outputs)).reshape(len(outputs), *kind.answer_shape(self._of.spec))
         labels = self._of.spec["labels"]
         return np.array(labels)[found] if labels else found
 
