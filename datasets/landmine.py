@@ -25,6 +25,7 @@ FOLIATED = 15
 
 SPOTS = 14_820
 COLUMNS = 9
+_LARGEST = 1e6  # the file's own end at 39
 REMEDY = "put landmine.mat (LandmineData.mat of Xue et al., JMLR 8, 2007) into $METALEAF_RAW/multitask/."
 
 
@@ -66,7 +67,7 @@ class Landmine:
                 raise DataError(f"{path}: field {number} has {len(x)} spots and {len(y)} labels: {REMEDY}")
             if not np.isin(y, (0, 1)).all():
                 raise DataError(f"{path}: field {number} has a label that is not 0 or 1: {REMEDY}")
-            if not np.isfinite(x.astype(np.float32)).all():
+            if np.abs(x).max() > _LARGEST:
                 raise DataError(f"{path}: field {number} has a number that is too large: {REMEDY}")
             terrain = "foliated" if number <= FOLIATED else "bare"
             yield Client(f"field {number:02}", terrain, x.astype(np.float32), y[:, 0].astype(np.uint8))
