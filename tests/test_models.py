@@ -68,7 +68,7 @@ def test_small_cnn_reads_a_grey_image_as_one_of_one_channel() -> None:
 
 @pytest.mark.parametrize("shape", [(14,), (14, 15), (14, 15, 3), (3, 3, 3), (14, 14, 3, 1)])
 def test_small_cnn_refuses_what_is_no_square_image(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="cannot read uint8 examples .*: it needs"):
+    with pytest.raises(ConfigError, match=r"cannot read uint8 examples .*: it needs"):
         build("small_cnn", {**DIGITS, "x_shape": shape}, 3)
 
 
