@@ -15,9 +15,9 @@ from metaleaf.terminal.visible import visible
 
 @dataclass(frozen=True)
 class DataCommand:
-    """Prepare, list, describe or verify datasets."""
+    """Prepare, list, describe or verify datasets; or renew the figures of a dataset's card, by its path."""
 
-    action: tyro.conf.Positional[Literal["prepare", "list", "stats", "verify"]]
+    action: tyro.conf.Positional[Literal["prepare", "list", "stats", "verify", "card"]]
     dataset: tyro.conf.Positional[str] = ""
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """An option of the dataset, ``--options source=leaf``; repeatable."""
@@ -43,6 +43,11 @@ class DataCommand:
             return
         if not self.dataset:
             raise ConfigError(f"metaleaf data {self.action} needs a dataset: {', '.join(registry.names('datasets'))}.")
+        if self.action == "card":
+            from metaleaf.catalogue import cards
+
+            cards.renew(cards.read(Path(self.dataset), assignments))
+            return
         dataset = build("datasets", self.dataset, assignments(self.options))
         stale = choice(self.again, self.keep)
         if self.action == "prepare":
