@@ -128,6 +128,17 @@ class TestMetrics:
         ignored = torch.nn.functional.cross_entropy(logits.transpose(1, 2), y, ignore_index=-1, reduction="none")
         assert_close(losses, ignored.sum(1) / torch.tensor([2.0, 1.0]))
 
+    def test_no_answer_is_right_for_an_unanswerable_class(self) -> None:
+        logits = torch.eye(3)[torch.tensor([[0, 1, 2], [2, 2, 2]])]
+        y = torch.tensor([[0, 1, -1], [2, 0, 1]])
+        assert measured("sequence", logits, y) == {"accuracy": 3 / 5}
+        assert measured("sequence", logits, y, unanswerable=[2]) == {"accuracy": 2 / 5}
+        assert measured("sequence", logits, y, unanswerable=[0, 2]) == {"accuracy": 1 / 5}
+        own = tasks.build({"name": "sequence", "unanswerable": [2]})
+        assert_close(own.losses(logits, y), tasks.build("sequence").losses(logits, y))
+        with pytest.raises(ConfigError, match=r"task sequence: unanswerable\.0 = -1"):
+            tasks.build({"name": "sequence", "unanswerable": [-1]})
+
     def test_a_model_that_has_become_nan_answers_nothing(self) -> None:
         y = torch.tensor([1, 0, 1])
         broken = torch.full((3, 1), math.nan)
@@ -214,6 +225,9 @@ class TestConstants:
         assert tasks.build("multiclass").constant(support, support).argmax(-1).tolist() == [2, 2, 2]
         several = Shots(torch.zeros(1, 3), torch.tensor([[1, 1, -1]]), torch.tensor(0))
         assert tasks.build("sequence").constant(several, several).argmax(-1).tolist() == [[1, 1, 1]]
+        other = Shots(torch.zeros(1, 3), torch.tensor([[1, 1, 2]]), torch.tensor(0))
+        own = tasks.build({"name": "sequence", "unanswerable": [1]})
+        assert own.constant(other, other).argmax(-1).tolist() == [[2, 2, 2]]
 
 
 def run_of(folder: Path, kind: str, **changes: Any) -> Record:

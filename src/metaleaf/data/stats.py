@@ -16,9 +16,10 @@ def described(spec: Mapping[str, Any]) -> str:
     kind = f"{spec['classes']} classes" if spec["classes"] else "numbers"
     some = ", ".join(map(str, labels[:MOST_LABELS])) + (", ..." if len(labels) > MOST_LABELS else "")
     names, order = f" ({some})" if labels else "", ", in order" if spec["window"] else ""
-    asked = spec.get("task", "multiclass")
-    task = asked if isinstance(asked, str) else asked["name"]
-    return f"x {spec['x_dtype']} [{x}]{order}, y [{y}] of {kind}{names}, task {task}, model {spec['model']}"
+    task, model = (
+        given if isinstance(given, str) else given["name"] for given in (spec.get("task", "multiclass"), spec["model"])
+    )
+    return f"x {spec['x_dtype']} [{x}]{order}, y [{y}] of {kind}{names}, task {task}, model {model}"
 
 
 MOST_LABELS = 6
