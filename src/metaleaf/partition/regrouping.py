@@ -18,7 +18,8 @@ from metaleaf.raw import RawFiles
 DRAWS = 1000
 """Times that `Dirichlet` draws, at most."""
 
-LEAST = {"clients": (1, 10**7), "least": (1, 10**6)}
+CLIENTS = {"clients": (1, 10**7)}
+LEAST = {**CLIENTS, "least": (1, 10**6)}
 
 
 class Pool:
@@ -82,7 +83,7 @@ class Regrouping(Named):
 
     clients: int = 100
 
-    limits: ClassVar[Mapping[str, tuple[float, float]]] = LEAST
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = CLIENTS
 
     def check(self, spec: Spec) -> None:
         """ConfigError for overlapping windows."""
@@ -190,7 +191,7 @@ class Shards(Regrouping):
     shards: int = 2
 
     name: ClassVar[str] = "shards"
-    limits: ClassVar[Mapping[str, tuple[float, float]]] = {**LEAST, "shards": (1, 10**4)}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {**CLIENTS, "shards": (1, 10**4)}
 
     def check(self, spec: Spec) -> None:
         """ConfigError for windows, and unless y is one class an example."""

@@ -25,7 +25,7 @@ class Named:
         for option, (low, high) in {"seed": (0, 2**32 - 1), **self.limits}.items():
             value = getattr(self, option)
             if not low <= value <= high:
-                raise ConfigError(f"partition {self.name}: {option} is {value}, not from {low:g} to {high:g}.")
+                raise ConfigError(f"partition {self.name}: {option} is {value}, not from {low} to {high}.")
 
     def drawn(self, *purpose: str | int) -> int:
         """A seed for a purpose."""
