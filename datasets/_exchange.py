@@ -122,7 +122,7 @@ class Foreign:
         return np.dtype([("x", spec.x_dtype, spec.x_shape), ("y", y, spec.y_shape), ("group", np.int64)])
 
     def _spooled(self, raw: RawFiles, spool: IO[bytes]) -> tuple[dict[str, list[tuple[int, int]]], dict[str, str]]:
-        """Write all examples one after the other; of each client where its parts start and their lengths, and where it is."""
+        """Write all examples; of each client where its parts start and how many they are, and its environment."""
         places: dict[str, list[tuple[int, int]]] = {}
         environments: dict[str, str] = {}
         for part in self.parts(raw):

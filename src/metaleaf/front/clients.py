@@ -156,7 +156,7 @@ def clients(data: Given, *, name: str = "", stale: Choice = "refuse", **options:
     stale: as in `load`.
 
     Of other systems (docs/exchange.md): the path of LEAF's JSON (options of `metaleaf.datasets.leaf_json`), of
-    TensorFlow Federated's files (`metaleaf.datasets.tff`) or of what metaleaf has exported; a `Dataset` or `DatasetDict`
+    TensorFlow Federated's files (`metaleaf.datasets.tff`), of what metaleaf has exported; a `Dataset` or `DatasetDict`
     of Hugging Face's, or the folder of one (`metaleaf.datasets.huggingface`); a `FederatedDataset` of flwr-datasets.
 
     What is in memory is kept under the data home, in a file named by its content, so that the same data are prepared
