@@ -1,5 +1,6 @@
 """``metaleaf data``."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,9 +16,9 @@ from metaleaf.terminal.visible import visible
 
 @dataclass(frozen=True)
 class DataCommand:
-    """Prepare, list, describe or verify datasets; or renew the figures of a dataset's card, by its path."""
+    """Prepare, list, describe, verify or export datasets; or renew the figures of a dataset's card, by its path."""
 
-    action: tyro.conf.Positional[Literal["prepare", "list", "stats", "verify", "card"]]
+    action: tyro.conf.Positional[Literal["prepare", "list", "stats", "verify", "export", "card"]]
     dataset: tyro.conf.Positional[str] = ""
     options: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """An option of the dataset, ``--options source=leaf``; repeatable."""
@@ -27,11 +28,17 @@ class DataCommand:
     """Prepare anew what is there already."""
     keep: bool = False
     """Take what is there, though other code or other files made it."""
+    to: Literal["leaf", "parquet", "huggingface"] = "parquet"
+    """Of export: LEAF's JSON, a Parquet file, or a folder for Hugging Face's datasets.load_from_disk."""
+    output: Path | None = None
+    """Of export: the new folder, or the .parquet file."""
+    overwrite: bool = False
+    """Of export: replace the export that is there."""
 
     def main(self) -> None:
         """Do it."""
         from metaleaf.config.config import build
-        from metaleaf.data import prepare, stats
+        from metaleaf.data import exchange, prepare, stats
 
         if self.action == "list":
             for name in loadable("datasets"):
@@ -57,6 +64,13 @@ class DataCommand:
         elif self.action == "stats":
             store = prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)
             print(f"{stats.stats_table(store)}\n{stats.described(store.about['spec'])}")
+        elif self.action == "export":
+            if self.output is None:
+                raise ConfigError("metaleaf data export needs a place: --output FOLDER, or --output FILE.parquet.")
+            store = prepare.load(self.dataset, dataset, raw=self.raw, stale=stale)
+            print(exchange.export(store, self.to, self.output, overwrite=self.overwrite, progress=True))
+            if terms := store.about["spec"].get("terms"):
+                print(visible(f"{self.dataset}: {terms}"), file=sys.stderr)
         else:
             directory = prepare.prepared_directory(self.dataset, dataset)
             prepare.verify(directory)
