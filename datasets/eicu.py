@@ -184,7 +184,7 @@ class Eicu:
             object.__setattr__(self, "spec", own)
 
     def clients(self, raw: RawFiles) -> Iterator[Client]:
-        """Yield the hospitals by number; x float32 [n, columns], nan where not measured. DataError if a file is damaged."""
+        """Yield the hospitals by number; x float32 [n, columns], nan if not measured. DataError for a damaged file."""
         files = raw.of(FOLDER)
         region_of = regions(files)
         by_hospital: dict[int, list[Stay]] = {}
