@@ -38,7 +38,7 @@ PATIENT = {
     "unitdischargeoffset": 2880,
     "uniquepid": "002-1",
 }
-NORMAL = {
+NORMAL: dict[str, Any] = {
     "intubated": 0, "vent": 0, "dialysis": 0, "eyes": 4, "motor": 6, "verbal": 5, "meds": 0, "urine": "1800.5",
     "wbc": "9.1", "temperature": "36.6", "respiratoryrate": 12, "sodium": 140, "heartrate": 90, "meanbp": 80,
     "ph": "7.4", "hematocrit": "40", "creatinine": "1.1", "albumin": "4", "pao2": 90, "pco2": 40, "bun": 15,
