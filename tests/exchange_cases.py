@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ class Toy:
     spec: Spec
     made: tuple[Client, ...]
 
-    def clients(self, raw: object) -> Iterator[Client]:
+    def clients(self, raw: RawFiles) -> Iterator[Client]:
         return iter(self.made)
 
 
@@ -85,9 +85,9 @@ def toys() -> dict[str, Toy]:
     }
 
 
-def prepared(dataset: Dataset | Toy, name: str = "toy") -> ClientStore:
+def prepared(made: Dataset, name: str = "toy") -> ClientStore:
     """What `metaleaf.data.prepare` would make of it, in memory: without its records, which take most of the time."""
-    made, seen = cast(Dataset, dataset), prepare._Seen()
+    seen = prepare._Seen()
     raw = RawFiles(name, shown=False)
     clients = list(prepare._checked(name, made, raw, seen))
     arrays = {name: np.concatenate([getattr(client, name) for client in clients]) for name in ("x", "y")}
