@@ -157,7 +157,7 @@ class TestProbe:
         ("given", "why"),
         [
             (store([[0, 1]], [np.zeros((2, 80), np.uint8)]), "x are symbols"),
-            (store([[[0, 1], [1, 0]]]), "y is not one class an example"),
+            (store([[[0, 1], [1, 0]]], task={"name": "multilabel"}), "the task is multilabel"),
             (store([[0], [1]]), "no client has two examples apart"),
             (store([[0] * 10], window=9), "no client has two examples apart"),
             (store([[0, 1]], groups=np.zeros(2, np.int32)), "no client has two examples apart"),

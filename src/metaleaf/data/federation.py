@@ -12,6 +12,7 @@ from metaleaf.config.config import Protocol, digest
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.deferred import Deferred, made
 from metaleaf.data.permutations import permutations
+from metaleaf.data.scale import Scale
 from metaleaf.errors import ConfigError
 from metaleaf.seeds import derive
 from metaleaf.shots import Episode, Shots
@@ -28,6 +29,8 @@ class Federation:
     Clients are numbers into the store. Splits depend on the store, the protocol and its split seed only, so all
     algorithms and all runs see the same; cohorts and the order of batches depend on the run's seed. y_dtype: of y as
     algorithms see it (default: int64 for classes, float32 for numbers).
+
+    What the data's spec says to standardise is scaled as it is read, by figures of what training clients learn from.
     """
 
     def __init__(self, store: ClientStore, protocol: Protocol, seed: int, y_dtype: str = "") -> None:
@@ -37,6 +40,7 @@ class Federation:
         self._counts = store.counts
         self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
         self._known_rows = 0
+        self._ends: dict[int, np.ndarray] = {}
         self.clients = dict(zip(PARTS, self._split_clients(), strict=True))
         self._trains = np.zeros(len(self._counts), dtype=bool)
         self._trains[self.clients["train"]] = True
@@ -67,6 +71,17 @@ class Federation:
         ]
         return digest({"clients": ids, "rules": rules, "data": self.store.about["data_hash"]})
 
+    @cached_property
+    def scale(self) -> Scale:
+        """How x and y are scaled: by what the training clients may learn from, without what they hold out."""
+        return Scale.of(self.store.about["spec"], self._learnt)
+
+    def _learnt(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for client in self.clients["train"]:
+            x, y = self.store.client(client)
+            rows = self._data_rows(int(client))
+            yield x[rows], y[rows]
+
     def examples(self, part: str) -> int:
         """Examples used of all clients of a part."""
         return sum(self.size(int(i)) for i in self.clients[part])
@@ -88,6 +103,8 @@ class Federation:
         if not (self.protocol.held_out and self._trains[client]) or usable < 2:
             return 0, 0
         held = min(max(round(self.protocol.held_out * usable), 1), usable - 1)
+        if self.store.groups is not None:
+            held = n - self._between(client, n - held, n)
         return held + self.window, held
 
     def held_out(self, clients: Sequence[int]) -> list[Shots]:
@@ -143,12 +160,12 @@ class Federation:
         if self.window:
             for client in clients:
                 n = self.size(client)
-                cut = self._cut(n, support)
+                cut = self._cut(client, n, support)
                 yield np.arange(cut), np.arange(cut + self.window, n)
             return
         for client, order in zip(clients, self._orders(clients), strict=True):
             n = self.size(client)
-            cut = self._cut(n, support)
+            cut = self._cut(client, n, support)
             rows = order[:n].copy()
             held, query = rows[:cut], rows[cut:]
             held.sort()
@@ -156,16 +173,40 @@ class Federation:
             yield held, query
 
     def _orders(self, clients: Sequence[int]) -> Iterator[np.ndarray]:
-        """All of each client's examples in a random order that depends on the split seed and its id."""
+        """All of each client's examples in a random order of the split seed and its id, those of a group together."""
         chosen = np.asarray(clients, dtype=np.int64)
         ids, counts = self.store.ids[chosen].tolist(), self._counts[chosen].tolist()
         seeds = [derive(self.protocol.split_seed, "examples", name) for name in ids]
-        return permutations(seeds, counts)
+        orders = permutations(seeds, counts)
+        if self.store.groups is None:
+            return orders
+        return (_together(order, self._groups_of(client)) for client, order in zip(clients, orders, strict=True))
 
-    def _cut(self, n: int, support: float) -> int:
+    def _cut(self, client: int, n: int, support: float) -> int:
         """How many of n examples are support; those in the gap after it, of one window, are no query either."""
         usable = max(n - self.window, 1) if self.window else n
-        return min(max(round(support * usable), 1), max(usable - 1, 1))
+        cut = min(max(round(support * usable), 1), max(usable - 1, 1))
+        return cut if self.store.groups is None else self._between(client, cut, n)
+
+    def _between(self, client: int, cut: int, n: int) -> int:
+        """Where, of the first n examples in the client's order, one group ends and another begins, nearest to `cut`.
+
+        n if there is one group.
+        """
+        ends = self._group_ends(client)
+        inner = ends[ends < n]
+        return int(inner[np.abs(inner - cut).argmin()]) if len(inner) else n
+
+    def _group_ends(self, client: int) -> np.ndarray:
+        """Where each group ends in the client's order."""
+        if client not in self._ends:
+            own = self._groups_of(client)[next(self._orders([client]))]
+            self._ends[client] = np.flatnonzero(np.append(own[1:] != own[:-1], True)) + 1
+        return self._ends[client]
+
+    def _groups_of(self, client: int) -> np.ndarray:
+        assert self.store.groups is not None
+        return np.asarray(self.store.groups[self.store.offsets[client] : self.store.offsets[client + 1]])
 
     def _data_rows(self, client: int) -> np.ndarray:
         n = self.size(client)
@@ -205,7 +246,7 @@ class Federation:
         found = []
         for i, ((whole,), place) in enumerate(zip(data, places, strict=True)):
             n = whole.y.shape[0]
-            cut = self._cut(n, support)
+            cut = self._cut(clients[i], n, support)
             held = apart.part(i, 0, cut, whole.seed)
             query = apart.part(i, 1, max(n - cut - self.window, 0), whole.seed)
             found.append(Episode(held, query, whole, now, place))
@@ -222,12 +263,19 @@ class Federation:
         sizes = [len(part) for each in rows for part in each]
         flat = np.concatenate([part for each in rows for part in each]) + np.repeat(starts, parts).repeat(sizes)
         # Cloned into torch's memory: numpy's is aligned by chance, and kernels round by how their operands lie.
-        x = torch.split(torch.from_numpy(np.take(self.store.x, flat, axis=0)).clone(), sizes)
-        y = torch.split(torch.from_numpy(self.store.y[flat].astype(self.y_dtype)), sizes)
+        x = torch.split(torch.from_numpy(self.scale.x(np.take(self.store.x, flat, axis=0))).clone(), sizes)
+        y = torch.split(torch.from_numpy(self.scale.y(self.store.y[flat]).astype(self.y_dtype)), sizes)
         ids = self.store.ids[np.asarray(clients)].tolist()
         seeds = torch.tensor([derive(self.seed, "batches", round_number, name) for name in ids]).unbind()
         each = [Shots(a, b, seeds[i // parts]) for i, (a, b) in enumerate(zip(x, y, strict=True))]
         return [each[i : i + parts] for i in range(0, len(each), parts)]
+
+
+def _together(order: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The order with the examples of a group where the first of them is; groups [n] by example."""
+    first = np.full(groups.max() + 1, len(order))
+    np.minimum.at(first, groups[order], np.arange(len(order)))
+    return order[np.argsort(first[groups[order]], kind="stable")]
 
 
 class _Apart:

@@ -22,6 +22,9 @@ EXAMPLES = 400
 FEATURES = 128
 """More are projected to so many."""
 
+TASKS = ("multiclass", "binary", "regression", "forecast")
+"""Those that linear models are probed on."""
+
 STEPS = 50
 """Of L-BFGS, at most."""
 
@@ -51,11 +54,16 @@ def probe(store: ClientStore) -> dict[str, Any]:
 
 def _unsuited(spec: Mapping[str, Any]) -> str:
     """Why nothing is probed; empty if something is."""
-    if spec["classes"] and spec.get("y_shape"):
-        return "y is not one class an example"
+    if (task := named(spec.get("task", "multiclass"))) not in TASKS:
+        return f"the task is {task}"
     if np.dtype(spec["x_dtype"]).kind in "iu" and len(spec["x_shape"]) == 1:
         return "x are symbols"
     return ""
+
+
+def named(given: str | Mapping[str, Any]) -> str:
+    """The name of a task or model, which may be given with options."""
+    return given if isinstance(given, str) else str(given["name"])
 
 
 def _halves(store: ClientStore, client: int) -> tuple[np.ndarray, np.ndarray]:

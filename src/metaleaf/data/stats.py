@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from metaleaf.data.client_store import ClientStore
-from metaleaf.data.probe import probe
+from metaleaf.data.probe import named, probe
 
 
 def described(spec: Mapping[str, Any]) -> str:
@@ -18,12 +18,8 @@ def described(spec: Mapping[str, Any]) -> str:
     kind = f"{spec['classes']} classes" if spec["classes"] else "numbers"
     some = ", ".join(map(str, labels[:MOST_LABELS])) + (", ..." if len(labels) > MOST_LABELS else "")
     names, order = f" ({some})" if labels else "", ", in order" if spec["window"] else ""
-    return f"x {spec['x_dtype']} [{x}]{order}, y [{y}] of {kind}{names}, task {_task(spec)}, model {spec['model']}"
-
-
-def _task(spec: Mapping[str, Any]) -> str:
-    asked = spec.get("task", "multiclass")
-    return str(asked if isinstance(asked, str) else asked["name"])
+    task, model = (named(given) for given in (spec.get("task", "multiclass"), spec["model"]))
+    return f"x {spec['x_dtype']} [{x}]{order}, y [{y}] of {kind}{names}, task {task}, model {model}"
 
 
 MOST_LABELS = 6
@@ -105,7 +101,7 @@ def label_counts(store: ClientStore, clients: Iterable[tuple[int, int]] | None =
     A block of clients after the other: those given, each from one to below another, or else all, a few megabytes each.
     """
     classes, y_shape = int(store.about["spec"]["classes"]), store.y.shape[1:]
-    labels = _task(store.about["spec"]) == "multilabel"
+    labels = named(store.about["spec"].get("task", "multiclass")) == "multilabel"
     columns = y_shape[0] if labels else classes
     for first, last in clients or _blocks(store, max(columns, math.prod(y_shape))):
         y, sizes = store.y[store.offsets[first] : store.offsets[last]], store.counts[first:last]

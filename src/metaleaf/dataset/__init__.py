@@ -74,6 +74,8 @@ class Published:
 class Spec:
     """What does not depend on the options: what x and y are, the default model, provenance.
 
+    ``model``: by its name, or ``{"name": ..., <option>: ...}``.
+
     ``task``: what is asked of models, by its name (`metaleaf.tasks`), or ``{"name": ..., <option>: ...}``. ``y``: one
     class an example of ``classes`` (0, 1, ...), or with ``y_shape`` several; in a signed ``y_dtype`` such as
     ``"int16"`` -1 is where none is judged. Numbers that are no classes have a ``y_dtype`` such as ``"float32"``, and 0
@@ -90,7 +92,7 @@ class Spec:
     Metrics stay in y's own unit. x may then hold NaN for what was not measured; it becomes the training clients' mean.
 
     ``grouped``: clients have ``groups``. ``small_model``: one of at most about 100,000 parameters with which runs take
-    minutes, where ``model`` is larger; as suites write it. ``terms``: what the publisher forbids, which is said as data
+    minutes, where ``model`` is larger. ``terms``: what the publisher forbids, which is said as data
     are prepared.
     """
 
@@ -98,7 +100,7 @@ class Spec:
     x_shape: tuple[int, ...]
     x_dtype: str
     classes: int
-    model: str
+    model: str | Mapping[str, Any]
     licence: str
     homepage: str
     citation: str

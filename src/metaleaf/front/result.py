@@ -41,13 +41,13 @@ class Predictor:
                 found = algorithm.predict(task, self._model, given, None)
             else:
                 found = task.logits(self._model, given)
-        return np.asarray(found)
+        return self._of.scale.in_units(np.asarray(found))
 
     def __call__(self, x: Any) -> np.ndarray:
-        """The answers: classes by their labels if they have any, or numbers, in y's shape."""
+        """The answers: classes by their labels if they have any, or numbers, in y's shape; of survival, log risks."""
         outputs = torch.from_numpy(self.outputs(x))
-        kind, shape = self._of.task.kind, tuple(self._of.spec.get("y_shape", ()))
-        found = np.asarray(kind.answers(outputs)).reshape(len(outputs), *shape)
+        kind = self._of.task.kind
+        found = np.asarray(kind.answers(outputs)).reshape(len(outputs), *kind.answer_shape(self._of.spec))
         labels = self._of.spec["labels"]
         return np.array(labels)[found] if labels else found
 
@@ -171,9 +171,10 @@ def _x(x: Any, of: Trained, plugin: Dataset) -> torch.Tensor:
     given = plugin.x_of(x) if isinstance(x, pd.DataFrame) and hasattr(plugin, "x_of") else _numbers(x, "x")
     if given.shape[1:] != tuple(of.spec["x_shape"]):
         raise DataError(f"x has shape {list(given.shape)}, not {['n', *of.spec['x_shape']]}.")
-    if given.dtype.kind == "f" and not np.isfinite(given).all():
+    known = np.isfinite(given) | (np.isnan(given) if of.spec["standardise"] else False)
+    if given.dtype.kind == "f" and not known.all():
         raise DataError("x has a value that is missing or not finite.")
-    return torch.from_numpy(np.ascontiguousarray(given.astype(of.spec["x_dtype"])))
+    return torch.from_numpy(np.ascontiguousarray(of.scale.x(given.astype(of.spec["x_dtype"]))))
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:
@@ -203,4 +204,4 @@ def _y(y: Any, of: Trained) -> torch.Tensor:
             raise DataError(f"y has a class that is not in {least}..{classes - 1}.")
     if given.shape[1:] != shape:
         raise DataError(f"y has shape {list(given.shape)}, not {['n', *shape]}.")
-    return torch.from_numpy(np.ascontiguousarray(given.astype(of.task.kind.y_dtype)))
+    return torch.from_numpy(np.ascontiguousarray(of.scale.y(given).astype(of.task.kind.y_dtype)))

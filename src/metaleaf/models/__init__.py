@@ -11,6 +11,7 @@ features) and the normalisation layers, and `metaleaf.task.Task.split` hands the
 from metaleaf.models._build import Given, Spec, build, redrawn, resolve
 from metaleaf.models._model import BatchNorm, Model, TensorFlowModel, check, inside, side_of, window_of
 from metaleaf.models._seeded import Seeded, Watched, drawing
+from metaleaf.models._standardised import Standardised
 
 __all__ = [
     "BatchNorm",
@@ -18,6 +19,7 @@ __all__ = [
     "Model",
     "Seeded",
     "Spec",
+    "Standardised",
     "TensorFlowModel",
     "Watched",
     "build",

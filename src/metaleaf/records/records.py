@@ -105,6 +105,8 @@ class Data(Part):
     classes: NonNegativeInt | None = None
     data_hash: Printable
     split_hash: Printable
+    scale: dict[str, float | list[float]] | None = None
+    """How x and y were centred and divided, where they were (`metaleaf.data.scale`)."""
 
 
 class Cost(Part):

@@ -16,6 +16,7 @@ import torch
 
 from metaleaf import models, tasks
 from metaleaf.algorithm import Algorithm
+from metaleaf.data.scale import Scale
 from metaleaf.environments.newcomers import Newcomer
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.files import tensor_files
@@ -66,27 +67,32 @@ def _loader(given: Entry, model: Model, spec: Mapping[str, Any], output: Path) -
     built_from = {**predictions, "x_shape": spec["x_shape"], "x_dtype": spec["x_dtype"]}
     out = ", ".join(map(str, ["n", *filter(None, [predictions["positions"]]), predictions["outputs"]]))
     shape = ", ".join(["n", *map(str, spec["x_shape"])])
+    scale = given.content.data.scale
+    scaled = f"model = Standardised(model, {', '.join(f'{k}={v!r}' for k, v in scale.items())})\n" if scale else ""
     return f"""\
 {WRITTEN_BY}: {given.cell}, {model} model, x {spec["x_dtype"]} [{shape}] -> predictions [{out}].\"""
 from pathlib import Path
 
 {needed}
-from metaleaf.models import build
+from metaleaf.models import {"Standardised, build" if scale else "build"}
 
 path = Path(__file__).with_name({output.name!r})
 model = build({given.config.model!r}, {built_from!r}, seed=0)
 model.load_state_dict({load})
-model.eval()
+{scaled}model.eval()
 """
 
 
 class Trained(NamedTuple):
-    """A run's model as it can be used: what it was trained for, by what, what clients receive of it, and the spec."""
+    """A run's model as it can be used: what it was trained for, by what, what clients receive of it, and the data's
+    spec and scale.
+    """
 
     task: Task
     algorithm: Algorithm
     broadcast: Tree
     spec: dict[str, Any]
+    scale: Scale
 
 
 def trained(given: Entry, model: Model) -> Trained:
@@ -105,12 +111,12 @@ def trained(given: Entry, model: Model) -> Trained:
     shapes = Task(copy.deepcopy(module).to("meta"), kind=kind, seed=task.seed, clients=task.clients)
     like = algorithm.init(shapes, shapes.params())
     broadcast = load_state(given.record.path, given.content, like).broadcast(model)
-    return Trained(task, algorithm, broadcast, spec)
+    return Trained(task, algorithm, broadcast, spec, Scale.from_record(given.content.data.scale))
 
 
 def state_dict(given: Entry, model: Model) -> tuple[Params, dict[str, Any]]:
     """The module's whole ``state_dict``, parameters that are never trained included, and the spec it is built from."""
-    task, algorithm, broadcast, spec = trained(given, model)
+    task, algorithm, broadcast, spec, _ = trained(given, model)
     whole = {**task.model.state_dict(), **model_params(task, algorithm, broadcast)}
     return {name: leaf.contiguous().clone() for name, leaf in whole.items()}, spec
 

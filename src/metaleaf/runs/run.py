@@ -100,6 +100,8 @@ class Run:
         self.kind = tasks.of(self.spec, config.task)
         self.metric = self.kind.measured[0]
         self.federation = self._federation()
+        scale = self.federation.scale
+        self.kind = self.kind.scaled(scale.y_mean, scale.y_sd)
         self.algorithm = config.build_algorithm()
         self._check_served()
         model = models.build(config.model, self.spec, derive(config.seed, "model"), self.kind)
@@ -127,7 +129,8 @@ class Run:
 
     def _examples(self) -> Shots:
         """A few of the data, to try operators on."""
-        x, y = (np.array(values[:TRIED]) for values in (self.store.x, self.store.y))
+        scale = self.federation.scale
+        x, y = scale.x(np.array(self.store.x[:TRIED])), scale.y(np.array(self.store.y[:TRIED]))
         return Shots(torch.from_numpy(x), torch.from_numpy(y.astype(self.kind.y_dtype)), torch.tensor(0))
 
     def _rounds(self) -> int:
@@ -378,6 +381,7 @@ class Run:
                 "clients": {part: len(federation.clients[part]) for part in PARTS},
                 "examples": {part: federation.examples(part) for part in PARTS},
                 "classes": self.spec["classes"],
+                **({"scale": federation.scale.given} if federation.scale.given else {}),
             },
             "metrics": [metric.facts() for metric in self.kind.measured],
             "parameters": sum(leaf.numel() for leaf in self.task.params().values()),

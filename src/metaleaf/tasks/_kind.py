@@ -1,9 +1,11 @@
 """What is asked of a model: what y is, the loss, the metrics, and the constant answer that any method has to beat."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,8 +62,19 @@ class Kind:
         """Whether some sum needs all examples of a client at once."""
         return not self.at_once.isdisjoint(self.columns)
 
+    def scaled(self, mean: np.ndarray | None, sd: np.ndarray | None) -> "Kind":
+        """This kind where y was centred and divided (`metaleaf.data.scale`): losses are so, metrics in y's own unit."""
+        if mean is None or sd is None:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "_scale", (torch.from_numpy(mean), torch.from_numpy(sd)))
+        return other
+
     def summed(self, outputs: Tensor, y: Tensor, real: Tensor) -> Tensor:
         """The sums of `columns` over the real rows, float64 [len(columns)]."""
+        if scale := getattr(self, "_scale", None):
+            mean, sd = (leaf.to(y.device) for leaf in scale)
+            outputs, y = outputs.double() * sd.flatten() + mean.flatten(), y.double() * sd + mean
         return torch.stack([self.sums[column](outputs, y, real) for column in self.columns])
 
     def check(self, spec: Spec) -> None:
@@ -89,6 +102,10 @@ class Kind:
     def answers(self, outputs: Tensor) -> Tensor:
         """What the outputs say, as y would say it: the likeliest class, or the numbers; here the outputs themselves."""
         return outputs
+
+    def answer_shape(self, spec: Spec) -> tuple[int, ...]:
+        """Of the answer for one example: that of y."""
+        return tuple(spec.get("y_shape", ()))
 
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """What the constant predictor that the support suggests would output for the query."""
