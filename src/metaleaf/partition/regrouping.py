@@ -4,9 +4,9 @@ The examples of all clients are one pool, in order. x waits in a file on the dis
 example. Where examples are grouped (`metaleaf.dataset.Spec`), it is groups that are dealt out, and count as one.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO, ClassVar, Literal
 
 import numpy as np
@@ -42,7 +42,6 @@ class Pool:
             used += int(own.max(initial=-1)) + 1
             environments.append(environment)
             starts.append(starts[-1] + len(y))
-        file.flush()
         self.y, self.unit, self.units = np.concatenate(ys), np.concatenate(units), used
         self.starts, self.environments = np.array(starts), np.array(environments, str)
 
@@ -50,8 +49,11 @@ class Pool:
         """Those examples, read from the file: [n, *x_shape]."""
         x = np.empty((len(rows), *self._shape), self._dtype)
         size = x[:1].nbytes
-        for place, row in zip(x.view(np.uint8).reshape(len(rows), size), rows.tolist(), strict=True):
-            os.preadv(self._file.fileno(), [place.data], row * size)
+        places = x.view(np.uint8).reshape(len(rows), size)
+        firsts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()  # of stretches that lie in the file as here
+        for first, last in pairwise([*firsts, len(rows)]):
+            self._file.seek(int(rows[first]) * size)
+            self._file.readinto(places[first:last].data)  # type: ignore[attr-defined]
         return x
 
     def labels(self) -> np.ndarray:
