@@ -17,7 +17,7 @@ import numpy as np
 from metaleaf.dataset import Client, Spec
 from metaleaf.errors import DataError
 from metaleaf.raw import RawFiles
-from metaleaf.raw.rows import Row, by_number, rows
+from metaleaf.raw.rows import Row, by_number, table
 
 FOLDER = "hospitals_eicu"
 REMEDY = (
@@ -206,8 +206,8 @@ class Eicu:
 
 def regions(files: RawFiles) -> dict[int, str]:
     """The region of each hospital by its number."""
-    table = by_number(_table(files, "hospital", "hospitalid", "region"), "hospitalid")
-    return {hospital: row.text("region", {*REGIONS, ""}) or "unknown" for hospital, row in table.items()}
+    found = by_number(_table(files, "hospital", "hospitalid", "region"), "hospitalid")
+    return {hospital: row.text("region", {*REGIONS, ""}) or "unknown" for hospital, row in found.items()}
 
 
 def stays(files: RawFiles) -> list[Stay]:
@@ -220,10 +220,10 @@ def stays(files: RawFiles) -> list[Stay]:
     found = []
     for stay, day in sorted(days.items()):
         if stay not in patients or stay not in facts:
-            raise day.wrong(_ID, "a stay that another table lacks")
+            raise day.fault(_ID, "a stay that the other tables have, too")
         row = patients[stay]
         ended = row.text("hospitaldischargestatus", {"Alive", "Expired", ""})
-        patient = row.fields["uniquepid"]
+        patient = row["uniquepid"]
         if ended and hospitals[patient] == 1:
             x = [*_physiology(day), *_admission(row), *_facts(facts[stay])]
             x += [float(mark in diagnoses.get(stay, "")) for mark in DIAGNOSES.values()]
@@ -236,9 +236,9 @@ def stays(files: RawFiles) -> list[Stay]:
 def _hospitals(patients: list[Row]) -> Counter[str]:
     """In how many each patient was."""
     for row in patients:
-        if not row.fields["uniquepid"]:
-            raise row.wrong("uniquepid", "which is nobody")
-    return Counter(patient for patient, _ in {(row.fields["uniquepid"], row.whole("hospitalid")) for row in patients})
+        if not row["uniquepid"]:
+            raise row.fault("uniquepid", "a patient")
+    return Counter(patient for patient, _ in {(row["uniquepid"], row.whole("hospitalid")) for row in patients})
 
 
 def apache_iva(files: RawFiles) -> dict[int, tuple[float, bool]]:
@@ -247,10 +247,10 @@ def apache_iva(files: RawFiles) -> dict[int, tuple[float, bool]]:
     No model sees it; it is what hospitals use, from many variables that the demo has and some that it lacks.
     """
     columns = (_ID, "apacheversion", "predictedhospitalmortality", "actualhospitalmortality")
-    table = _table(files, "apachePatientResult", *columns)
-    found = by_number([row for row in table if row.text("apacheversion", {"IV", "IVa"}) == "IVa"], _ID)
+    results = _table(files, "apachePatientResult", *columns)
+    found = by_number([row for row in results if row.text("apacheversion", {"IV", "IVa"}) == "IVa"], _ID)
     risks = {stay: row.number("predictedhospitalmortality", 0, 1, missing="-1") for stay, row in found.items()}
-    ends = {stay: ENDS[row.text("actualhospitalmortality", ENDS)] for stay, row in found.items()}
+    ends = {stay: row.one_of("actualhospitalmortality", ENDS) for stay, row in found.items()}
     return {stay: (risk, ends[stay]) for stay, risk in risks.items() if not math.isnan(risk)}
 
 
@@ -270,16 +270,16 @@ _PATIENT = (
 
 def _table(files: RawFiles, name: str, *columns: str) -> list[Row]:
     path = files.require([f"{name}.csv", f"{name.lower()}.csv"], REMEDY)
-    return rows(files, path, columns, REMEDY, count=COUNTS[name])
+    return table(files, path, columns, REMEDY, count=COUNTS[name])
 
 
 def _diagnoses(files: RawFiles) -> dict[int, str]:
     """The path of each stay's admission diagnosis: whether operated, the organ, what it was."""
     found: dict[int, str] = {}
     for row in _table(files, "admissionDx", _ID, "admitdxpath"):
-        path = row.fields["admitdxpath"]
+        path = row["admitdxpath"]
         if "|All Diagnosis|" in path and found.setdefault(row.whole(_ID), path) != path:
-            raise row.wrong(_ID, "a stay with another diagnosis")
+            raise row.fault(_ID, "a stay with one diagnosis")
     return found
 
 
@@ -292,11 +292,11 @@ def _physiology(row: Row) -> list[float]:
 
 
 def _admission(row: Row) -> list[float]:
-    age = 90.0 if row.fields["age"] == "> 89" else row.number("age", 0, 89, missing="")
-    gender = {"Male": 1.0, "Female": 0.0, "": math.nan}[row.text("gender", {"Male", "Female", ""})]
+    age = 90.0 if row["age"] == "> 89" else row.number("age", 0, 89, missing="")
+    gender = row.one_of("gender", {"Male": 1.0, "Female": 0.0, "": math.nan})
     # Minutes from the unit to the hospital: below 0, but for a few who are said to have come to the unit first.
     before = max(-row.number("hospitaladmitoffset", -(10**7), 10**7), 0.0) / 60
-    came = CAME_FROM[row.text("unitadmitsource", CAME_FROM)]
+    came = row.one_of("unitadmitsource", CAME_FROM)
     return [age, gender, math.log1p(before), *(float(came == place) for place in _PLACES)]
 
 

@@ -16,7 +16,7 @@ from metaleaf.dataset import Client, Spec
 from metaleaf.datasets._centres import dealt
 from metaleaf.datasets.synthetic import check_limits
 from metaleaf.raw import RawFiles
-from metaleaf.raw.rows import Row, rows
+from metaleaf.raw.rows import Row, table
 
 HOSPITALS: Mapping[str, int] = {"cleveland": 303, "hungarian": 294, "switzerland": 123, "va": 200}
 """Patients of each, in FLamby's order."""
@@ -112,10 +112,10 @@ class HeartDisease:
         """x float32 [n, columns] and y uint8 [n] of a hospital, in the order of its file."""
         files = raw.of("heart_disease")
         path = files.require([f"processed.{hospital}.data"], REMEDY)
-        table = rows(files, path, [*MEASURED, "num"], REMEDY, headed=False, count=HOSPITALS[hospital])
+        found = table(files, path, [*MEASURED, "num"], REMEDY, header=False, count=HOSPITALS[hospital])
         made = _flamby if self.form == "flamby" else _whole
-        x = np.array([made(_values(row)) for row in table], dtype=np.float32)
-        y = np.array([row.whole("num", 0, 4) > 0 for row in table], dtype=np.uint8)
+        x = np.array([made(_values(row)) for row in found], dtype=np.float32)
+        y = np.array([row.whole("num", 0, 4) > 0 for row in found], dtype=np.uint8)
         kept = ~np.isnan(x).any(1) if self.form == "flamby" else np.ones(len(y), dtype=bool)
         return x[kept], y[kept]
 
@@ -124,7 +124,7 @@ def _values(row: Row) -> dict[str, float]:
     values = {name: row.number(name, low, high, missing="?") for name, (low, high) in MEASURED.items()}
     for name, kinds in KINDS.items():
         if not math.isnan(values[name]) and values[name] not in kinds:
-            raise row.wrong(name, f"none of {', '.join(map(str, kinds))}")
+            raise row.fault(name, f"one of {', '.join(map(str, kinds))}")
     return values
 
 

@@ -16,7 +16,7 @@ from metaleaf.datasets._centres import dealt
 from metaleaf.datasets.synthetic import check_limits
 from metaleaf.errors import DataError
 from metaleaf.raw import RawFiles
-from metaleaf.raw.rows import Row, rows
+from metaleaf.raw.rows import Row, table
 
 FOLDER = "multitask"
 PATIENTS = ("fed_tcga_brca.csv", "brca.csv")
@@ -135,25 +135,29 @@ class TcgaBrca:
 def regions(files: RawFiles) -> list[Region]:
     """FLamby's six centres with its split, in its order. DataError names what is wrong with a file."""
     patients = _by_patient(_table(files, PATIENTS, "pid", *FEATURES, "E", "T"))
+    place = {pid: i for i, pid in enumerate(patients)}
     members: list[list[tuple[Row, bool]]] = [[] for _ in REGIONS]
     for pid, row in _by_patient(_table(files, SPLIT, "pid", "fold2")).items():
         if pid not in patients:
-            raise row.wrong("pid", "a patient that the other file lacks")
+            raise row.fault("pid", "a patient whom the other file has, too")
         fold = row.text("fold2", {f"{part}_{i}" for part in ("train", "test") for i in range(len(REGIONS))})
         part, number = fold.split("_")
         members[int(number)].append((patients[pid], part == "test"))
-    return [_region(name, sorted(own, key=lambda one: one[0].line)) for name, own in zip(REGIONS, members, strict=True)]
+    return [
+        _region(name, sorted(own, key=lambda one: place[one[0]["pid"]]))
+        for name, own in zip(REGIONS, members, strict=True)
+    ]
 
 
 def _table(files: RawFiles, names: tuple[str, str], *columns: str) -> list[Row]:
-    return rows(files, files.require(names, REMEDY), columns, REMEDY, count=ROWS[names])
+    return table(files, files.require(names, REMEDY), columns, REMEDY, count=ROWS[names])
 
 
 def _by_patient(table: list[Row]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for row in table:
-        if found.setdefault(row.fields["pid"], row) is not row:
-            raise row.wrong("pid", "which another row has, too")
+        if found.setdefault(row["pid"], row) is not row:
+            raise row.fault("pid", "a patient whom no other row has")
     return found
 
 

@@ -10,31 +10,32 @@ from hypothesis import strategies as st
 
 from metaleaf.errors import DataError
 from metaleaf.raw import RawFiles
-from metaleaf.raw.rows import Row, by_number, rows
+from metaleaf.raw.rows import Row, by_number
+from metaleaf.raw.rows import table as read
 
 
 def table(folder: Path, data: bytes, name: str = "t.csv", **options: object) -> list[Row]:
     path = folder / name
     path.write_bytes(data)
-    return rows(RawFiles("it", download=False), path, ("id", "x"), "fetch it.", **options)  # type: ignore[arg-type]
+    return read(RawFiles("it", download=False), path, ("id", "x"), "fetch it.", **options)  # type: ignore[arg-type]
 
 
 def row(x: str) -> Row:
-    return Row({"x": x}, Path("t.csv"), 3, "fetch it.")
+    return Row("t.csv, line 3", "fetch it.", {"x": x})
 
 
 def test_fields_by_name_with_lines_and_quotes(tmp_path: Path) -> None:
     found = table(tmp_path, '\ufeff"other","x","id"\r\n"a, ""b""",2.5,7\r\n,"",8\r\n'.encode())
     assert [list(one.fields.items()) for one in found] == [
-        [("other", 'a, "b"'), ("x", "2.5"), ("id", "7")],
-        [("other", ""), ("x", ""), ("id", "8")],
+        [("id", "7"), ("x", "2.5")],
+        [("id", "8"), ("x", "")],
     ]
-    assert [one.line for one in found] == [2, 3]
+    assert [one.where.rsplit(" ")[-1] for one in found] == ["2", "3"]
     assert sorted(by_number(found, "id")) == [7, 8]
 
 
 def test_packed_and_without_a_header(tmp_path: Path) -> None:
-    [one] = table(tmp_path, gzip.compress(b"7,?\n"), "t.csv.gz", headed=False)
+    [one] = table(tmp_path, gzip.compress(b"7,?\n"), "t.csv.gz", header=False)
     assert one.whole("id") == 7
     assert math.isnan(one.number("x", 0, 1, missing="?"))
 
@@ -42,15 +43,15 @@ def test_packed_and_without_a_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"id\n1\n", r"has no column 'x': fetch it\."),
-        (b"", r"has 0 rows, not 1"),
-        (b"id,x,x\n1,2,3\n", r"has two columns of one name: fetch it\."),
+        (b"id\n1\n", r"has 0 columns called 'x', not 1: fetch it\."),
+        (b"", r"has 0 columns called 'id', not 1"),
+        (b"id,x\n", r"has 0 rows, not 1"),
+        (b"id,x,x\n1,2,3\n", r"has 2 columns called 'x', not 1: fetch it\."),
         (b"id,x\n1\n", r"line 2 has 1 fields, not 2: fetch it\."),
-        (b"id,x\n1,2\n\n", r"line 3 has 0 fields, not 2"),
-        (b"id,x\n1,2\n2,3\n", r"has 2 rows, not 1: fetch it\."),
-        (b"id,x\n1,\xff\n", r"is not a table of comma-separated text \(.*utf-8.*\): fetch it\."),
-        (b'id,x\n1,"2\n', r"is not a table of comma-separated text \(unexpected end of data\)"),
-        (b'id,x\n1,"2"3\n', r"is not a table of comma-separated text"),
+        (b"id,x\n1,2\n2,3\n", r"has 2 rows, not 1: .*fetch it\."),
+        (b"id,x\n1,\xff\n", r"is not a UTF-8 text \(.*utf-8.*\): fetch it\."),
+        (b'id,x\n1,"2\n', r"line 2 cannot be read \(unexpected end of data\)"),
+        (b'id,x\n1,"2"3\n', r"line 2 cannot be read"),
     ],
 )
 def test_what_is_no_such_table(tmp_path: Path, data: bytes, sentence: str) -> None:
@@ -60,7 +61,7 @@ def test_what_is_no_such_table(tmp_path: Path, data: bytes, sentence: str) -> No
 
 def test_a_number_that_two_rows_have(tmp_path: Path) -> None:
     found = table(tmp_path, b"id,x\n1,2\n1,3\n")
-    with pytest.raises(DataError, match=r"t\.csv, line 3: id is '1', which another row has, too: fetch it\."):
+    with pytest.raises(DataError, match=r"t\.csv, line 3: id is '1', not a number that no other row has: fetch it\."):
         by_number(found, "id")
 
 
@@ -73,7 +74,7 @@ def test_what_is_no_number_in_range(text: str) -> None:
 def test_what_is_no_whole_number_or_not_known() -> None:
     with pytest.raises(DataError, match=r"line 3: x is '1\.5', not a whole number: fetch it\."):
         row("1.5").whole("x")
-    with pytest.raises(DataError, match=r"line 3: x is 'b', which is not known: fetch it\."):
+    with pytest.raises(DataError, match=r"line 3: x is 'b', not one of a: fetch it\."):
         row("b").text("x", {"a"})
     assert row("a").text("x", {"a"}) == "a"
 

@@ -1,92 +1,136 @@
-"""Small tables of text, a line of comma-separated fields an example, checked field by field as they are read."""
+"""Tables in text files, read line by line and strictly: every fault is a sentence that names file, line and value."""
 
 import csv
 import io
 import math
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeVar
 
 from metaleaf.errors import DataError
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles
 
-MAX_TEXT = 1 << 27
-"""Most bytes of one table (128 MiB): all of it is in memory."""
+T = TypeVar("T")
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MAX_TEXT = 1 << 30
+"""Most bytes that a table may unpack to (1 GiB); the largest that is known here has 180 MB."""
+
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
-class Row(NamedTuple):
-    """One line: its fields by column. The rest is for sentences about it: the file, the line's number, what to do."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line's fields by the names of their columns; where it stands and what to do if it is wrong, for errors."""
 
-    fields: dict[str, str]
-    path: Path
-    line: int
+    where: str
     remedy: str
+    fields: dict[str, str]
 
-    def text(self, column: str, known: Container[str]) -> str:
-        """The field; DataError unless it is one of those that are known."""
-        found = self.fields[column]
-        if found not in known:
-            raise self.wrong(column, "which is not known")
-        return found
+    def __getitem__(self, name: str) -> str:
+        return self.fields[name]
 
-    def number(self, column: str, low: float, high: float, missing: str | None = None) -> float:
-        """The field as a number from low to high; nan where it is `missing`, else DataError."""
-        found = self.fields[column]
-        if found == missing:
+    def fault(self, name: str, wanted: str) -> DataError:
+        """Say that a field does not hold what is wanted."""
+        return DataError(f"{self.where}: {name} is {self.fields[name][:60]!r}, not {wanted}: {self.remedy}")
+
+    def number(self, name: str, low: float = -math.inf, high: float = math.inf, missing: str | None = None) -> float:
+        """A plain finite number from low to high; nan where the field is `missing`, DataError for anything else."""
+        if self.fields[name] == missing:
             return math.nan
-        if not _NUMBER.fullmatch(found) or not low <= float(found) <= high:
-            raise self.wrong(column, f"not a number from {low:g} to {high:g}")
-        return float(found)
+        if _NUMBER.fullmatch(self.fields[name]):
+            value = float(self.fields[name])
+            if math.isfinite(value) and low <= value <= high:
+                return value
+        within = "" if low == -math.inf else f" from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+        raise self.fault(name, f"a number{within}")
 
-    def whole(self, column: str, low: int = 0, high: int = 2**53) -> int:
-        """The field as a whole number from low to high; DataError if it is none."""
-        found = self.number(column, low, high)
-        if not found.is_integer():
-            raise self.wrong(column, "not a whole number")
-        return int(found)
+    def whole(self, name: str, low: float = -math.inf, high: float = math.inf) -> int:
+        """As `number`, without a fraction."""
+        value = self.number(name, low, high)
+        if value != int(value):
+            raise self.fault(name, "a whole number")
+        return int(value)
 
-    def wrong(self, column: str, problem: str) -> DataError:
-        """The error of a field that is no such thing."""
-        found = f"{column} is {self.fields[column]!r}, {problem}"
-        return DataError(f"{self.path}, line {self.line}: {found}: {self.remedy}")
+    def text(self, name: str, known: Collection[str]) -> str:
+        """The field; DataError unless it is one of those that are known."""
+        if self.fields[name] not in known:
+            raise self.fault(name, f"one of {', '.join(filter(None, known))}")
+        return self.fields[name]
+
+    def one_of(self, name: str, known: Mapping[str, T]) -> T:
+        """What the field's text stands for; DataError for a text that is not known."""
+        return known[self.text(name, known)]
+
+
+def lines_of(raw: "RawFiles", path: Path, remedy: str) -> Iterator[str]:
+    """The lines of a UTF-8 text with their ends; DataError if it is damaged or in another encoding."""
+    with raw.open(path, limit=MAX_TEXT) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        try:
+            yield from text
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not a UTF-8 text ({error}): {remedy}") from error
 
 
 def rows(
-    raw: "RawFiles", path: Path, columns: Sequence[str], remedy: str, *, headed: bool = True, count: int | None = None
-) -> list[Row]:
-    """The lines of a table that has these columns. headed: its first line names them, and it may have more.
+    lines: Iterable[str],
+    path: Path,
+    names: Sequence[str],
+    remedy: str,
+    *,
+    header: bool,
+    separator: str = ",",
+    before: int = 0,
+) -> Iterator[Row]:
+    """The table's rows; blank lines are passed over.
 
-    count: how many lines the publisher's file has. DataError, in a sentence with the remedy, if it is no such table.
+    header: the first line names the columns, of which only `names` are wanted. Otherwise `names` are all columns.
+    before: lines of the file that come before these. DataError for a column that is not there or there twice, another
+    number of fields, or quotation marks that do not match.
     """
-    with raw.open(path, limit=MAX_TEXT) as file:
-        data = file.read()
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    places, width = list(range(len(names))), len(names)
     try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        read = [(lines.line_num, fields) for fields in lines]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a table of comma-separated text ({error}): {remedy}") from error
-    names = read.pop(0)[1] if headed and read else list(columns)
-    if absent := sorted(set(columns) - set(names)):
-        raise DataError(f"{path} has no column {absent[0]!r}: {remedy}")
-    if len(set(names)) < len(names):
-        raise DataError(f"{path} has two columns of one name: {remedy}")
-    for line, fields in read:
-        if len(fields) != len(names):
-            raise DataError(f"{path}, line {line} has {len(fields)} fields, not {len(names)}: {remedy}")
-    if count is not None and len(read) != count:
-        raise DataError(f"{path} has {len(read):,} rows, not {count:,}: {remedy}")
-    return [Row(dict(zip(names, fields, strict=True)), path, line, remedy) for line, fields in read]
+        if header:
+            first = next(reader, [])
+            for name in names:
+                if first.count(name) != 1:
+                    raise DataError(f"{path} has {first.count(name)} columns called {name!r}, not 1: {remedy}")
+            places, width = [first.index(name) for name in names], len(first)
+        for fields in reader:
+            if not fields:
+                continue
+            where = f"{path}, line {reader.line_num + before}"
+            if len(fields) != width:
+                raise DataError(f"{where} has {len(fields)} fields, not {width}: {remedy}")
+            yield Row(where, remedy, dict(zip(names, (fields[i] for i in places), strict=True)))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num + before} cannot be read ({error}): {remedy}") from error
 
 
-def by_number(table: Sequence[Row], column: str) -> dict[int, Row]:
-    """The rows by a whole number that each has alone; DataError if two have the same."""
-    found: dict[int, Row] = {}
-    for row in table:
-        if found.setdefault(row.whole(column), row) is not row:
-            raise row.wrong(column, "which another row has, too")
+def check_count(path: Path, found: int, expected: int, what: str, remedy: str) -> None:
+    """DataError unless as many are there as in the publisher's file."""
+    if found != expected:
+        raise DataError(f"{path} has {found:,} {what}, not {expected:,}: it is cut off or another edition: {remedy}")
+
+
+def table(
+    raw: "RawFiles", path: Path, names: Sequence[str], remedy: str, *, header: bool = True, count: int | None = None
+) -> list[Row]:
+    """All rows of a comma-separated file, `count` of them; DataError as of `rows`, `lines_of` and `check_count`."""
+    found = list(rows(lines_of(raw, path, remedy), path, names, remedy, header=header))
+    if count is not None:
+        check_count(path, len(found), count, "rows", remedy)
     return found
+
+
+def by_number(found: Iterable[Row], name: str) -> dict[int, Row]:
+    """The rows by a whole number that each has alone; DataError if two have the same."""
+    numbered: dict[int, Row] = {}
+    for row in found:
+        if numbered.setdefault(row.whole(name), row) is not row:
+            raise row.fault(name, "a number that no other row has")
+    return numbered
