@@ -121,8 +121,8 @@ class CelebA:
         for name, low, high in ("side", LEAST, ALIGNED[0]), ("min_images", 1, 10**4):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"celeba: {name} is {getattr(self, name)}, not from {low} to {high}.")
-        # The side is an option here, so an instance has its own spec; a large image makes small_cnn large.
-        small = "small_cnn" if self.side <= 40 else "resnet8"
+        # The side is an option here, so an instance has its own spec. On large images small_cnn is no longer small.
+        small = "small_cnn" if self.side <= 40 else ""
         object.__setattr__(self, "spec", replace(self.spec, x_shape=(self.side, self.side, 3), small_model=small))
 
     def clients(self, raw: RawFiles) -> Iterator[Client]:
