@@ -1,14 +1,18 @@
 """Exports, and that importing them gives the same data."""
 
 import json
+import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from documented import fenced
 from exchange_cases import PLUGINS, Toy, elsewhere, imported, plugin, prepared, spec, toys  # noqa: F401
 
+from metaleaf.catalogue.starter import checkout
 from metaleaf.cli import main
 from metaleaf.config.config import build
 from metaleaf.data import exchange
@@ -182,3 +186,15 @@ def test_the_publishers_terms_are_said(capsys: pytest.CaptureFixture[str]) -> No
         main(["data", "export", "huggingface", "--options", "path=out.parquet", "--to", "leaf", "--output", "o"]) == 0
     )
     assert "Not to be passed on." in capsys.readouterr().err
+
+
+def test_the_page_runs() -> None:
+    page = (checkout() / "docs" / "exchange.md").read_text(encoding="utf-8")
+    for line in "".join(fenced(page, "console")).splitlines():
+        assert main(shlex.split(line)[1:]) == 0, line
+    scope: dict[str, Any] = {"__name__": "documented"}
+    for block in fenced(page, "python"):
+        exec(block, scope)
+    for block in fenced(page, "toml"):
+        for entry in tomllib.loads(block)["datasets"].values():
+            build("datasets", entry["name"], entry["options"])
