@@ -184,7 +184,7 @@ class Eicu:
             object.__setattr__(self, "spec", own)
 
     def clients(self, raw: RawFiles) -> Iterator[Client]:
-        """Yield the hospitals by number; x float32 [n, columns], nan if not measured. DataError for a damaged file."""
+        """Yield the hospitals by number; x float32 [n, columns], nan: not measured. DataError if a file is damaged."""
         files = raw.of(FOLDER)
         region_of = regions(files)
         by_hospital: dict[int, list[Stay]] = {}
@@ -216,8 +216,7 @@ def stays(files: RawFiles) -> list[Stay]:
     days = by_number(_table(files, "apacheApsVar", _ID, *PHYSIOLOGY), _ID)
     facts = by_number(_table(files, "apachePredVar", _ID, *HISTORY, *FIRST_DAY), _ID)
     diagnoses = _diagnoses(files)
-    pairs = {(row.fields["uniquepid"], row.whole("hospitalid")) for row in patients.values()}
-    hospitals = Counter(patient for patient, _ in pairs)
+    hospitals = _hospitals(list(patients.values()))
     found = []
     for stay, day in sorted(days.items()):
         if stay not in patients or stay not in facts:
@@ -232,6 +231,14 @@ def stays(files: RawFiles) -> list[Stay]:
             hospital = row.whole("hospitalid")
             found.append(Stay(stay, hospital, patient, np.array(x, dtype=np.float32), ENDS[ended], length))
     return found
+
+
+def _hospitals(patients: list[Row]) -> Counter[str]:
+    """In how many each patient was."""
+    for row in patients:
+        if not row.fields["uniquepid"]:
+            raise row.wrong("uniquepid", "which is nobody")
+    return Counter(patient for patient, _ in {(row.fields["uniquepid"], row.whole("hospitalid")) for row in patients})
 
 
 def apache_iva(files: RawFiles) -> dict[int, tuple[float, bool]]:

@@ -119,11 +119,10 @@ class HuggingFace(Foreign):
         _, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
         for i in np.argsort(first):
             rows = np.flatnonzero(inverse == i)
-            titles = set(places[rows].tolist())
+            name, titles = str(owners[rows[0]]), set(places[rows].tolist())
             if len(titles) > 1:
-                raise ValueError(f"client {owners[rows[0]]!r} is in several environments")
-            own = None if groups is None else groups[rows]
-            yield Client(str(owners[rows[0]]), titles.pop(), x[rows], y[rows], own)
+                raise ValueError(f"client {name!r} is in several environments")
+            yield Client(name, titles.pop(), x[rows], y[rows], None if groups is None else groups[rows])
 
 
 def _listed(path: Path, key: str) -> list[str]:
@@ -163,11 +162,11 @@ def _batches(path: Path, columns: list[str]) -> Iterator["pa.RecordBatch"]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = _schema(path).names
-    for name in columns:
-        if known.count(name) != 1:
-            raise unknown(f"column of {path}", name, known)
     with _named(path):
+        known = _schema(path).names
+        for name in columns:
+            if known.count(name) != 1:
+                raise unknown(f"column of {path}", name, known)
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
                 yield from map(_checked, file.iter_batches(BATCH, columns=columns))

@@ -7,6 +7,7 @@ assessed three times and interpolated along straight lines by the authors, so th
 far more than on its sound: ``features="voice"`` leaves the time out.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
-from metaleaf.datasets._rows import check_count, lines_of, rows
+from metaleaf.datasets._rows import Row, check_count, lines_of, rows
 from metaleaf.errors import DataError, unknown
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ VOICE = (
     "Shimmer:APQ5", "Shimmer:APQ11", "Shimmer:DDA", "NHR", "HNR", "RPDE", "DFA", "PPE",
 )  # fmt: skip
 
+_LOGS = VOICE[:12]
+"""Those that are above 0 and skewed: the publisher's paper takes their logarithms, too."""
+
 _RANGES = {"age": (18, 120), "sex": (0, 1), "test_time": (-30, 400)}
 _MOST = {"motor": 108, "total": 176}
 """Points of the two scales."""
@@ -49,8 +53,9 @@ class Parkinsons:
     """Recordings of 42 patients.
 
     target: "motor" (UPDRS part III, 0 to 108 points) or "total" (0 to 176). features: "all" are age, sex, days since
-    recruitment and 16 measures of the voice, "voice" the 16 alone. future: a patient's support is the first sessions
-    and the query what comes later, after a gap of six recordings; otherwise sessions are drawn.
+    recruitment and 16 measures of the voice (jitter, shimmer and NHR in logarithms), "voice" the 16 alone. future: a
+    patient's support is the first sessions and the query what comes later, after a gap of six recordings; otherwise
+    sessions are drawn.
     """
 
     target: Target = "motor"
@@ -111,7 +116,7 @@ class Parkinsons:
                 row.whole("sex"),
                 row.number(f"{self.target}_UPDRS", 0, _MOST[self.target]),
             ]
-            x = [row.number(name, *_RANGES.get(name, (0, 1000))) for name in self.columns]
+            x = [_value(row, name) for name in self.columns]
             found.setdefault(row.whole("subject#", 1, PATIENTS), []).append([*first, *x])
         check_count(path, sum(map(len, found.values())), RECORDINGS, "recordings", REMEDY)
         check_count(path, len(found), PATIENTS, "patients", REMEDY)
@@ -124,3 +129,13 @@ class Parkinsons:
             sessions = np.cumsum(np.diff(time, prepend=time[0]) > PAUSE)
             environment, values = "women" if sex[0] else "men", table[:, 3:].astype(np.float32)
             yield Client(f"patient {patient:02}", environment, values, y.astype(np.float32), sessions)
+
+
+def _value(row: Row, name: str) -> float:
+    """A number of x."""
+    if name not in _LOGS:
+        return row.number(name, *_RANGES.get(name, (0, 1000)))
+    value = row.number(name, 0, 1000)
+    if value == 0:
+        raise row.fault(name, "above 0")
+    return math.log(value)

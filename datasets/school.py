@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
-from metaleaf.datasets._cells import cells
+from metaleaf.datasets._matlab import cells
 from metaleaf.datasets._rows import check_count
 from metaleaf.errors import DataError
 

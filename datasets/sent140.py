@@ -118,7 +118,8 @@ class Sent140:
             self.spec,
             x_dtype="uint16" if hashed else "uint32",
             model={"name": "tweet_lstm", "symbols": self.symbols},
-            small_model={"name": "gru", "symbols": self.symbols, "embedding": 16, "width": 32} if hashed else "",
+            # GloVe's list is too long for a small one.
+            small_model={"name": "embedding_bag", "symbols": self.symbols} if hashed else "",
         )
         object.__setattr__(self, "spec", spec)
 

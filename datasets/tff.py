@@ -6,6 +6,7 @@ serialized_example_proto, a row an example, each a `tf.train.Example`.
 """
 
 import lzma
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ class Tff(Foreign):
     def _of_sqlite(self, path: Path) -> Iterator[Client]:
         with _named(path), _unpacked(path) as plain, closing(_opened(plain)) as database:
             rows = database.execute("SELECT client_id, serialized_example_proto FROM examples")
-            name, xs, ys = None, [], []
+            name, xs, ys, n = None, [], [], 0
             for client, example in rows:
                 if not (isinstance(client, str) and isinstance(example, bytes)):
                     raise ValueError(f"a client is {type(client).__name__}, its example {type(example).__name__}")
@@ -90,11 +91,13 @@ class Tff(Foreign):
                     yield Client(name, "", np.stack(xs), np.stack(ys))
                     xs, ys = [], []
                 x, y = _features(example, self.x, self.y)
-                name = client
+                name, n = client, n + 1
                 xs.append(x)
                 ys.append(y)
             if name is not None:
                 yield Client(name, "", np.stack(xs), np.stack(ys))
+            if (counted := _counted(database)) not in (None, n):
+                raise ValueError(f"it has {n:,} examples, where its client_metadata counts {counted:,}")
 
 
 def _h5py() -> Any:
@@ -169,16 +172,29 @@ def _unpacked(path: Path) -> Iterator[Path]:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """The database, read only; ValueError if `examples` is anything that computes instead of a table."""
+    """The database, read only; ValueError if it has no table `examples`."""
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     database.execute("PRAGMA trusted_schema = OFF")
     database.execute("PRAGMA cell_size_check = ON")
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW)
-    kinds = database.execute("SELECT type, sql FROM sqlite_master WHERE name = 'examples'").fetchall()
-    if len(kinds) != 1 or kinds[0][0] != "table" or "generated" in str(kinds[0][1]).lower():
+    if not _is_table(database, "examples"):
         database.close()
         raise ValueError("it has no table `examples`")
     return database
+
+
+def _is_table(database: sqlite3.Connection, name: str) -> bool:
+    """Whether that is a table of values: views and generated columns could compute anything."""
+    kinds = database.execute("SELECT type, sql FROM sqlite_master WHERE name = ?", [name]).fetchall()
+    return [kind for kind, _ in kinds] == ["table"] and not re.search(r"\bas\b", kinds[0][1], re.IGNORECASE)
+
+
+def _counted(database: sqlite3.Connection) -> int | None:
+    """How many examples all clients have in all splits, as TFF notes it beside them; None where it has not."""
+    if not _is_table(database, "client_metadata"):
+        return None
+    found: int | None = database.execute("SELECT SUM(num_examples) FROM client_metadata").fetchone()[0]
+    return found
 
 
 def _features(example: bytes, *names: str) -> list[np.ndarray]:

@@ -11,10 +11,7 @@ The last three are the tensors of Chen and Sun's transdim. They bear no dates: w
 of them, weekends and holidays lie where they should. An example is a window of steps and those of the hour after it.
 """
 
-import io
 import math
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -23,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
+from metaleaf.datasets._matlab import array
 from metaleaf.datasets._numbers import lines_of, table_of
 from metaleaf.errors import ConfigError, DataError, unknown
 
@@ -85,12 +83,6 @@ CHANNELS = 4
 
 FASTEST = 100
 """Miles an hour: more is no speed of METR-LA, which ends at 70."""
-
-PACKED = 15
-"""A packed element in a MATLAB file."""
-
-MAX_FILE = 64 << 20
-"""Most bytes of a file, and of what an element of it unpacks to."""
 
 REMEDY = (
     "put los_speed.csv (METR-LA's first week, from https://github.com/lehaifeng/T-GCN) and the tensor.mat of Hangzhou, "
@@ -235,33 +227,7 @@ def _speeds(raw: "RawFiles", path: "Path", city: City) -> tuple[list[str], np.nd
 
 def _tensor(raw: "RawFiles", path: "Path", shape: tuple[int, ...]) -> np.ndarray:
     """The counts in a MATLAB file's variable "tensor", float64."""
-    from scipy.io import loadmat
-
-    with raw.open(path, limit=MAX_FILE) as stream:
-        data = stream.read()
-    try:
-        _check_packed(data)
-        tensor = loadmat(io.BytesIO(data), variable_names=["tensor"])["tensor"]  # type: ignore[arg-type]  # a file will do
-    except KeyError as error:
-        raise DataError(f"{path} has no variable 'tensor': {REMEDY}") from error
-    except Exception as error:  # whatever a damaged file leads scipy to
-        raise DataError(f"{path} is no whole MATLAB file ({error}): {REMEDY}") from error
-    if not isinstance(tensor, np.ndarray) or tensor.dtype.kind not in "ui" or tensor.shape != shape:
-        found = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, np.ndarray) else type(tensor).__name__
-        raise DataError(f"{path} holds {found} instead of whole numbers {list(shape)}: {REMEDY}")
-    if (least := int(tensor.min())) < 0:
-        raise DataError(f"{path} has a count of {least}: {REMEDY}")
-    return tensor.astype(np.float64)
-
-
-def _check_packed(data: bytes) -> None:
-    """ValueError unless a MATLAB 5 file's elements all unpack whole: scipy may stop before it sees their checksums."""
-    at = 128  # behind the header
-    while at < len(data):
-        kind, size = struct.unpack_from("<II", data, at)
-        at += 8
-        packed = zlib.decompressobj()
-        packed.decompress(data[at : at + size], MAX_FILE)
-        if kind != PACKED or not packed.eof or packed.unused_data:
-            raise ValueError(f"the element before byte {at + size:,} is not whole")
-        at += size
+    tensor = array(raw, path, "tensor", shape, REMEDY)
+    if len(wrong := tensor[(tensor < 0) | (tensor != np.rint(tensor))]):
+        raise DataError(f"{path} has a count of {wrong[0]:g}: {REMEDY}")
+    return tensor

@@ -29,7 +29,7 @@ class Toy:
     spec: Spec
     made: tuple[Client, ...]
 
-    def clients(self, raw: object) -> Iterator[Client]:
+    def clients(self, raw: RawFiles) -> Iterator[Client]:
         return iter(self.made)
 
 
@@ -85,9 +85,8 @@ def toys() -> dict[str, Toy]:
     }
 
 
-def prepared(dataset: Dataset | Toy, name: str = "toy") -> ClientStore:
+def prepared(made: Dataset, name: str = "toy") -> ClientStore:
     """What `metaleaf.data.prepare` would make of it, in memory: without its records, which take most of the time."""
-    made: Dataset = dataset
     seen = prepare._Seen()
     raw = RawFiles(name, shown=False)
     clients = list(prepare._checked(name, made, raw, seen))

@@ -1,5 +1,6 @@
 """Parkinson's telemonitoring: files in the publisher's format made here, faults in them, the real one if there."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from metaleaf.raw import RawFiles
 HEADER = ",".join(["subject#", "age", "sex", "test_time", "motor_UPDRS", "total_UPDRS", *VOICE])
 TIMES = {1: (7.001, 0.5, 7.0, 0.501, 14.2), 2: (-3.5, 3.5)}
 """Days of the two patients' recordings, in the order of the file: the first has three sessions."""
+
+VALUES = [*(math.log(i / 100) for i in range(1, 13)), 0.13, 0.14, 0.15, 0.16]
+"""The voice of all of them: jitter, shimmer and NHR in logarithms."""
 
 
 def table() -> str:
@@ -50,7 +54,7 @@ def test_a_client_is_a_patient_in_the_order_of_time(file: Path) -> None:
     first = found["patient 01"]
     assert first.x[:, 2].tolist() == pytest.approx([0.5, 0.501, 7, 7.001, 14.2])
     assert first.y.tolist() == pytest.approx([10.5, 10.501, 17, 17.001, 24.2])
-    assert first.x[0].tolist() == pytest.approx([61, 0, 0.5, *(i / 100 for i in range(1, 17))])
+    assert first.x[0].tolist() == pytest.approx([61, 0, 0.5, *VALUES])
 
 
 def test_recordings_of_one_session_are_a_group(file: Path) -> None:
@@ -66,7 +70,7 @@ def test_target_and_features_can_be_chosen(file: Path) -> None:
     found = read_file(dataset, file)["patient 02"]
     assert dataset.columns == VOICE
     assert found.y.tolist() == [36.5, 43.5]
-    assert found.x[0].tolist() == pytest.approx([i / 100 for i in range(1, 17)])
+    assert found.x[0].tolist() == pytest.approx(VALUES)
 
 
 def test_the_future_is_a_window_apart(file: Path) -> None:
@@ -91,6 +95,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "both sexes": (table().replace(",61,0,7.0,", ",61,1,7.0,"), "patient 1 is of both sexes: "),
     "points": (table().replace("17.0,27.0", "117.0,27.0"), "motor_UPDRS is '117.0', not a number from 0 to 108: "),
     "no patient": (table().replace("\n2,62", "\n3,62", 1), "subject# is '3', not a number from 1 to 2: "),
+    "silence": (table().replace(",0.01,", ",0,", 1), "line 2: Jitter(%) is '0', not above 0: "),
     "not finite": (table().replace("0.16", "nan", 1), "PPE is 'nan', not a number from 0 to 1000: "),
 }  # fmt: skip
 
