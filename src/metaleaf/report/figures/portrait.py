@@ -77,8 +77,7 @@ def draw(stores: dict[str, ClientStore], width: float | None = None) -> Figure:
         counts.set_title(f"{short(dataset)}, {len(store):,} clients")
         _examples(counts, store.counts)
         if np.issubdtype(store.y.dtype, np.integer):
-            distance = label_figures(store)["label_distance"]
-            labels.set_title(f"Labels of sampled clients (distance {distance:.2f})")
+            labels.set_title("Labels of sampled clients")
             _labels(figure, labels, store)
         else:  # numbers to be predicted have no classes
             labels.remove()
@@ -110,5 +109,5 @@ def _labels(figure: Figure, axes: Axes, store: ClientStore) -> None:
     figure.colorbar(image, ax=axes, label="Share (%)", pad=0.02)
     axes.grid(visible=False)
     axes.set_yticks([])
-    axes.set_xlabel("Label")
+    axes.set_xlabel(f"Label (distance {label_figures(store)['label_distance']:.2f})")
     axes.set_ylabel("Clients")
