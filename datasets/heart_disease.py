@@ -129,7 +129,7 @@ def _values(row: Row) -> dict[str, float]:
 
 
 def _whole(values: dict[str, float]) -> list[float]:
-    # Nobody's cholesterol or pressure is 0: Zurich and Basel wrote it for what they had not measured.
+    # Nobody's cholesterol or pressure is 0: two hospitals wrote it for what they had not measured.
     values = {
         name: math.nan if name in ("chol", "trestbps") and value == 0 else value for name, value in values.items()
     }
