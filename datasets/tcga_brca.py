@@ -140,7 +140,7 @@ def regions(files: RawFiles) -> list[Region]:
     for pid, row in _by_patient(_table(files, SPLIT, "pid", "fold2")).items():
         if pid not in patients:
             raise row.fault("pid", "a patient whom the other file has, too")
-        fold = row.text("fold2", {f"{part}_{i}" for part in ("train", "test") for i in range(len(REGIONS))})
+        fold = row.text("fold2", [f"{part}_{i}" for part in ("train", "test") for i in range(len(REGIONS))])
         part, number = fold.split("_")
         members[int(number)].append((patients[pid], part == "test"))
     return [

@@ -91,15 +91,15 @@ def fold(row: int, place: int, value: str) -> Callable[[list[list[str]], list[li
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (change(1, "pid", "P0"), r"fed_tcga_brca\.csv, line 3: pid is 'P0', which another row has, too"),
+        (change(1, "pid", "P0"), r"fed_tcga_brca\.csv, line 3: pid is 'P0', not a patient whom no other row has"),
         (change(0, "age_at_index", ""), "line 2: age_at_index is '', not a number from 0 to 120"),
         (change(0, "race_asian", "2"), "line 2: race_asian is '2', not a number from 0 to 1"),
         (change(0, "race_asian", "0.5"), "line 2: race_asian is '0.5', not a whole number"),
         (change(0, "E", "nan"), "line 2: E is 'nan', not a number from 0 to 1"),
         (change(0, "T", "-1"), "line 2: T is '-1', not a number from 0 to 100000"),
-        (fold(0, 0, "Q1"), r"train_test_split\.csv, line 2: pid is 'Q1', a patient that the other file lacks"),
-        (fold(0, 0, "P1"), r"train_test_split\.csv, line 12: pid is 'P1', which another row has, too"),
-        (fold(0, 2, "train_6"), "line 2: fold2 is 'train_6', which is not known"),
+        (fold(0, 0, "Q1"), r"train_test_split\.csv, line 2: pid is 'Q1', not a patient whom the other file has"),
+        (fold(0, 0, "P1"), r"train_test_split\.csv, line 12: pid is 'P1', not a patient whom no other row has"),
+        (fold(0, 2, "train_6"), "line 2: fold2 is 'train_6', not one of"),
         (lambda lines, folds: lines.pop(), r"fed_tcga_brca\.csv has 12 rows, not 13"),
         (lambda lines, folds: folds.pop(), r"split\.csv has 11 rows, not 12"),
         (
