@@ -43,7 +43,7 @@ def read(path: Path, parse: Any) -> Card:
 def renew(card: Card) -> None:
     """Write a card anew, its portrait beside it; DataError, and nothing is changed, where files are missing."""
     dataset = build("datasets", card.dataset, card.options)
-    store = load(card.dataset, dataset, progress=False)
+    store = load(card.dataset, dataset, progress=False, stale="again")
     picture = card.path.with_suffix(".png")
     write_atomically(picture, lambda file: draw({card.dataset: store}).savefig(file, format="png", dpi=150))
     spec = dataclasses.asdict(dataset.spec)
