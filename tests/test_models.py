@@ -56,6 +56,7 @@ SMALL = {
         ("mlp", SYNTHETIC, 2_117),
         ("face_cnn", CELEBA, 31_202),
         ("small_cnn", DIGITS, 11_178),
+        ("small_cnn", {**CELEBA, "x_shape": (32, 32, 3)}, 51_762),
         ("char_mlp", {**SHAKESPEARE, "x_shape": (20,)}, 16_144),
         ("tweet_lstm", TWEETS, 583_557),
         ({"name": "tweet_lstm", "symbols": 400_001}, GLOVE, 40_174_086),
@@ -67,6 +68,18 @@ def test_number_of_trained_parameters(name: Any, spec: dict[str, Any], count: in
     params = Task(build(name, spec, 0)).params()
     assert sum(p.numel() for p in params.values()) == count
     assert {p.dtype for p in params.values()} == {torch.float32}
+
+
+def test_small_cnn_reads_a_grey_image_as_one_of_one_channel() -> None:
+    grey, channel = (Task(build("small_cnn", {**DIGITS, "x_shape": shape}, 3)) for shape in ((14, 14), (14, 14, 1)))
+    x = torch.randint(0, 256, (4, 14, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert_close(channel.logits(grey.params(), x[..., None]), grey.logits(grey.params(), x))
+
+
+@pytest.mark.parametrize("shape", [(14,), (14, 15), (14, 15, 3), (3, 3, 3), (14, 14, 3, 1)])
+def test_small_cnn_refuses_what_is_no_square_image(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read uint8 examples .*: it needs"):
+        build("small_cnn", {**DIGITS, "x_shape": shape}, 3)
 
 
 def test_every_model_is_tried_here() -> None:

@@ -78,6 +78,15 @@ class TestMetrics:
             assert ours[name] == pytest.approx(of_sklearn, abs=1e-12), name
             assert ours[name] == pytest.approx(float(of_torchmetrics), abs=1e-6), name
 
+    def test_brier(self) -> None:
+        rng = np.random.default_rng(0)
+        scores, y = rng.normal(size=40), rng.integers(0, 2, 40)
+        outputs, real = torch.from_numpy(np.r_[scores, 9]).unsqueeze(-1), torch.tensor([True] * 40 + [False])
+        ours = measured("binary", outputs, torch.from_numpy(np.r_[y, 0]), real, metrics=["brier"])
+        assert ours["brier"] == pytest.approx(sk.brier_score_loss(y, 1 / (1 + np.exp(-scores))))
+        broken = torch.tensor([[math.nan], [0.0]])
+        assert measured("binary", broken, torch.tensor([1, 1]), metrics=["brier"]) == {"brier": (1 + 0.25) / 2}
+
     def test_multilabel(self) -> None:
         rng = np.random.default_rng(0)
         scores, y = rng.normal(size=(50, 4)).round(1), (rng.random((50, 4)) < 0.3).astype(int)
@@ -174,6 +183,15 @@ def test_engines_agree_with_one_client_at_a_time(kind: str, mode: Mode, dtype: t
             assert_close(alone[0][name], leaf, **close)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_have_the_shape_that_they_say(kind: str) -> None:
+    work, shots = task_cases.task(kind), task_cases.shots(kind, 5, 0)
+    answers = work.kind.answers(work.logits(work.params(), shots.x))
+    shape = work.kind.answer_shape(task_cases.spec(kind))
+    assert answers.reshape(5, *shape).numel() == answers.numel()
+    assert shape == (() if kind == "survival" else tuple(task_cases.SPECS[kind].get("y_shape", ())))
+
+
 class TestConstants:
     """What any method has to beat."""
 
@@ -197,6 +215,10 @@ class TestConstants:
         assert ((answers > 0).int() == torch.tensor([1, 0])).all()
         sums = dict(zip(own.columns, own.summed(answers, support.y, torch.ones(4).bool()).tolist(), strict=True))
         assert sums["auc_total"] / sums["auc_weight"] == 0.5, "the same answer for all orders nothing"
+
+    def test_of_yes_or_no_its_frequency(self) -> None:
+        support = Shots(torch.zeros(4, 1), torch.tensor([1, 0, 0, 0]), torch.tensor(0))
+        assert_close(tasks.build("binary").constant(support, support).sigmoid(), torch.full((4, 1), 0.25).double())
 
     def test_of_classes_the_most_frequent(self) -> None:
         support = Shots(torch.zeros(3, 1), torch.tensor([2, 1, 2]), torch.tensor(0))
