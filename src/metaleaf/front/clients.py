@@ -117,7 +117,7 @@ class Clients(Sequence[Client]):
         return found.join(pd.DataFrame(rows))
 
     def __repr__(self) -> str:
-        figures = stats_table(self.store).partition("\n")[2]
+        figures = stats_table(self.store, probed=False).partition("\n")[2]
         return f"{self.label}: {described(self.store.about['spec'])}\n{figures}"
 
     def _repr_html_(self) -> str:
