@@ -15,7 +15,7 @@ from metaleaf.errors import ConfigError, DataError
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "datasets"
 CARDS = sorted(FOLDER.glob("*.md"))
-OWN = {"table", "arrays"}
+OWN = {"table", "arrays", "leaf_json", "tff", "huggingface"}
 """Datasets that are whatever their file is."""
 
 
