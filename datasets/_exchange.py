@@ -8,6 +8,7 @@ order of these places.
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from metaleaf.datasets._own import Inferred, Own, Target, inferred, spec_of
 from metaleaf.errors import ConfigError, DataError, UserError
 from metaleaf.raw import MAX_BYTES, RawFiles, brought, data_home, stamp_of
 from metaleaf.raw import exchange as notes
-from metaleaf.raw.exchange import Note
+from metaleaf.raw.exchange import MOST_NUMBERS, Note
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -129,20 +130,19 @@ class Foreign:
             if environments.setdefault(part.id, part.environment) != part.environment:
                 both = f"{environments[part.id]} and {part.environment}"
                 raise DataError(f"{self.path}: client {part.id!r} is in several environments, {both}.")
-            rows = np.zeros(len(part.y), self._row)
-            if len(rows):
-                rows["x"], rows["y"] = self._x(part), self._y(part)
-            if self.spec.grouped and len(rows):
-                rows["group"] = self._groups(part)
-            places.setdefault(part.id, []).append((spool.tell(), len(rows)))
-            spool.write(rows.tobytes())
+            places.setdefault(part.id, []).append((spool.tell(), len(part.y)))
+            if len(part.y):
+                x, y, groups = self._x(part), self._y(part), self._groups(part)
+                rows = np.empty(len(y), self._row)
+                rows["x"], rows["y"], rows["group"] = x, y, groups
+                spool.write(rows.tobytes())
             if spool.tell() > MAX_BYTES:
                 raise DataError(f"{self.path} is not used: it holds more than {MAX_BYTES:,} bytes.")
         return {name: each for name, each in places.items() if any(n for _, n in each)}, environments
 
     def _x(self, part: Client) -> np.ndarray:
         wanted = (len(part.y), *self.spec.x_shape)
-        if part.x.size != int(np.prod(wanted)) or len(part.x) != len(part.y):
+        if part.x.size != math.prod(wanted) or len(part.x) != len(part.y):
             raise DataError(f"{self.path}: x of client {part.id!r} has shape {list(part.x.shape)}, not {list(wanted)}.")
         return _cast(part.x.reshape(wanted), self.spec.x_dtype, f"{self.path}: x of client {part.id!r}")
 
@@ -160,7 +160,9 @@ class Foreign:
             raise DataError(f"{what} is {y.dtype}, not numbers.")
         return _cast(y, spec.stored if spec.stored.kind == "f" else np.int64, what)
 
-    def _groups(self, part: Client) -> np.ndarray:
+    def _groups(self, part: Client) -> np.ndarray | int:
+        if not self.spec.grouped:
+            return 0
         if part.groups is None or part.groups.shape != part.y.shape[:1] or part.groups.dtype.kind not in "iu":
             raise DataError(f"{self.path}: client {part.id!r} has not one group, a whole number, for each example.")
         return part.groups
@@ -180,11 +182,12 @@ class Foreign:
         if like is None:
             raise DataError(f"{self.path} holds no client with examples.")
         dtype = self.dtype or ("uint8" if bytes_only else "float32")
-        shape = self.shape or like.x.shape[1:] or (1,)
-        if min(shape) < 1 or np.prod(shape) != np.prod(like.x.shape[1:]):
-            raise ConfigError(
-                f"{self.path}: x has shape {list(like.x.shape[1:])} an example, which is not {list(shape)}."
-            )
+        given = like.x.shape[1:] or (1,)
+        shape, numbers = self.shape or given, math.prod(given)
+        if not 0 < numbers <= MOST_NUMBERS:
+            raise DataError(f"{self.path}: an example of x has {numbers:,} numbers, not 1 to {MOST_NUMBERS:,}.")
+        if min(shape) < 1 or math.prod(shape) != numbers:
+            raise ConfigError(f"{self.path}: x has shape {list(given)} an example, which is not {list(shape)}.")
         y = np.concatenate(ys)
         none = np.empty(0, str)
         spec = spec_of(Own(none, none, np.empty((0, *shape), dtype), self._target(y)), ordered=self.ordered)
@@ -207,10 +210,10 @@ class Foreign:
 
     def _target(self, y: np.ndarray) -> Inferred:
         names = self.class_names()
-        if not names or self.target_type == "numbers":
+        if not names or y.ndim > 1 or self.target_type == "numbers":
             return inferred(y, f"{self.path}: y", self.target_type)
         labels = () if names == tuple(map(str, range(len(names)))) else names
-        return Inferred(y.astype(np.uint64), len(names), labels, "binary" if len(names) == 2 else "multiclass")
+        return Inferred(np.empty(0, np.uint64), len(names), labels, "binary" if len(names) == 2 else "multiclass")
 
 
 def _cast(values: np.ndarray, dtype: "DTypeLike", what: str) -> np.ndarray:

@@ -5,6 +5,7 @@ FEMNIST and Shakespeare of LEAF have plugins of their own, which know more about
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,10 @@ from metaleaf.raw.leaf import LIST, MAX_TEXT, MAX_VALUES, VALUE
 
 STAGES = ((".",), ("all_data",), ("train", "test"))
 """Where LEAF's scripts leave files below a folder; the first that has any is read."""
+
+
+_HEAD = 1 << 14
+"""Bytes that are read to look for a note; most have a tenth of it."""
 
 
 class _User(NamedTuple):
@@ -136,12 +141,12 @@ def _environments(shard: dict[str, Any]) -> list[str]:
 def _note(raw: RawFiles, path: Path) -> str | None:
     """The note that metaleaf's export begins with, as JSON; None in any other file."""
     with raw.open(path) as file:
-        start = file.read(len(f'{{"{KEY}": '))
-        if start.decode("ascii", "replace") != f'{{"{KEY}": ':
+        start = f'{{"{KEY}": '.encode()
+        if file.read(len(start)) != start:
             return None
-        head = file.read(MOST_TEXT + 1).decode("utf-8", "replace")
-    try:
-        _, end = json.JSONDecoder().raw_decode(head)
-    except (ValueError, RecursionError):
-        raise DataError(f"{path} is cut off, or not as metaleaf wrote it: export it again.") from None
-    return head[:end]
+        head = ""
+        while len(head) < MOST_TEXT and (more := file.read(max(_HEAD, len(head)))):
+            head += more.decode("ascii", "replace")
+            with suppress(ValueError, RecursionError):
+                return head[: json.JSONDecoder().raw_decode(head)[1]]
+    raise DataError(f"{path} is cut off, or not as metaleaf wrote it: export it again.")

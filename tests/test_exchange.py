@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from documented import fenced
-from exchange_cases import PLUGINS, Toy, elsewhere, imported, plugin, prepared, spec, toys  # noqa: F401
+from exchange_cases import PLUGINS, Toy, elsewhere, hugging_face, imported, plugin, prepared, spec, toys  # noqa: F401
 
 from metaleaf.catalogue.starter import checkout
 from metaleaf.cli import main
@@ -189,6 +189,7 @@ def test_the_publishers_terms_are_said(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_page_runs() -> None:
+    hugging_face()
     page = (checkout() / "docs" / "exchange.md").read_text(encoding="utf-8")
     for line in "".join(fenced(page, "console")).splitlines():
         assert main(shlex.split(line)[1:]) == 0, line

@@ -166,7 +166,7 @@ def clients(data: Given, *, name: str = "", stale: Choice = "refuse", **options:
         path, plugin = _kept(_parquet(data), ".parquet"), "table"
     elif isinstance(data, str | os.PathLike):
         path = os.fspath(data)
-        plugin = kind_of(Path(path))
+        plugin = kind_of(Path(path).expanduser())
     elif isinstance(data, Partitioned) or is_dataset(data):
         path, plugin = _kept(as_parquet(data, str(options.get("client", CLIENT))), ".parquet"), "huggingface"
     elif isinstance(data, Mapping):

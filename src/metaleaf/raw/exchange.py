@@ -26,8 +26,8 @@ CLIENT, ENVIRONMENT, X, Y, GROUP = COLUMNS = ("client", "environment", "x", "y",
 MOST_TEXT = 16 << 20
 """Bytes of a note at most: the names of a million classes."""
 
-MOST_NUMBERS = 1 << 28
-"""In one example."""
+MOST_NUMBERS = 1 << 26
+"""In one example: numpy cannot have rows of 2 GiB."""
 
 
 @dataclass(frozen=True)
