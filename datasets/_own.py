@@ -139,5 +139,5 @@ def _model(found: Inferred, x: np.ndarray) -> str:
     if found.task == "sequence":
         return "gru"
     if len(shape) in (2, 3) and shape[0] == shape[1] and shape[0] >= 8:
-        return "small_cnn" if len(shape) == 2 else "resnet8"
+        return "small_cnn" if len(shape) == 2 and x.dtype == np.uint8 else "resnet8"
     return "mlp"

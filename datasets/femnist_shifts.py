@@ -18,9 +18,9 @@ from math import factorial, prod
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from metaleaf.dataset import Client, Spec
+from metaleaf.dataset.images import inked, inverted, turned
 from metaleaf.datasets.femnist import SIDE, Femnist
 from metaleaf.errors import ConfigError, DataError, unknown
 from metaleaf.raw import RawFiles
@@ -207,18 +207,8 @@ class FemnistShifts:
 
 def shifted(x: np.ndarray, shift: Shift) -> np.ndarray:
     """Images uint8 [n, 28, 28] under a shift."""
-    turned = np.stack([np.asarray(_turned(Image.fromarray(image), shift)) for image in x])
-    return PAPER - turned if shift.inverted else turned
-
-
-def _turned(image: Image.Image, shift: Shift) -> Image.Image:
-    if shift.stroke:
-        # At twice the size: a stroke is about two pixels wide, so thinned by a whole one a side it would be gone.
-        doubled = image.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BILINEAR)
-        grow_or_thin = ImageFilter.MinFilter if shift.stroke > 0 else ImageFilter.MaxFilter  # ink is dark
-        doubled = doubled.filter(grow_or_thin(2 * abs(shift.stroke) + 1))
-        image = doubled.resize((SIDE, SIDE), Image.Resampling.BOX)
-    return image.rotate(shift.rotation, Image.Resampling.BILINEAR, fillcolor=PAPER)
+    x = turned(inked(x, shift.stroke), shift.rotation, fill=PAPER)
+    return inverted(x) if shift.inverted else x
 
 
 def pooled(x: np.ndarray, crop: int, side: int) -> np.ndarray:

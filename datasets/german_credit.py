@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
-from metaleaf.datasets._rows import Row, check_count, lines_of, rows
+from metaleaf.raw.rows import Row, check_count, lines_of, rows
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
-from metaleaf.datasets._cells import cells
-from metaleaf.datasets._rows import check_count
+from metaleaf.datasets._matlab import cells
 from metaleaf.errors import DataError
+from metaleaf.raw.rows import check_count
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
-from metaleaf.datasets._rows import Row, check_count, lines_of, rows
 from metaleaf.errors import DataError, unknown
+from metaleaf.raw.rows import Row, check_count, lines_of, rows
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 
 from metaleaf.dataset import Client, Spec
-from metaleaf.datasets._rows import Row, check_count, lines_of, rows
 from metaleaf.errors import unknown
+from metaleaf.raw.rows import Row, check_count, lines_of, rows
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles

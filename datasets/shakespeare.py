@@ -79,6 +79,7 @@ class Shakespeare:
         classes=len(ALPHABET),
         model="lstm",
         licence="Copyright 1990-1993 World Library, Inc.; personal use, no commercial distribution",
+        terms="the text may be copied and given away for personal use, but not be distributed or used commercially.",
         homepage="https://leaf.cmu.edu",
         citation="Caldas et al. LEAF: A Benchmark for Federated Settings. arXiv 1812.01097, 2019.",
         window=WINDOW,

@@ -2,12 +2,11 @@
 
 What is not said is found out: which columns are x (all others), whether y is of classes or numbers
 (`metaleaf.datasets._own`), and with it task, shapes and a small model. Texts and truth values among x become a
-column for each value. Each number of x is centred and divided by its standard deviation over the whole table: of all
-clients, new ones too, as in most federated work, but of x only, never of y (`standardise`).
+column for each value. Numbers of x, and y where it is numbers, are standardised by training clients (`standardise`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,12 +31,10 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
 
 class _Column(NamedTuple):
-    """A number of x: a column of the table, or whether it holds that text; centred by `mean`, divided by `spread`."""
+    """A number of x: a column of the table, or whether it holds that text."""
 
     name: str
     text: str | None = None
-    mean: float = 0.0
-    spread: float = 1.0
 
 
 class _Read(NamedTuple):
@@ -70,13 +67,15 @@ class Table:
     @property
     def spec(self) -> Spec:
         """As the file has it; DataError if it cannot be read or makes no sense."""
-        return spec_of(self._read().own, ordered=self.time is not None)
+        own = self._read().own
+        spec = spec_of(own, ordered=self.time is not None)
+        return replace(spec, standardise="x" if spec.classes else "xy") if self.standardise else spec
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What the numbers of x are."""
         columns = self._read().columns
-        return tuple(name if text is None else f"{name}={text}" for name, text, _, _ in columns)
+        return tuple(name if text is None else f"{name}={text}" for name, text in columns)
 
     def x_of(self, frame: "pd.DataFrame") -> np.ndarray:
         """x float32 [n, columns] of other rows, made as those of the clients; DataError if a column is missing."""
@@ -114,7 +113,7 @@ def _read(table: Table, path: Path, stamp: tuple[int, ...]) -> _Read:
     given = [name for name in table.features or frame.columns if name not in own]
     if not given:
         raise DataError(f"{path} has no column left for x beside {', '.join(map(str, sorted(filter(None, own))))}.")
-    columns = tuple(column for name in given for column in _columns(frame[name], path, table.standardise))
+    columns = tuple(column for name in given for column in _columns(frame[name], path))
     x = np.stack([_value(frame[column.name], column) for column in columns], axis=1).astype(np.float32)
     ys = [_column(frame[name], path) for name in targets]
     what = f"{path}: {' and '.join(map(repr, targets))}"
@@ -203,7 +202,7 @@ def _times(column: "pd.Series[Any]", path: Path) -> np.ndarray:
         ) from None
 
 
-def _columns(column: "pd.Series[Any]", path: Path, standardise: bool) -> list[_Column]:
+def _columns(column: "pd.Series[Any]", path: Path) -> list[_Column]:
     """The numbers of x that a column makes; DataError if it cannot."""
     import pandas as pd
 
@@ -213,26 +212,20 @@ def _columns(column: "pd.Series[Any]", path: Path, standardise: bool) -> list[_C
     if pd.api.types.is_datetime64_any_dtype(column):
         raise DataError(f"{path}: {name!r} is a date: make numbers of it, drop it, or name it as `time`.")
     if (plain := _plain(column, path, "feature")).dtype.kind != "U":
-        return [_scaled(column, _Column(name), path, standardise)]
+        return [_checked(column, _Column(name), path)]
     values = sorted(set(plain.tolist()))
     if len(values) > MOST_TEXTS:
         raise DataError(f"{path}: {name!r} has {len(values):,} different texts: make numbers of it, or drop it.")
-    return [_scaled(column, _Column(name, value), path, standardise) for value in values]
+    return [_Column(name, value) for value in values]
 
 
-def _scaled(column: "pd.Series[Any]", plain: _Column, path: Path, standardise: bool) -> _Column:
-    values = _value(column, plain)
-    if not (np.abs(values) <= np.finfo(np.float32).max).all():
+def _checked(column: "pd.Series[Any]", plain: _Column, path: Path) -> _Column:
+    if not (np.abs(_value(column, plain)) <= np.finfo(np.float32).max).all():
         raise DataError(f"{path}: the column {plain.name!r} has a value that is not finite in float32.")
-    if not standardise:
-        return plain
-    if values.min() == values.max():  # its standard deviation would be of rounding
-        return plain._replace(mean=float(values[0]))
-    return plain._replace(mean=float(values.mean()), spread=float(values.std()))
+    return plain
 
 
 def _value(column: "pd.Series[Any]", how: _Column) -> np.ndarray:
     """float64 [n]."""
     values = column if how.text is None else column.astype(str) == how.text
-    found: np.ndarray = (values.to_numpy(dtype=np.float64) - how.mean) / how.spread
-    return found
+    return values.to_numpy(dtype=np.float64)

@@ -22,6 +22,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "multilabel": {"x_shape": [4], "x_dtype": "float32", "classes": 2, "y_shape": [3], "y_dtype": "uint8"},
     "regression": {"x_shape": [4], "x_dtype": "float32", "classes": 0, "y_dtype": "float32"},
     "forecast": {"x_shape": [STEPS], "x_dtype": "float32", "classes": 0, "y_shape": [2], "y_dtype": "float32"},
+    "survival": {"x_shape": [4], "x_dtype": "float32", "classes": 0, "y_shape": [2], "y_dtype": "float32"},
     "sequence": {"x_shape": [STEPS], "x_dtype": "uint8", "classes": SYMBOLS, "y_shape": [STEPS], "y_dtype": "int8"},
 }
 MODELS = dict.fromkeys(SPECS, "logistic") | {"sequence": "positions"}
@@ -62,6 +63,9 @@ def drawn(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
         return x, logits.argmax(1).astype(np.uint8)
     if kind == "multilabel":
         return x, (logits > 0).astype(np.uint8)
+    if kind == "survival":
+        times, seen = rng.exponential(np.exp(-logits[:, 0])), rng.exponential(2, n)
+        return x, np.stack([np.minimum(times, seen), times <= seen], 1).astype(np.float32)
     value = logits[:, 0] + rng.normal(0, 0.1, n)
     return (x, value.astype(np.float32)) if kind == "regression" else (x, (value > 0).astype(np.uint8))
 

@@ -449,7 +449,7 @@ class TestAdapting:
         with pytest.raises(DataError, match="the rows have no column 'v'"):
             result.adapt(pd.DataFrame({"w": [1.0]}), ["no"])
         with pytest.raises(DataError, match="x has a value that is missing or not finite"):
-            result.adapt([[np.nan]], ["no"])
+            result.adapt([[np.inf]], ["no"])
         with pytest.raises(DataError, match="x is no array of numbers"):
             result.adapt([["a", None]], ["no"])
         with pytest.raises(ConfigError, match="unknown model 'best'"):

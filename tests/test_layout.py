@@ -38,7 +38,7 @@ def test_every_text_file_is_opened_as_utf_8() -> None:
     assert found == []
 
 
-_NOT_FILES = {"raw", "Image", "ClientStore", "os", "lzma", "gzip", "self", "self._archive"}
+_NOT_FILES = {"raw", "archive", "Image", "ClientStore", "os", "lzma", "gzip", "self", "self._archive"}
 """Whose `open` has no encoding, or is of bytes unless told otherwise."""
 
 

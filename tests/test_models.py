@@ -24,6 +24,9 @@ FEMNIST = {"classes": 62, "x_shape": [28, 28], "x_dtype": "uint8"}
 SHAKESPEARE = {"classes": 80, "x_shape": (80,), "x_dtype": "uint8"}
 CELEBA = {"classes": 2, "x_shape": (84, 84, 3), "x_dtype": "uint8"}
 DIGITS = {"classes": 10, "x_shape": (14, 14), "x_dtype": "uint8"}
+TWEETS = {"outputs": 1, "x_shape": (25,), "x_dtype": "uint16"}
+GLOVE = {"outputs": 2, "x_shape": (25,), "x_dtype": "uint32"}
+REDDIT = {"outputs": 10_000, "positions": 10, "x_shape": (10,), "x_dtype": "uint16"}
 SYNTHETIC = {"classes": 5, "x_shape": (60,), "x_dtype": "float32"}
 SMALL = {
     "cnn": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
@@ -38,6 +41,9 @@ SMALL = {
     "transformer": {"classes": 10, "x_shape": (8,), "x_dtype": "uint8"},
     "cnn1d": SYNTHETIC,
     "resnet8": {"classes": 5, "x_shape": (8, 8), "x_dtype": "uint8"},
+    "embedding_bag": {"classes": 2, "x_shape": (8,), "x_dtype": "uint16"},
+    "tweet_lstm": {"classes": 2, "x_shape": (8,), "x_dtype": "uint16"},
+    "word_lstm": {"classes": 10, "x_shape": (8,), "x_dtype": "uint16"},
 }
 
 
@@ -50,13 +56,30 @@ SMALL = {
         ("mlp", SYNTHETIC, 2_117),
         ("face_cnn", CELEBA, 31_202),
         ("small_cnn", DIGITS, 11_178),
+        ("small_cnn", {**CELEBA, "x_shape": (32, 32, 3)}, 51_762),
         ("char_mlp", {**SHAKESPEARE, "x_shape": (20,)}, 16_144),
+        ("tweet_lstm", TWEETS, 583_557),
+        ({"name": "tweet_lstm", "symbols": 400_001}, GLOVE, 40_174_086),
+        ("word_lstm", REDDIT, 6_180_624),
+        ("embedding_bag", TWEETS, 65_569),
     ],
 )
-def test_number_of_trained_parameters(name: str, spec: dict[str, Any], count: int) -> None:
+def test_number_of_trained_parameters(name: Any, spec: dict[str, Any], count: int) -> None:
     params = Task(build(name, spec, 0)).params()
     assert sum(p.numel() for p in params.values()) == count
     assert {p.dtype for p in params.values()} == {torch.float32}
+
+
+def test_small_cnn_reads_a_grey_image_as_one_of_one_channel() -> None:
+    grey, channel = (Task(build("small_cnn", {**DIGITS, "x_shape": shape}, 3)) for shape in ((14, 14), (14, 14, 1)))
+    x = torch.randint(0, 256, (4, 14, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert_close(channel.logits(grey.params(), x[..., None]), grey.logits(grey.params(), x))
+
+
+@pytest.mark.parametrize("shape", [(14,), (14, 15), (14, 15, 3), (3, 3, 3), (14, 14, 3, 1)])
+def test_small_cnn_refuses_what_is_no_square_image(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read uint8 examples .*: it needs"):
+        build("small_cnn", {**DIGITS, "x_shape": shape}, 3)
 
 
 def test_every_model_is_tried_here() -> None:
@@ -87,6 +110,9 @@ STARTS = {
     "resnet8": ("bcfb826bc642c0ab", "42d0e8cf145d2c0a"),
     "small_lstm": ("7a63454744269b6a", "e0f9fc9f7a45ad9e"),
     "transformer": ("bae66fef62fb5fce", "042516dd518bbca4"),
+    "embedding_bag": ("020c30f84a82c85a", "de98c2b169e6b1b4"),
+    "tweet_lstm": ("bfd8e8aca8fbfa20", "31d241035b8250b7"),
+    "word_lstm": ("913921b65c55ccfe", "f6020667dd6aee3d"),
 }
 
 
@@ -192,6 +218,33 @@ def test_lstm_is_a_loop_over_its_cell() -> None:
     assert_close(found, torch.tensor(expected), rtol=1e-9, atol=1e-9)
 
 
+def test_tweet_lstm_is_two_lstms_and_two_linear_layers() -> None:
+    model: Any = build({"name": "tweet_lstm", "symbols": 50}, TWEETS, 1).double()
+    x = torch.tensor(np.random.default_rng(0).integers(0, 50, (3, 25)))
+    states, _ = model.lstm(model.embedding(x).transpose(0, 1))
+    assert_close(model(x), model.out(model.hidden(states[-1])), rtol=1e-12, atol=1e-14)
+
+
+def test_word_lstm_starts_as_leafs() -> None:
+    model: Any = build("word_lstm", {**REDDIT, "outputs": 1000}, 5)
+    for name, p in model.named_parameters():
+        if name.startswith("lstm.bias"):
+            assert not p.any(), name
+        else:
+            assert 0.099 < p.abs().max().item() <= 0.1, name
+    assert model(torch.zeros(2, 10).long()).shape == (2, 10, 1000)
+
+
+def test_a_bag_of_words_has_no_order_and_no_padding() -> None:
+    model: Any = build("embedding_bag", TWEETS, 1).double()
+    words = torch.zeros(1, 25).long()
+    words[0, -3:] = torch.tensor([5, 9, 5])
+    sums = 2 * model.embedding.weight[5] + model.embedding.weight[9]
+    assert_close(model(words), model.out(sums).unsqueeze(0), rtol=1e-12, atol=1e-14)
+    assert_close(model(words.flip(1)), model(words), rtol=1e-12, atol=1e-14)
+    assert_close(model(torch.zeros(1, 25).long()), model.out.bias.unsqueeze(0))
+
+
 def test_cnn_by_hand() -> None:
     """On one 8x8 image, from LEAF's words: same-padded 5x5 convolution, ReLU, 2x2 maximum, twice; two dense layers."""
     task = Task(build("cnn", SMALL["cnn"], 1).double())
@@ -224,7 +277,9 @@ def test_scores_are_torchs_cross_entropy_to_the_bit() -> None:
 
 
 def test_an_unknown_model_names_near_ones() -> None:
-    with pytest.raises(ConfigError, match=r"unknown model 'lstmm': did you mean 'lstm' or 'small_lstm'\?"):
+    with pytest.raises(
+        ConfigError, match=r"unknown model 'lstmm': did you mean 'lstm' or 'word_lstm' or 'tweet_lstm'\?"
+    ):
         build("lstmm", SYNTHETIC, 0)
     with pytest.raises(ConfigError, match=f"known: {', '.join(sorted(SMALL))}"):
         build("perceiver", SYNTHETIC, 0)

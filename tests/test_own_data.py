@@ -89,12 +89,14 @@ def test_a_table_becomes_clients(name: str) -> None:
     assert store.client(1)[1].tolist() == [2, 0]
     x = np.asarray(store.x)
     assert x.dtype == np.float32
-    np.testing.assert_allclose(x.mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(x.std(0), 1, rtol=1e-6)
+    assert x[:2].tolist() == [[1, 1, 0, 1], [2, 0, 1, 0]]
     np.testing.assert_array_equal(plugin.x_of(given.iloc[2:4]), store.client(1)[0])
-    plain = load("table", table(given, name, standardise=False), progress=False) if name != "mine.tsv" else None
-    if plain:
-        assert plain.client(0)[0].tolist() == [[1, 1, 0, 1], [2, 0, 1, 0]]
+
+
+def test_a_table_is_standardised_by_training_clients_unless_it_says_no() -> None:
+    assert table(frame()).spec.standardise == "x"
+    assert table(frame(y=[0.5, 1, 2, 3, 4, 5]), "numbers.csv").spec.standardise == "xy"
+    assert table(frame(), standardise=False).spec.standardise == ""
 
 
 def test_rows_of_a_client_stay_together_and_in_time() -> None:
@@ -141,14 +143,6 @@ def test_one_target_in_a_list_is_one() -> None:
     assert table(frame(), target=("y",)).spec.task == "multiclass"
 
 
-def test_a_constant_column_is_0_whatever_its_value() -> None:
-    given = frame(k=0.3)
-    plugin = table(given)
-    store = load("table", plugin, progress=False)
-    assert set(np.asarray(store.x)[:, 1]) == {0.0}
-    assert plugin.x_of(given.assign(k=1.3)).tolist()[0][1] == 1.0
-
-
 def test_texts_order_rows_only_as_dates() -> None:
     given = frame(day=["2024-01-10", "2024-01-02"] * 3)
     store = load("table", table(given, time="day", standardise=False), progress=False)
@@ -189,7 +183,7 @@ def test_free_text_and_dates_are_refused() -> None:
         _ = table(notes).spec
     for name, values in {"date": [datetime.date(2024, 1, 1)] * 6, "list": [[1]] * 6}.items():
         with pytest.raises(DataError, match=f"'x' is of {name}: make numbers or texts of it"):
-            _columns(frame(x=values)["x"], Path("mine"), True)
+            _columns(frame(x=values)["x"], Path("mine"))
     with pytest.raises(DataError, match="'y' is of Timestamp: make numbers or texts of it"):
         _ = table(frame(y=pd.date_range("2024-01-01", periods=6)), "times.parquet").spec
     dated = frame(x=pd.to_datetime(["2024-01-01"] * 6))

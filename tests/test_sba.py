@@ -159,7 +159,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "not finite": (table().replace(",84,4,", ",84,inf,"), "line 2: NoEmp is 'inf', not a number from 0: "),
     "no dollars": (table().replace("60000,48000", "6 0000,48000"), "GrAppv is '6 0000', not an amount of dollars: "),
     "no loan": (table().replace("60000,48000", "0,48000"), "GrAppv is '0', not an amount above 0: "),
-    "a status": (table().replace("CHGOFF", "LATE", 1), "MIS_Status is 'LATE', not one of P I F, CHGOFF, : "),
+    "a status": (table().replace("CHGOFF", "LATE", 1), "MIS_Status is 'LATE', not one of P I F, CHGOFF: "),
     "a sector": (table().replace("451120", "45112x"), "NAICS is '45112x', not a code of digits: "),
     "a state": (table().replace(",IN,", ",Ind,", 1), "State is 'Ind', not two capital letters: "),
     "a quote": (table().replace("TOYS", '"TOYS'), "line 3 cannot be read ("),

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
-from metaleaf.datasets import _cells, school
-from metaleaf.datasets._cells import cells
+from metaleaf.datasets import _matlab, school
+from metaleaf.datasets._matlab import cells
 from metaleaf.datasets.school import School
 from metaleaf.errors import DataError
 from metaleaf.raw import RawFiles
@@ -158,7 +158,7 @@ def test_faults_are_said(file: Path, fault: str) -> None:
 
 
 def test_variables_may_not_unpack_to_more_than_allowed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cells, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(_matlab, "MAX_BYTES", 20_000)
     content = mat(Z=[np.zeros((100, 100))], X=pupils(), Y=scores())
     assert len(content) < 20_000
     assert "or they unpack to more than 20,000 bytes" in refusal(School(), file, content)

@@ -52,6 +52,8 @@ CASES: dict[str, Case] = {
     "gru-channels": ({"name": "gru", "width": 5, "layers": 2}, CHANNELS),
     "small_lstm-symbols": ({"name": "small_lstm", "width": 5, "symbols": 8}, SYMBOLS),
     "small_lstm-numbers": ({"name": "small_lstm", "width": 5, "layers": 2}, NUMBERS),
+    "tweet_lstm": ({"name": "tweet_lstm", "symbols": 8}, SYMBOLS),
+    "embedding_bag": ({"name": "embedding_bag", "symbols": 8, "width": 4}, SYMBOLS),
     "cnn1d-numbers": ({"name": "cnn1d", "width": 4, "kernel": 3}, NUMBERS),
     "cnn1d-channels": ({"name": "cnn1d", "width": 4, "layers": 2}, CHANNELS),
     "resnet8-images": ({"name": "resnet8", "width": 4, "groups": 2}, IMAGES),

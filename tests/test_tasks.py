@@ -78,6 +78,15 @@ class TestMetrics:
             assert ours[name] == pytest.approx(of_sklearn, abs=1e-12), name
             assert ours[name] == pytest.approx(float(of_torchmetrics), abs=1e-6), name
 
+    def test_brier(self) -> None:
+        rng = np.random.default_rng(0)
+        scores, y = rng.normal(size=40), rng.integers(0, 2, 40)
+        outputs, real = torch.from_numpy(np.r_[scores, 9]).unsqueeze(-1), torch.tensor([True] * 40 + [False])
+        ours = measured("binary", outputs, torch.from_numpy(np.r_[y, 0]), real, metrics=["brier"])
+        assert ours["brier"] == pytest.approx(sk.brier_score_loss(y, 1 / (1 + np.exp(-scores))))
+        broken = torch.tensor([[math.nan], [0.0]])
+        assert measured("binary", broken, torch.tensor([1, 1]), metrics=["brier"]) == {"brier": (1 + 0.25) / 2}
+
     def test_multilabel(self) -> None:
         rng = np.random.default_rng(0)
         scores, y = rng.normal(size=(50, 4)).round(1), (rng.random((50, 4)) < 0.3).astype(int)
@@ -118,6 +127,17 @@ class TestMetrics:
         losses = tasks.build("sequence").losses(logits, y)
         ignored = torch.nn.functional.cross_entropy(logits.transpose(1, 2), y, ignore_index=-1, reduction="none")
         assert_close(losses, ignored.sum(1) / torch.tensor([2.0, 1.0]))
+
+    def test_no_answer_is_right_for_an_unanswerable_class(self) -> None:
+        logits = torch.eye(3)[torch.tensor([[0, 1, 2], [2, 2, 2]])]
+        y = torch.tensor([[0, 1, -1], [2, 0, 1]])
+        assert measured("sequence", logits, y) == {"accuracy": 3 / 5}
+        assert measured("sequence", logits, y, unanswerable=[2]) == {"accuracy": 2 / 5}
+        assert measured("sequence", logits, y, unanswerable=[0, 2]) == {"accuracy": 1 / 5}
+        own = tasks.build({"name": "sequence", "unanswerable": [2]})
+        assert_close(own.losses(logits, y), tasks.build("sequence").losses(logits, y))
+        with pytest.raises(ConfigError, match=r"task sequence: unanswerable\.0 = -1"):
+            tasks.build({"name": "sequence", "unanswerable": [-1]})
 
     def test_a_model_that_has_become_nan_answers_nothing(self) -> None:
         y = torch.tensor([1, 0, 1])
@@ -163,6 +183,15 @@ def test_engines_agree_with_one_client_at_a_time(kind: str, mode: Mode, dtype: t
             assert_close(alone[0][name], leaf, **close)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_have_the_shape_that_they_say(kind: str) -> None:
+    work, shots = task_cases.task(kind), task_cases.shots(kind, 5, 0)
+    answers = work.kind.answers(work.logits(work.params(), shots.x))
+    shape = work.kind.answer_shape(task_cases.spec(kind))
+    assert answers.reshape(5, *shape).numel() == answers.numel()
+    assert shape == (() if kind == "survival" else tuple(task_cases.SPECS[kind].get("y_shape", ())))
+
+
 class TestConstants:
     """What any method has to beat."""
 
@@ -187,11 +216,18 @@ class TestConstants:
         sums = dict(zip(own.columns, own.summed(answers, support.y, torch.ones(4).bool()).tolist(), strict=True))
         assert sums["auc_total"] / sums["auc_weight"] == 0.5, "the same answer for all orders nothing"
 
+    def test_of_yes_or_no_its_frequency(self) -> None:
+        support = Shots(torch.zeros(4, 1), torch.tensor([1, 0, 0, 0]), torch.tensor(0))
+        assert_close(tasks.build("binary").constant(support, support).sigmoid(), torch.full((4, 1), 0.25).double())
+
     def test_of_classes_the_most_frequent(self) -> None:
         support = Shots(torch.zeros(3, 1), torch.tensor([2, 1, 2]), torch.tensor(0))
         assert tasks.build("multiclass").constant(support, support).argmax(-1).tolist() == [2, 2, 2]
         several = Shots(torch.zeros(1, 3), torch.tensor([[1, 1, -1]]), torch.tensor(0))
         assert tasks.build("sequence").constant(several, several).argmax(-1).tolist() == [[1, 1, 1]]
+        other = Shots(torch.zeros(1, 3), torch.tensor([[1, 1, 2]]), torch.tensor(0))
+        own = tasks.build({"name": "sequence", "unanswerable": [1]})
+        assert own.constant(other, other).argmax(-1).tolist() == [[2, 2, 2]]
 
 
 def run_of(folder: Path, kind: str, **changes: Any) -> Record:

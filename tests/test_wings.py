@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HARNESS = ROOT / "src" / "metaleaf"
 TOP = "metaleaf"
 PLUGINS = ("algorithms", "datasets")
-PACKAGES = ("models", "raw", "tasks")
+PACKAGES = ("dataset", "models", "raw", "tasks")
 """Names of the top floor that are folders."""
 
 

@@ -3,17 +3,18 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from metaleaf import registry
-from metaleaf.dataset import Dataset
+from metaleaf.dataset import Dataset, Partitioned, options_of
 from metaleaf.errors import ConfigError, refuse_unknown, unknown
 
 if TYPE_CHECKING:
     from metaleaf.algorithm import Algorithm  # imports torch, which opening prepared data does not need
+    from metaleaf.dataset import Stage
 
 THE_RUNS = "the run's"
 """In a resolved configuration: the dataset's option `seed` is the run's."""
@@ -202,11 +203,49 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+PARTITION = "partition"
+"""The option of every dataset that has none of that name itself: what its clients become (`metaleaf.partition`)."""
+
+
 def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
-    """The plugin `name` with those options; ConfigError names an option that does not exist or does not fit."""
+    """The plugin `name` with those options; ConfigError names an option that does not exist or does not fit.
+
+    A dataset with a `partition` is a `metaleaf.dataset.Partitioned`.
+    """
     cls = registry.plugin(kind, name)
-    fields = [field.name for field in dataclasses.fields(cls)]
-    refuse_unknown(f"option of {name}", options, fields)
+    if kind != "datasets" or PARTITION in _fields(cls):
+        return _made(cls, name, options)
+    refuse_unknown(f"option of {name}", options, [*_fields(cls), PARTITION])
+    own = _made(cls, name, {key: value for key, value in options.items() if key != PARTITION})
+    stages = _stages(name, options.get(PARTITION, ()))
+    return Partitioned(own, stages) if stages else own
+
+
+def _stages(dataset: str, given: Any) -> tuple["Stage", ...]:
+    """The stages of a partition: a list of them, or one; each its name, or a table with its `name` and options."""
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    return tuple(_stage(dataset, one) for one in several)
+
+
+def _stage(dataset: str, given: Any) -> "Stage":
+    from metaleaf.partition.partition import STAGES  # only here: it imports torch and Pillow
+
+    options = {"name": given} if isinstance(given, str) else given
+    if not isinstance(options, Mapping) or not isinstance(name := options.get("name"), str):
+        example = '{ name = "dirichlet", alpha = 0.3 }'
+        raise ConfigError(f"{dataset}: partition = {given!r}: give a stage by its name and options, as {example}.")
+    if name not in STAGES:
+        raise unknown(f"partition of {dataset}", name, STAGES)
+    stage: Stage = _made(STAGES[name], name, {key: value for key, value in options.items() if key != "name"})
+    return stage
+
+
+def _fields(cls: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _made(cls: type[Any], name: str, options: Mapping[str, Any]) -> Any:
+    refuse_unknown(f"option of {name}", options, _fields(cls))
     try:
         json.dumps(dict(options), allow_nan=False)
     except ValueError:
@@ -219,7 +258,7 @@ def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
 
 def resolve(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of the plugin, defaults written out, as plain JSON values."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(build(kind, name, options))))
+    plain: dict[str, Any] = json.loads(json.dumps(options_of(build(kind, name, options))))
     return plain
 
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 from metaleaf import registry
 from metaleaf.config.config import RunConfig
-from metaleaf.dataset import Dataset
+from metaleaf.dataset import Dataset, parts_of
 
 PARTS = ("algorithm", "dataset", "model", "harness")
 
@@ -49,7 +49,7 @@ UNDECIDING = frozenset(
         "metaleaf.terminal",
         "metaleaf.engine.allocator",
         "metaleaf.config.config",  # makes configurations, which a record has
-        "metaleaf.dataset",  # only types
+        "metaleaf.dataset",  # only types, and the order of a partition's stages, which a record has
         "metaleaf.errors",
         "metaleaf.data.manifest",  # takes or refuses prepared data, whose hash a record has
         "metaleaf.terminal.progress",
@@ -109,8 +109,8 @@ def of_run(config: RunConfig, root: str, about: Mapping[str, Any]) -> Sources:
 
 
 def of_dataset(name: str, dataset: Dataset) -> str | None:
-    """The source of a dataset plugin: a manifest's `source_hash`."""
-    return _part([type(dataset)], UNDECIDING, [registry.distribution("datasets", name)])
+    """The source of a dataset plugin, with that of its partition: a manifest's `source_hash`."""
+    return _part([type(part) for part in parts_of(dataset)], UNDECIDING, [registry.distribution("datasets", name)])
 
 
 def differing(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:

@@ -39,7 +39,7 @@ class _Spec(_Part):
     x_shape: tuple[NonNegativeInt, ...]
     x_dtype: str
     classes: NonNegativeInt
-    model: str
+    model: str | dict[str, Any]
     window: NonNegativeInt
     published: dict[str, Any] | None = None
     task: str | dict[str, Any] = "multiclass"

@@ -36,7 +36,8 @@ from metaleaf.data import manifest
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.manifest import FORMAT, arrays
 from metaleaf.data.stats import described
-from metaleaf.dataset import Client, Dataset
+from metaleaf.dataset import Client, Dataset, parts_of
+from metaleaf.dataset import options_of as given_to
 from metaleaf.errors import DataError, StaleError
 from metaleaf.files.verified import Verified
 from metaleaf.raw import RawFiles, data_home, sha256_of, stamp_of
@@ -56,9 +57,8 @@ _MADE_WITH = ("metaleaf", "numpy", "pillow", "tensorflow-datasets", "array_recor
 
 
 def options_of(dataset: Dataset) -> dict[str, Any]:
-    """The options of a plugin (its dataclass fields) as JSON can hold them."""
-    fields = dataclasses.asdict(dataset)  # type: ignore[call-overload]
-    plain: dict[str, Any] = json.loads(json.dumps(fields, sort_keys=True, default=str))
+    """The options of a plugin as JSON can hold them."""
+    plain: dict[str, Any] = json.loads(json.dumps(given_to(dataset), sort_keys=True, default=str))
     return plain
 
 
@@ -321,7 +321,7 @@ def _builder(
 ) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
-    spec = dataset.spec
+    spec, about = dataset.spec, type(parts_of(dataset)[0]).__doc__
     tfds_name = _tfds_name(name)
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -337,7 +337,7 @@ def _builder(
 
     # Not a GeneratorBasedBuilder: even with disable_shuffling its shuffler holds all records in memory.
     class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]
-        __doc__ = type(dataset).__doc__
+        __doc__ = about
         VERSION = tfds.core.Version(spec.version)
 
         def _info(self) -> tfds.core.DatasetInfo:
@@ -353,7 +353,7 @@ def _builder(
                 features["groups"] = tensor(shape=(None,), dtype=np.int32, encoding="zlib")
             return tfds.core.DatasetInfo(
                 builder=self,
-                description=type(dataset).__doc__,
+                description=about,
                 features=tfds.features.FeaturesDict(features),
                 homepage=spec.homepage,
                 citation=spec.citation,
@@ -393,7 +393,7 @@ def _write(staging: Path, name: str, dataset: Dataset, raw: RawFiles, progress: 
 
 def _named_files(dataset: Dataset) -> list[Path]:
     """Files that options name."""
-    values = vars(dataset).values()
+    values = vars(parts_of(dataset)[0]).values()
     paths = [Path(value) for value in values if isinstance(value, str | os.PathLike)]
     return [path for path in paths if path.suffix and os.path.isfile(path)]
 

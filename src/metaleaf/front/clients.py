@@ -22,12 +22,14 @@ from metaleaf.data.stats import described, stats_table
 from metaleaf.dataset import Client
 from metaleaf.errors import ConfigError, DataError, refuse_unknown
 from metaleaf.files.whole_files import write_atomically
+from metaleaf.front.foreign import Columns, Partitioned, as_parquet, is_dataset, kind_of
 from metaleaf.front.html import as_text
 from metaleaf.front.plugins import named, plain
 from metaleaf.raw import brought_home
+from metaleaf.raw.exchange import CLIENT
 
-Given = pd.DataFrame | str | os.PathLike[str] | Mapping[Any, tuple[Any, Any]]
-"""One's own data: a table, the path of one, or x and y of each client by its id."""
+Given = pd.DataFrame | str | os.PathLike[str] | Mapping[Any, tuple[Any, Any]] | Columns | Partitioned
+"""One's own data: a table, a path, x and y of each client by its id, or what another library has in memory."""
 
 
 class Clients(Sequence[Client]):
@@ -115,7 +117,7 @@ class Clients(Sequence[Client]):
         return found.join(pd.DataFrame(rows))
 
     def __repr__(self) -> str:
-        figures = stats_table(self.store).partition("\n")[2]
+        figures = stats_table(self.store, probed=False).partition("\n")[2]
         return f"{self.label}: {described(self.store.about['spec'])}\n{figures}"
 
     def _repr_html_(self) -> str:
@@ -153,16 +155,22 @@ def clients(data: Given, *, name: str = "", stale: Choice = "refuse", **options:
     path of an .npz file (options of `metaleaf.datasets.arrays`: ordered, target_type). name: what tables call it.
     stale: as in `load`.
 
-    A DataFrame and a dict are kept under the data home, in a file named by its content, so that the same data are
-    prepared once and other processes find them.
+    Of other systems (docs/exchange.md): the path of LEAF's JSON (options of `metaleaf.datasets.leaf_json`), of
+    TensorFlow Federated's files (`metaleaf.datasets.tff`), of what metaleaf has exported; a `Dataset` or `DatasetDict`
+    of Hugging Face's, or the folder of one (`metaleaf.datasets.huggingface`); a `FederatedDataset` of flwr-datasets.
+
+    What is in memory is kept under the data home, in a file named by its content, so that the same data are prepared
+    once and other processes find them.
     """
     if isinstance(data, pd.DataFrame):
         path, plugin = _kept(_parquet(data), ".parquet"), "table"
-    elif isinstance(data, Mapping):
-        path, plugin = _kept(_arrays(data), ".npz"), "arrays"
     elif isinstance(data, str | os.PathLike):
         path = os.fspath(data)
-        plugin = "arrays" if path.endswith(".npz") else "table"
+        plugin = kind_of(Path(path).expanduser())
+    elif isinstance(data, Partitioned) or is_dataset(data):
+        path, plugin = _kept(as_parquet(data, str(options.get("client", CLIENT))), ".parquet"), "huggingface"
+    elif isinstance(data, Mapping):
+        path, plugin = _kept(_arrays(data), ".npz"), "arrays"
     else:
         raise ConfigError(f"clients of {type(data).__name__}: give a DataFrame, a path, or a dict of (x, y) by client.")
     return Clients(plugin, plain({"path": path, **options}), name, stale=stale)

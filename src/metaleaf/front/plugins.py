@@ -1,7 +1,6 @@
 """Algorithms, datasets and models that are given as objects or classes, by the names that suites have for them."""
 
 import copy
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from metaleaf import registry
+from metaleaf.dataset import options_of, parts_of
 from metaleaf.errors import ConfigError
 
 
@@ -21,14 +21,14 @@ def named(kind: str, given: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(given, str):
         registry.plugin(kind, given)  # an unknown one is said to be that
         return given, {}
-    cls = given if isinstance(given, type) else type(given)
+    cls = given if isinstance(given, type) else type(parts_of(given)[0])
     if not hasattr(cls, registry.METHOD[kind]):
         own = ", or your data to metaleaf.clients" if kind == "datasets" else ""
         raise ConfigError(f"{cls.__name__} is no {kind[:-1]}: give a name, a plugin class or an object of one{own}.")
     name = registry.bring(kind, cls)
     if isinstance(given, type):
         return name, {}
-    return name, plain(dataclasses.asdict(given))
+    return name, plain(options_of(given))
 
 
 def plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from metaleaf.data.prepare import load as open_prepared
-from metaleaf.dataset import Dataset
+from metaleaf.dataset import Dataset, parts_of
 from metaleaf.errors import DataError, of_system, refuse_unknown
 from metaleaf.front.html import as_text
 from metaleaf.records.records import MODELS, Model, Record, read_record, tidy
@@ -44,10 +44,10 @@ class Predictor:
         return self._of.scale.in_units(np.asarray(found))
 
     def __call__(self, x: Any) -> np.ndarray:
-        """The answers: classes by their labels if they have any, or numbers, in y's shape."""
+        """The answers: classes by their labels if they have any, or numbers, in y's shape; of survival, log risks."""
         outputs = torch.from_numpy(self.outputs(x))
-        kind, shape = self._of.task.kind, tuple(self._of.spec.get("y_shape", ()))
-        found = np.asarray(kind.answers(outputs)).reshape(len(outputs), *shape)
+        kind = self._of.task.kind
+        found = np.asarray(kind.answers(outputs)).reshape(len(outputs), *kind.answer_shape(self._of.spec))
         labels = self._of.spec["labels"]
         return np.array(labels)[found] if labels else found
 
@@ -105,8 +105,9 @@ class Result:
     def _plugin(self) -> Dataset:
         """The dataset plugin, whose data are those of the run; DataError or StaleError if they are not."""
         config = read_one(self.path).config
-        plugin = config.build_dataset()
-        if hasattr(plugin, "x_of") and open_prepared(config.dataset, plugin, progress=False).about["data_hash"] != (
+        dataset = config.build_dataset()
+        plugin: Dataset = parts_of(dataset)[0]
+        if hasattr(plugin, "x_of") and open_prepared(config.dataset, dataset, progress=False).about["data_hash"] != (
             self.record.content.data.data_hash
         ):
             raise DataError(f"{self.path} was made from other data than what is there now.")

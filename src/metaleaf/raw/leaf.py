@@ -1,7 +1,7 @@
 """LEAF's JSON as its scripts write it, checked while it is read: users, num_samples, user_data, hierarchies."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Read = Callable[[list[Any], list[Any]], Arrays]
-"""Makes x [n, ...] and y [n] of one user's lists; ValueError says what is wrong with them."""
+"""Makes x and y of one user's lists of n examples: y [n], x [n, ...] or however many rows an example has.
+
+ValueError says what is wrong with them.
+"""
 
 MAX_TEXT = 1 << 30
 """Most bytes of one file (1 GiB). LEAF's of 100 writers have 0.1 GiB, all of Shakespeare in one has 0.4."""
@@ -42,6 +45,37 @@ def read_shard(raw: "RawFiles", path: Path, read: Read) -> list[User]:
     DataError names the file, and what is wrong: it is not whole, a name is there twice, num_samples is not what is
     there, or there is not one label an example.
     """
+    users, counts = _users(raw, path, read)
+    if [len(user.y) for user in users] != counts:
+        raise _disagree(path)
+    return users
+
+
+def read_parts(raw: "RawFiles", paths: Sequence[Path], read: Read) -> list[User]:
+    """The users of files that hold some of each one's examples, joined in the order of the files.
+
+    In LEAF's own num_samples is the user's total in every one of them. DataError as in `read_shard`, and if the files
+    name other users.
+    """
+    parts = [_users(raw, path, read) for path in paths]
+    for path, (users, _) in zip(paths, parts, strict=True):
+        if [user.id for user in users] != [user.id for user in parts[0][0]]:
+            raise DataError(f"{path} names other users than {paths[0]}: they are not parts of the same.")
+    joined = [_joined(same) for same in zip(*(users for users, _ in parts), strict=True)]
+    totals = [len(user.y) for user in joined]
+    for path, (users, counts) in zip(paths, parts, strict=True):
+        if counts not in (totals, [len(user.y) for user in users]):
+            raise _disagree(path)
+    return joined
+
+
+def _joined(parts: Sequence[User]) -> User:
+    x, y = (np.concatenate(arrays) for arrays in zip(*((user.x, user.y) for user in parts), strict=True))
+    return User(parts[0].id, parts[0].environment, x, y)
+
+
+def _users(raw: "RawFiles", path: Path, read: Read) -> tuple[list[User], list[Any]]:
+    """One file's users, and its num_samples."""
     with raw.open(path, limit=MAX_TEXT) as file:
         text = file.read()
     if (room := VALUE * text.count(b",") + LIST * text.count(b"[")) > MAX_VALUES:
@@ -53,9 +87,13 @@ def read_shard(raw: "RawFiles", path: Path, read: Read) -> list[User]:
         users = [User(*named, *data[named[0]]) for named in zip(names, _environments(shard), strict=True)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a whole LEAF file ({_in_words(error)}): fetch or make it again.") from error
-    if [len(user.y) for user in users] != counts or len(set(names)) != len(names) or len(names) != len(data):
-        raise DataError(f"{path} is damaged: its users, num_samples and user_data disagree.")
-    return users
+    if len(set(names)) != len(names) or len(names) != len(data):
+        raise _disagree(path)
+    return users, counts
+
+
+def _disagree(path: Path) -> DataError:
+    return DataError(f"{path} is damaged: its users, num_samples and user_data disagree.")
 
 
 def _in_words(error: Exception) -> str:
@@ -71,9 +109,10 @@ def _compact(read: Read, pairs: list[tuple[str, Any]]) -> Any:
         value[key] = item
     if not (isinstance(value.get("x"), list) and isinstance(value.get("y"), list)):
         return value
+    examples = len(value["x"])
     x, y = read(value["x"], value["y"])
-    if y.shape != (len(x),):
-        raise ValueError(f"y has the shape {list(y.shape)}, not one label for each of {len(x)} examples")
+    if y.shape != (examples,):
+        raise ValueError(f"y has the shape {list(y.shape)}, not one label for each of {examples} examples")
     return x, y
 
 

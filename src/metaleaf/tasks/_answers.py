@@ -16,9 +16,16 @@ METRICS: Mapping[str, Metric] = {
     "f1": Metric("F1", "f1_total", "f1_weight", undefined=0.0),
     "auc": Metric("AUC", "auc_total", "auc_weight"),
     "average_precision": Metric("average precision", "precision_total", "precision_weight"),
+    "brier": Metric("Brier score", "squared_error", "answers", higher_is_better=False, unit=""),
 }
 """F1 over all labels (micro). AUC: pairs of a positive and a negative example that are in order, of all such pairs of a
-client; over several clients or labels all their pairs count. Average precision: its mean over labels that occur."""
+client; over several clients or labels all their pairs count. Average precision: its mean over labels that occur.
+Brier score: squared distance of the probability, the scores being its logits, from what is true; 1 of no number."""
+
+
+def as_logits(rate: Tensor) -> Tensor:
+    """The scores that say how often yes is true."""
+    return rate.logit(eps=1e-6)
 
 
 def _rows(real: Tensor, y: Tensor) -> Tensor:
@@ -31,6 +38,11 @@ def _correct(scores: Tensor, y: Tensor, real: Tensor) -> Tensor:
 
 def _answers(scores: Tensor, y: Tensor, real: Tensor) -> Tensor:
     return over(real, torch.ones_like(scores))
+
+
+def _squared_error(scores: Tensor, y: Tensor, real: Tensor) -> Tensor:
+    off = scores.double().sigmoid() - (y > 0).double()
+    return over(real, torch.where(finite(scores).unsqueeze(-1), off**2, 1.0))
 
 
 def _f1_total(scores: Tensor, y: Tensor, real: Tensor) -> Tensor:
@@ -87,6 +99,7 @@ def _sorted(scores: Tensor, y: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, 
 SUMS: Mapping[str, Sum] = {
     "correct": _correct,
     "answers": _answers,
+    "squared_error": _squared_error,
     "f1_total": _f1_total,
     "f1_weight": _f1_weight,
     "auc_total": _auc_total,

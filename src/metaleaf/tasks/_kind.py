@@ -103,6 +103,10 @@ class Kind:
         """What the outputs say, as y would say it: the likeliest class, or the numbers; here the outputs themselves."""
         return outputs
 
+    def answer_shape(self, spec: Spec) -> tuple[int, ...]:
+        """Of the answer for one example: that of y."""
+        return tuple(spec.get("y_shape", ()))
+
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """What the constant predictor that the support suggests would output for the query."""
         raise NotImplementedError

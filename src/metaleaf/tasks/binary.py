@@ -20,7 +20,7 @@ def _of_one(total: Sum) -> Sum:
 
 @dataclass(frozen=True)
 class Binary(Kind):
-    """One logit, [n, 1], and cross-entropy; the constant answer is the support's more frequent one."""
+    """One logit, [n, 1], and cross-entropy; the constant answer is how frequent yes is in the support."""
 
     metrics: tuple[str, ...] = ("accuracy", "auc", "f1", "average_precision")
 
@@ -47,4 +47,4 @@ class Binary(Kind):
 
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """See `Kind`."""
-        return (support.y.double().mean() - 0.5).expand(len(query.y), 1)
+        return _answers.as_logits(support.y.double().mean()).expand(len(query.y), 1)

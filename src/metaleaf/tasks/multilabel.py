@@ -42,4 +42,4 @@ class Multilabel(Kind):
 
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """See `Kind`."""
-        return (support.y.double().mean(0) - 0.5).expand(len(query.y), -1)
+        return _answers.as_logits(support.y.double().mean(0)).expand(len(query.y), -1)

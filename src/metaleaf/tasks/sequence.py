@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from metaleaf.metrics import Metric
@@ -32,9 +33,12 @@ class Sequence(Kind):
 
     The loss of an example is the mean over its judged positions. The constant answer is the support's most frequent
     class.
+
+    unanswerable: classes that no answer is right for, such as the one of all unknown words: judged, and always wrong.
     """
 
     metrics: tuple[str, ...] = ("accuracy",)
+    unanswerable: tuple[NonNegativeInt, ...] = ()
 
     known: ClassVar[Mapping[str, Metric]] = {"accuracy": Metric("accuracy", "correct", "predictions")}
     sums: ClassVar[Mapping[str, Sum]] = {"correct": _correct, "predictions": _predictions}
@@ -62,9 +66,21 @@ class Sequence(Kind):
         """See `Kind`."""
         return outputs.argmax(-1)
 
+    def summed(self, outputs: Tensor, y: Tensor, real: Tensor) -> Tensor:
+        """See `Kind`."""
+        seen = {"correct": self._answerable(y)}
+        return torch.stack([self.sums[column](outputs, seen.get(column, y), real) for column in self.columns])
+
+    def _answerable(self, y: Tensor) -> Tensor:
+        """The same, without what no answer is right for."""
+        for label in self.unanswerable:
+            y = torch.where(y == label, IGNORED, y)
+        return y
+
     def constant(self, support: Shots, query: Shots) -> Tensor:
         """See `Kind`."""
-        judged = support.y[support.y != IGNORED]
+        labels = self._answerable(support.y)
+        judged = labels[labels != IGNORED]
         classes = int(max(support.y.max(), query.y.max() if len(query.y) else 0, 0)) + 1
         answer = F.one_hot(torch.tensor(most_frequent(judged) if len(judged) else 0), classes)
         return answer.double().expand(*query.y.shape, -1)

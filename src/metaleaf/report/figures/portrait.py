@@ -5,8 +5,6 @@ the very data of the records are prepared, and a report never does: it is the sa
 prepared for it, since a record may come from anyone and should start no work.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -17,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from metaleaf.config.config import build
 from metaleaf.data import prepare
 from metaleaf.data.client_store import ClientStore
+from metaleaf.data.stats import label_counts, label_figures
 from metaleaf.errors import UserError
 from metaleaf.records.records import Record
 from metaleaf.report.figures.drawing import NotDrawnError, Picture
@@ -30,7 +29,8 @@ _DARKER = LinearSegmentedColormap.from_list("darker", [PAPER, COLOURS[5], COLOUR
 
 CAPTION = (
     "The data: clients by their number of examples (dashed: the median), and the share of every label among the "
-    f"examples of up to {SAMPLED} clients drawn at random, a row each, sorted by environment and most frequent label."
+    f"examples of up to {SAMPLED} clients drawn at random, a row each, sorted by environment and most frequent label. "
+    "The distance is Jensen and Shannon's, 0 to 1, of a client's labels to everybody's, averaged over all clients."
 )
 
 
@@ -99,24 +99,15 @@ def _examples(axes: Axes, counts: npt.NDArray[np.int64]) -> None:
     axes.set_ylabel("Clients")
 
 
-def _occurrences(y: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64]:
-    """How often a client has each class, where it is judged, or each of several labels."""
-    if y.ndim > 1 and classes == 2:
-        each: npt.NDArray[np.int64] = y.sum(0, dtype=np.int64)
-        return each
-    return np.bincount(y[y >= 0].ravel(), minlength=classes)
-
-
 def _labels(figure: Figure, axes: Axes, store: ClientStore) -> None:
-    classes = int(store.about["spec"]["classes"])
     count = min(SAMPLED, len(store))
     sampled = np.random.default_rng(0).choice(len(store), count, replace=False)
-    found = {int(i): _occurrences(store.client(int(i))[1], classes) for i in sampled}
+    found = {int(i): next(label_counts(store, [(i, i + 1)]))[0] for i in sampled}
     rows = sorted(found, key=lambda i: (str(store.environments[i]), int(found[i].argmax()), i))
     shares = np.stack([100 * found[i] / max(found[i].sum(), 1) for i in rows])
     image = axes.imshow(shares, aspect="auto", interpolation="nearest", cmap=_DARKER, vmin=0)
     figure.colorbar(image, ax=axes, label="Share (%)", pad=0.02)
     axes.grid(visible=False)
     axes.set_yticks([])
-    axes.set_xlabel("Label")
+    axes.set_xlabel(f"Label (distance {label_figures(store)['label_distance']:.2f})")
     axes.set_ylabel("Clients")

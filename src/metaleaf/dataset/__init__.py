@@ -35,8 +35,9 @@ data is outdated. A file that a plugin finds in another way it has to name with 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -73,6 +74,8 @@ class Published:
 class Spec:
     """What does not depend on the options: what x and y are, the default model, provenance.
 
+    ``model``: by its name, or ``{"name": ..., <option>: ...}``.
+
     ``task``: what is asked of models, by its name (`metaleaf.tasks`), or ``{"name": ..., <option>: ...}``. ``y``: one
     class an example of ``classes`` (0, 1, ...), or with ``y_shape`` several; in a signed ``y_dtype`` such as
     ``"int16"`` -1 is where none is judged. Numbers that are no classes have a ``y_dtype`` such as ``"float32"``, and 0
@@ -89,7 +92,7 @@ class Spec:
     Metrics stay in y's own unit. x may then hold NaN for what was not measured; it becomes the training clients' mean.
 
     ``grouped``: clients have ``groups``. ``small_model``: one of at most about 100,000 parameters with which runs take
-    minutes, where ``model`` is larger; as suites write it. ``terms``: what the publisher forbids, which is said as data
+    minutes, where ``model`` is larger. ``terms``: what the publisher forbids, which is said as data
     are prepared.
     """
 
@@ -97,7 +100,7 @@ class Spec:
     x_shape: tuple[int, ...]
     x_dtype: str
     classes: int
-    model: str
+    model: str | Mapping[str, Any]
     licence: str
     homepage: str
     citation: str
@@ -133,3 +136,52 @@ class Dataset(Protocol):
     def clients(self, raw: "RawFiles") -> Iterator[Client]:
         """Yield every client once, in a fixed order, holding about one client in memory at a time."""
         ...
+
+
+class Stage(Protocol):
+    """A step of a partition (`metaleaf.partition`): a frozen dataclass of options that makes clients of clients."""
+
+    name: ClassVar[str]
+
+    def check(self, spec: Spec) -> None:
+        """ConfigError if this makes no sense for such data."""
+        ...
+
+    def apply(self, spec: Spec, clients: Iterator[Client], raw: "RawFiles") -> Iterator[Client]:
+        """Yield the clients that these become, in a fixed order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Partitioned:
+    """A dataset whose clients are made of another's, stage after stage: what the option ``partition`` makes of any."""
+
+    dataset: Dataset
+    stages: tuple[Stage, ...]
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The dataset's, without published figures; ConfigError if a stage makes no sense for such data."""
+        spec = self.dataset.spec
+        for stage in self.stages:
+            stage.check(spec)
+        return replace(spec, published=None)
+
+    def clients(self, raw: "RawFiles") -> Iterator[Client]:
+        """Yield the clients that the last stage makes."""
+        clients = self.dataset.clients(raw)
+        for stage in self.stages:
+            clients = stage.apply(self.spec, clients, raw)
+        return clients
+
+
+def parts_of(plugin: Any) -> tuple[Any, ...]:
+    """The plugin itself and, of a dataset, the stages of its partition."""
+    return (plugin.dataset, *plugin.stages) if isinstance(plugin, Partitioned) else (plugin,)
+
+
+def options_of(plugin: Any) -> dict[str, Any]:
+    """The options that make a plugin what it is: its dataclass fields and, of a dataset, its partition."""
+    own, *stages = parts_of(plugin)
+    partition = [{"name": stage.name, **asdict(stage)} for stage in stages]
+    return {**asdict(own), "partition": partition} if stages else asdict(own)

@@ -1,4 +1,4 @@
-"""Cell arrays in MATLAB's files (version 5): a matrix for each task, as the multi-task classics are handed on.
+"""MATLAB's files (version 5): an array of numbers, or a cell array with a matrix for each task.
 
 Read here rather than by scipy, whose reader ends the process at some damaged files. The format is that of MathWorks'
 "MAT-File Format" (R2018a), level 5: elements with a tag each, of which a matrix holds others.
@@ -7,7 +7,8 @@ Read here rather than by scipy, whose reader ends the process at some damaged fi
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ MAX_BYTES = 64 << 20
 _HEADER = 128
 _TAG = 8
 _MATRIX, _COMPRESSED = 14, 15
-_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """What numbers are stored as, which may be smaller than what MATLAB makes of them."""
 
 _CELL, _NUMERIC, _COMPLEX = 1, range(6, 16), 0x800
@@ -35,12 +36,8 @@ def cells(raw: "RawFiles", path: Path, name: str, tasks: int, columns: int, reme
 
     DataError if the file is damaged, larger than `MAX_BYTES`, or holds something else.
     """
-    with raw.open(path, limit=MAX_BYTES) as stream:
-        data = stream.read()
-    try:
-        found = _cell_array(data, name)
-    except (ValueError, struct.error, zlib.error) as error:
-        raise DataError(f"{path} is not a whole MATLAB file of version 5 ({error}): {remedy}") from error
+    with _told(path, remedy):
+        found = _cell_array(_bytes(raw, path), name)
     if len(found) != tasks:
         raise DataError(f"{path}: {name} has {len(found)} matrices, not {tasks}: {remedy}")
     for number, matrix in enumerate(found, 1):
@@ -52,11 +49,45 @@ def cells(raw: "RawFiles", path: Path, name: str, tasks: int, columns: int, reme
     return found
 
 
+def array(raw: "RawFiles", path: Path, name: str, shape: Sequence[int], remedy: str) -> np.ndarray:
+    """The array of numbers of that name and shape, float64. DataError as for `cells`."""
+    with _told(path, remedy):
+        found = _numbers(*_variable(_bytes(raw, path), name), what=name)
+    if found.shape != tuple(shape):
+        raise DataError(f"{path} holds numbers of shape {list(found.shape)}, not {list(shape)}: {remedy}")
+    return found
+
+
+def _bytes(raw: "RawFiles", path: Path) -> bytes:
+    with raw.open(path, limit=MAX_BYTES) as stream:
+        return stream.read()
+
+
+@contextmanager
+def _told(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, struct.error, zlib.error) as error:
+        raise DataError(f"{path} is not a whole MATLAB file of version 5 ({error}): {remedy}") from error
+
+
 def _cell_array(data: bytes, name: str) -> list[np.ndarray]:
+    content, order = _variable(data, name)
+    what, _, shape, values = _taken_apart(content, order)
+    if what != _CELL or len(values) != math.prod(shape) or any(kind != _MATRIX for kind, _ in values):
+        raise ValueError(f"{name} is no array of cells")
+    matrices = [_numbers(cell, order, what="a cell") for _, cell in values]
+    if any(matrix.ndim != 2 for matrix in matrices):
+        raise ValueError("a cell is no matrix of numbers")
+    return matrices
+
+
+def _variable(data: bytes, name: str) -> tuple[bytes, str]:
+    """The content of the variable of that name, and the order of bytes; all others must be whole, too."""
     order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER - 2 : _HEADER])
     if order is None:
         raise ValueError("it does not begin as one")
-    left = MAX_BYTES
+    found, left = None, MAX_BYTES
     for kind, content in _elements(data[_HEADER:], order):
         if kind == _COMPRESSED:
             packed = zlib.decompressobj()
@@ -65,12 +96,11 @@ def _cell_array(data: bytes, name: str) -> list[np.ndarray]:
             if not packed.eof:
                 raise ValueError(f"a variable is cut off, or they unpack to more than {MAX_BYTES:,} bytes")
             content = _only(content, order)
-        what, called, shape, values = _taken_apart(content, order)
-        if called == name.encode():
-            if what != _CELL or len(values) != math.prod(shape) or any(kind != _MATRIX for kind, _ in values):
-                raise ValueError(f"{name} is no array of cells")
-            return [_matrix(cell, order) for _, cell in values]
-    raise ValueError(f"it has no variable {name}")
+        if _taken_apart(content, order)[1] == name.encode():
+            found = content
+    if found is None:
+        raise ValueError(f"it has no variable {name}")
+    return found, order
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
@@ -104,11 +134,11 @@ def _taken_apart(content: bytes, order: str) -> tuple[int, bytes, list[int], lis
     return what, name, np.frombuffer(shape, f"{order}i4").tolist(), values
 
 
-def _matrix(content: bytes, order: str) -> np.ndarray:
-    """A cell's numbers, float64 [rows, columns]."""
-    what, _, shape, values = _taken_apart(content, order)
-    if what not in _NUMERIC or len(shape) != 2 or len(values) != 1 or values[0][0] not in _NUMBERS:
-        raise ValueError("a cell is no matrix of numbers")
+def _numbers(content: bytes, order: str, what: str) -> np.ndarray:
+    """A matrix's numbers, float64 [rows, columns, ...]."""
+    kind_of_matrix, _, shape, values = _taken_apart(content, order)
+    if kind_of_matrix not in _NUMERIC or len(shape) < 2 or len(values) != 1 or values[0][0] not in _STORED:
+        raise ValueError(f"{what} is no matrix of numbers")
     kind, numbers = values[0]
-    found = np.frombuffer(numbers, f"{order}{_NUMBERS[kind]}").astype(np.float64)
+    found = np.frombuffer(numbers, f"{order}{_STORED[kind]}").astype(np.float64)
     return found.reshape([max(side, 0) for side in shape], order="F")

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -37,8 +37,10 @@ class Row:
         """Say that a field does not hold what is wanted."""
         return DataError(f"{self.where}: {name} is {self.fields[name][:60]!r}, not {wanted}: {self.remedy}")
 
-    def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-        """A plain finite number from low to high; DataError for anything else."""
+    def number(self, name: str, low: float = -math.inf, high: float = math.inf, missing: str | None = None) -> float:
+        """A plain finite number from low to high; nan where the field is `missing`, DataError for anything else."""
+        if self.fields[name] == missing:
+            return math.nan
         if _NUMBER.fullmatch(self.fields[name]):
             value = float(self.fields[name])
             if math.isfinite(value) and low <= value <= high:
@@ -53,12 +55,15 @@ class Row:
             raise self.fault(name, "a whole number")
         return int(value)
 
+    def text(self, name: str, known: Collection[str]) -> str:
+        """The field; DataError unless it is one of those that are known."""
+        if self.fields[name] not in known:
+            raise self.fault(name, f"one of {', '.join(filter(None, known))}")
+        return self.fields[name]
+
     def one_of(self, name: str, known: Mapping[str, T]) -> T:
         """What the field's text stands for; DataError for a text that is not known."""
-        try:
-            return known[self.fields[name]]
-        except KeyError:
-            raise self.fault(name, f"one of {', '.join(known)}") from None
+        return known[self.text(name, known)]
 
 
 def lines_of(raw: "RawFiles", path: Path, remedy: str) -> Iterator[str]:
@@ -110,3 +115,22 @@ def check_count(path: Path, found: int, expected: int, what: str, remedy: str) -
     """DataError unless as many are there as in the publisher's file."""
     if found != expected:
         raise DataError(f"{path} has {found:,} {what}, not {expected:,}: it is cut off or another edition: {remedy}")
+
+
+def table(
+    raw: "RawFiles", path: Path, names: Sequence[str], remedy: str, *, header: bool = True, count: int | None = None
+) -> list[Row]:
+    """All rows of a comma-separated file, `count` of them; DataError as of `rows`, `lines_of` and `check_count`."""
+    found = list(rows(lines_of(raw, path, remedy), path, names, remedy, header=header))
+    if count is not None:
+        check_count(path, len(found), count, "rows", remedy)
+    return found
+
+
+def by_number(found: Iterable[Row], name: str) -> dict[int, Row]:
+    """The rows by a whole number that each has alone; DataError if two have the same."""
+    numbered: dict[int, Row] = {}
+    for row in found:
+        if numbered.setdefault(row.whole(name), row) is not row:
+            raise row.fault(name, "a number that no other row has")
+    return numbered
