@@ -10,7 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from documented import fenced
-from exchange_cases import PLUGINS, Toy, elsewhere, hugging_face, imported, plugin, prepared, spec, toys  # noqa: F401
+from exchange_cases import PLUGINS, Toy, elsewhere, imported, plugin, prepared, spec, toys  # noqa: F401
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nps
 
 from metaleaf.catalogue.starter import checkout
 from metaleaf.cli import main
@@ -38,6 +41,32 @@ def test_what_is_exported_and_imported_is_the_same(name: str, monkeypatch: pytes
         assert back.about["data_hash"] == store.about["data_hash"], to
         ours = {**store.about["spec"], "version": "1.0.0"}
         assert back.about["spec"] == ours, to
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).filter(lambda text: not text.endswith("\0"))
+
+
+def _one_nan(x: np.ndarray) -> np.ndarray:
+    """Of all bits that are no number the usual ones, as JSON has one name for them."""
+    return np.where(np.isnan(x), x.dtype.type(np.nan), x) if x.dtype.kind == "f" else x
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_federation_comes_back(data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(["uint8", "int16", "float32", "float64", "bool"]))
+    shape = tuple(data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
+    x = nps.arrays(dtype, (2, *shape), elements={"allow_infinity": False} if dtype.startswith("float") else None)
+    made = tuple(
+        Client(
+            name, data.draw(NAMES), data.draw(x.map(_one_nan)), np.array(data.draw(st.sampled_from([[0, 1], [1, 1]])))
+        )
+        for name in data.draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    )
+    store = prepared(Toy(spec(made[0].x, classes=2, standardise="x"), made))
+    to: Form = data.draw(st.sampled_from([*PLUGINS]))
+    back = imported(PLUGINS[to], export(store, to, out(to).with_stem(to), overwrite=True))
+    assert back.about["data_hash"] == store.about["data_hash"]
 
 
 @pytest.mark.parametrize("to", PLUGINS)
@@ -189,7 +218,6 @@ def test_the_publishers_terms_are_said(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_page_runs() -> None:
-    hugging_face()
     page = (checkout() / "docs" / "exchange.md").read_text(encoding="utf-8")
     for line in "".join(fenced(page, "console")).splitlines():
         assert main(shlex.split(line)[1:]) == 0, line

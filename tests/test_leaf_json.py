@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,32 @@ def test_where_nothing_is() -> None:
     Path("empty").mkdir()
     with pytest.raises(DataError, match=r"empty has no \.json, neither in all_data nor in train and test"):
         imported("leaf_json", "empty")
+
+
+REAL = Path(os.environ.get("METALEAF_RAW", "nowhere"))
+
+
+@pytest.mark.skipif(not (REAL / "femnist/leaf_json_sample").is_dir(), reason="LEAF's shards of FEMNIST are not there")
+def test_leafs_own_shards() -> None:
+    store = imported("leaf_json", REAL / "femnist/leaf_json_sample", shape=[28, 28])
+    assert (len(store), store.x.shape, store.about["spec"]["classes"]) == (5, (838, 28, 28), 62)
+    assert store.about["spec"]["model"] == "resnet8"  # which reads floats
+
+
+FEDPROX = REAL / "synthetic/synthetic_1_1_mytest.json.xz"
+
+
+@pytest.mark.skipif(not FEDPROX.is_file(), reason="FedProx's synthetic(1, 1) is not there")
+def test_fedproxs_files_are_of_this_form() -> None:
+    store = imported("leaf_json", FEDPROX)
+    assert (len(store), store.x.shape, store.about["spec"]["classes"]) == (30, (1084, 60), 10)
+
+
+@pytest.mark.skipif(not (REAL / "celeba").is_dir(), reason="LEAF's shards of CelebA are not there")
+def test_names_of_images_are_no_examples() -> None:
+    [path] = (REAL / "celeba").glob("leaf_test_*.json.xz")
+    with pytest.raises(DataError, match="x is text: give its characters as `vocabulary`, or make numbers of it first"):
+        imported("leaf_json", path)
 
 
 def test_not_a_number_is_what_was_not_measured_where_x_is_standardised() -> None:

@@ -250,7 +250,8 @@ def _batches(store: ClientStore, schema: "pa.Schema", advance: Advance) -> Itera
     for start in range(0, samples, step):
         rows = slice(start, min(start + step, samples))
         owners = np.searchsorted(store.offsets, np.arange(rows.start, rows.stop), side="right") - 1
-        columns = [pa.array(texts[owners], pa.string()) for texts in (store.ids, store.environments)]
+        # As lists: of numpy's texts Arrow takes what is before a NUL.
+        columns = [pa.array(texts[owners].tolist(), pa.string()) for texts in (store.ids, store.environments)]
         y = store.y[rows].astype(np.int64) if _is_class(store) else store.y[rows]
         columns += [_lists(store.x[rows]), _lists(y)]
         if store.groups is not None:
