@@ -150,11 +150,3 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data home and a current folder of one's own."""
     monkeypatch.setenv("METALEAF_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-
-
-def hugging_face() -> Any:
-    """Hugging Face's package; the test is skipped where it is not there."""
-    found = pytest.importorskip("datasets", reason="the real package is what is tested here")
-    if not hasattr(found, "Dataset"):  # our own folder of that name, in a checkout without the package
-        pytest.skip("the real package is what is tested here")
-    return found
