@@ -239,6 +239,17 @@ def test_num_samples_is_of_all_parts_or_of_each(tmp_path: Path) -> None:
             read(tmp_path)
 
 
+def test_a_user_needs_x_and_y(tmp_path: Path) -> None:
+    shards = leaf_of({user: COMMENTS[user][:5] for user in ("1", "2")})
+    for part, key in (("val", "x"), ("test", "y")):
+        damaged = copy.deepcopy(shards)
+        user = damaged[part]["user_data"]["1"]
+        user[f" {key}"] = user.pop(key)
+        write(tmp_path, damaged)
+        with pytest.raises(DataError, match=rf"reddit_0_{part}\.json is not a whole .*a user has no lists x and y"):
+            read(tmp_path)
+
+
 def test_parts_that_do_not_belong_together(tmp_path: Path) -> None:
     shards = leaf_of(COMMENTS)
     write(tmp_path, {**shards, "val": leaf_of({"4": COMMENTS["1"]})["val"]})

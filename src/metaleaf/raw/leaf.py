@@ -84,7 +84,7 @@ def _users(raw: "RawFiles", path: Path, read: Read) -> tuple[list[User], list[An
     try:
         shard = json.loads(text, object_pairs_hook=partial(_compact, read))
         names, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
-        users = [User(*named, *data[named[0]]) for named in zip(names, _environments(shard), strict=True)]
+        users = [User(*named, *_of_user(data[named[0]])) for named in zip(names, _environments(shard), strict=True)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a whole LEAF file ({_in_words(error)}): fetch or make it again.") from error
     if len(set(names)) != len(names) or len(names) != len(data):
@@ -114,6 +114,13 @@ def _compact(read: Read, pairs: list[tuple[str, Any]]) -> Any:
     if y.shape != (examples,):
         raise ValueError(f"y has the shape {list(y.shape)}, not one label for each of {examples} examples")
     return x, y
+
+
+def _of_user(value: Any) -> Arrays:
+    """What `_compact` has made of a user's x and y; ValueError if it has not, as one of them is called otherwise."""
+    if not isinstance(value, tuple):
+        raise ValueError("a user has no lists x and y")
+    return value
 
 
 def _environments(shard: dict[str, Any]) -> list[str | None]:
