@@ -56,7 +56,8 @@ def test_a_regular_package_named_datasets_wins_over_our_folder(tmp_path: Path) -
     theirs.mkdir(parents=True)
     (theirs / "__init__.py").write_text("name = 'theirs'\n")
     script = "import sys; sys.path.append(sys.argv[1]); import datasets; print(datasets.name)"
-    words = [sys.executable, "-c", script, str(tmp_path / "site")]
+    # -S: without the installed packages, of which one may really have that name.
+    words = [sys.executable, "-S", "-c", script, str(tmp_path / "site")]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "theirs", done.stderr
 
