@@ -218,7 +218,6 @@ def test_the_publishers_terms_are_said(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_page_runs() -> None:
-    pytest.importorskip("datasets.arrow_dataset", reason="the page uses Hugging Face's package")
     page = (checkout() / "docs" / "exchange.md").read_text(encoding="utf-8")
     for line in "".join(fenced(page, "console")).splitlines():
         assert main(shlex.split(line)[1:]) == 0, line
