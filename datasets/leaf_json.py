@@ -17,7 +17,7 @@ from metaleaf.datasets._exchange import Foreign, in_order
 from metaleaf.errors import DataError
 from metaleaf.raw import PACKED, RawFiles
 from metaleaf.raw.exchange import KEY, MOST_TEXT
-from metaleaf.raw.leaf import LIST, MAX_TEXT, MAX_VALUES, VALUE
+from metaleaf.raw.leaf import disagree, parsed
 
 STAGES = ((".",), ("all_data",), ("train", "test"))
 """Where LEAF's scripts leave files below a folder; the first that has any is read."""
@@ -70,24 +70,10 @@ class LeafJson(Foreign):
             yield from self._users(raw, path)
 
     def _users(self, raw: RawFiles, path: Path) -> list[Client]:
-        with raw.open(path, limit=MAX_TEXT) as file:
-            text = file.read()
-        if (room := VALUE * text.count(b",") + LIST * text.count(b"[")) > MAX_VALUES:
-            limit = f"{MAX_VALUES:,} are allowed"
-            raise DataError(f"{path} is not used: its values could take {room:,} bytes of memory; {limit}.")
-        try:
-            shard = json.loads(text, object_pairs_hook=self._compact)
-            names, counts, data = (shard[key] for key in ("users", "num_samples", "user_data"))
-            if not all(isinstance(name, str) for name in names):
-                raise ValueError("users must be a list of names")
-            titles = _environments(shard)
-            users = [Client(name, title, *data[name]) for name, title in zip(names, titles, strict=True)]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            said = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise DataError(f"{path} is not a whole LEAF file ({said}): fetch or make it again.") from error
-        if [len(user.y) for user in users] != counts or len(set(names)) != len(names) or len(names) != len(data):
-            raise DataError(f"{path} is damaged: its users, num_samples and user_data disagree.")
-        return users
+        users, counts = parsed(raw, path, self._compact, _User)
+        if [len(user.y) for _, _, user in users] != counts:
+            raise disagree(path)
+        return [Client(name, title or "", *user) for name, title, user in users]
 
     def _compact(self, pairs: list[tuple[str, Any]]) -> Any:
         """Turn a user's lists into arrays as soon as they are parsed: Python's values take many times the room."""
@@ -128,14 +114,6 @@ def _array(values: list[Any], what: str) -> np.ndarray:
 
 def _groups(values: Any) -> np.ndarray | None:
     return None if values is None else np.asarray(values, np.int64)
-
-
-def _environments(shard: dict[str, Any]) -> list[str]:
-    users, titles = shard["users"], shard.get("hierarchies", [])
-    if not all(isinstance(title, str) for title in titles):
-        raise ValueError("hierarchies must be a list of names")
-    # LEAF's split drops users from "users" but not from "hierarchies", which then says nothing any more.
-    return list(titles) if len(titles) == len(users) else [""] * len(users)
 
 
 def _note(raw: RawFiles, path: Path) -> str | None:

@@ -12,6 +12,7 @@ from exchange_cases import damaged, elsewhere, imported, outcome, plugin, prepar
 
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.exchange import export
+from metaleaf.datasets.leaf_json import LeafJson
 from metaleaf.errors import ConfigError, DataError
 
 
@@ -201,3 +202,12 @@ def test_damage_is_found_or_does_no_harm(exported: bool) -> None:
     for each in found:
         assert isinstance(each, ClientStore) or "mine.json" in each or "leaf_json" in each
     assert sum(isinstance(each, str) for each in found) > 50
+
+
+@pytest.mark.parametrize("user", ['{"q":[1],"y":[2]}', '{"x":[1]}', "[[1],[2]]", "3", '{"x":1,"y":[2]}'])
+def test_a_user_without_lists_of_x_and_y_is_refused(tmp_path: Path, user: str) -> None:
+    """A user whose keys were damaged was taken for the names of these keys."""
+    path = tmp_path / "d.json"
+    path.write_text(f'{{"users":["a"],"num_samples":[1],"user_data":{{"a":{user}}}}}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"d\.json is not a whole LEAF file \(a user has no lists x and y\)"):
+        _ = LeafJson(str(path)).spec

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from metaleaf.errors import DataError
 
 if TYPE_CHECKING:
     from metaleaf.raw import RawFiles
+
+T = TypeVar("T")
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Read = Callable[[list[Any], list[Any]], Arrays]
@@ -47,7 +49,7 @@ def read_shard(raw: "RawFiles", path: Path, read: Read) -> list[User]:
     """
     users, counts = _users(raw, path, read)
     if [len(user.y) for user in users] != counts:
-        raise _disagree(path)
+        raise disagree(path)
     return users
 
 
@@ -65,7 +67,7 @@ def read_parts(raw: "RawFiles", paths: Sequence[Path], read: Read) -> list[User]
     totals = [len(user.y) for user in joined]
     for path, (users, counts) in zip(paths, parts, strict=True):
         if counts not in (totals, [len(user.y) for user in users]):
-            raise _disagree(path)
+            raise disagree(path)
     return joined
 
 
@@ -76,23 +78,38 @@ def _joined(parts: Sequence[User]) -> User:
 
 def _users(raw: "RawFiles", path: Path, read: Read) -> tuple[list[User], list[Any]]:
     """One file's users, and its num_samples."""
+    found, counts = parsed(raw, path, partial(_compact, read), tuple)
+    return [User(name, environment, *arrays) for name, environment, arrays in found], counts
+
+
+def parsed(
+    raw: "RawFiles", path: Path, compact: Callable[[list[tuple[str, Any]]], Any], kind: type[T]
+) -> tuple[list[tuple[str, str | None, T]], list[Any]]:
+    """Each user of one file by name, environment and what `compact` made of its lists; and the file's num_samples.
+
+    compact: from a JSON object's keys and values to a `kind` where it is a user's, as soon as it is parsed; ValueError
+    says what is wrong. DataError as in `read_shard`.
+    """
     with raw.open(path, limit=MAX_TEXT) as file:
         text = file.read()
     if (room := VALUE * text.count(b",") + LIST * text.count(b"[")) > MAX_VALUES:
         limit = f"{MAX_VALUES:,} are allowed"
         raise DataError(f"{path} is not used: its values could take {room:,} bytes of memory; {limit}.")
     try:
-        shard = json.loads(text, object_pairs_hook=partial(_compact, read))
+        shard = json.loads(text, object_pairs_hook=compact)
         names, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
-        users = [User(*named, *_of_user(data[named[0]])) for named in zip(names, _environments(shard), strict=True)]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("users must be a list of names")
+        users = [(name, title, _of_user(data[name], kind)) for name, title in zip(names, _titles(shard), strict=True)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path} is not a whole LEAF file ({_in_words(error)}): fetch or make it again.") from error
     if len(set(names)) != len(names) or len(names) != len(data):
-        raise _disagree(path)
+        raise disagree(path)
     return users, counts
 
 
-def _disagree(path: Path) -> DataError:
+def disagree(path: Path) -> DataError:
+    """What is said of a file that contradicts itself."""
     return DataError(f"{path} is damaged: its users, num_samples and user_data disagree.")
 
 
@@ -116,14 +133,14 @@ def _compact(read: Read, pairs: list[tuple[str, Any]]) -> Any:
     return x, y
 
 
-def _of_user(value: Any) -> Arrays:
-    """What `_compact` has made of a user's x and y; ValueError if it has not, as one of them is called otherwise."""
-    if not isinstance(value, tuple):
+def _of_user(value: Any, kind: type[T]) -> T:
+    """What `compact` has made of a user's lists; ValueError if it has not, as one of them is called otherwise."""
+    if not isinstance(value, kind):
         raise ValueError("a user has no lists x and y")
     return value
 
 
-def _environments(shard: dict[str, Any]) -> list[str | None]:
+def _titles(shard: dict[str, Any]) -> list[str | None]:
     users, titles = shard["users"], shard.get("hierarchies", [])
     if not all(isinstance(title, str) for title in titles):
         raise ValueError("hierarchies must be a list of names")
