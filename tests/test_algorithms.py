@@ -5,7 +5,7 @@ there. The reference numbers come from `softmax_by_hand`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, cast
 
@@ -153,9 +153,19 @@ VARIANTS: dict[str, Algorithm] = {
     "fomaml_2": FOMAML(0.3, inner_steps=2),
     "meta_sgd_2": MetaSGD(0.3, inner_steps=2, adapt_steps=3),
 }
+# Recurrence and colour take seconds each: all of a kind train alike, so one of each stands for the others.
+ON_EVERY_MODEL = {"fedavg", "maml", "meta_sgd", "per_fedavg", "ditto", "scaffold", "fedrep", "ifca", "pfedhn"}
+
+
+def how_long(name: str, model: str) -> Sequence[pytest.MarkDecorator]:
+    """Minutes for forty algorithms, or seconds for some."""
+    short = name in ON_EVERY_MODEL or model in (*MODELS[:2], home(default(name)))
+    return () if short else (pytest.mark.slow,)
+
+
 CASES = [
     *(
-        pytest.param(default(name), model, id=f"{name}-{model}")
+        pytest.param(default(name), model, id=f"{name}-{model}", marks=how_long(name, model))
         for name in NAMES
         for model in MODELS
         if serves(default(name), model)
