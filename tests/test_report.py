@@ -14,7 +14,9 @@ from metaleaf.errors import DataError
 from metaleaf.records.records import Record, in_order, read_records, tidy
 from metaleaf.report.figures import drawing
 from metaleaf.report.figures.makers import MAKERS
+from metaleaf.report.figures.runs import Runs
 from metaleaf.report.figures.style import FORMATS, encoded
+from metaleaf.report.page import inline_svg
 from metaleaf.report.report import write_report
 
 EVIL = '<script>alert("1")</script> & $x_1^2\\frac{ | _b_ %'
@@ -54,6 +56,24 @@ DIVERGED: dict[str, Any] = {
     "scores": {},
     "selected_round": None,
 }
+
+
+def places(svg: str) -> list[float]:
+    """All numbers that say where something is drawn, in their order."""
+    found = re.findall(r' [dxy]="([^"]*)"|translate\(([^)]*)', svg)
+    return [float(number) for one in found for number in re.findall(r"-?[\d.]+", " ".join(one))]
+
+
+def test_a_figure_on_a_page_is_the_same_picture_in_fewer_letters(records: list[Record]) -> None:
+    original = drawing.drawn(Runs(records), {"ecdf": MAKERS["ecdf"]}, ("svg",))["ecdf"].files["svg"].decode()
+    first, second = (str(inline_svg(original, name)) for name in ("one", "two"))
+    drawn_from = original[original.index("</metadata>") if "</metadata>" in original else 0 :]
+    assert places(first) == pytest.approx(places(re.sub(r"<!--.*?-->", "", drawn_from)), abs=0.0051)
+    assert len(first) < 0.75 * len(original)
+    ids = re.findall(r' id="([^"]*)"', first)
+    assert set(ids) >= set(re.findall(r'(?:href="|url\()#([^")]+)', first))
+    assert len(ids) == len(set(ids))
+    assert not set(ids) & set(re.findall(r' id="([^"]*)"', second))
 
 
 class TestRecords:
