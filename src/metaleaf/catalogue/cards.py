@@ -14,7 +14,7 @@ from metaleaf import models, tasks
 from metaleaf.config.config import build
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.prepare import load
-from metaleaf.data.stats import described, stats
+from metaleaf.data.stats import described, in_digits, stats
 from metaleaf.errors import ConfigError
 from metaleaf.files.whole_files import write_atomically
 from metaleaf.report.figures.portrait import draw
@@ -84,14 +84,8 @@ def prepared(store: ClientStore) -> str:
 
 
 def _row(key: str, ours: float, theirs: float | None, two: bool) -> str:
-    cells = [key.replace("_", " "), _number(ours), *([_number(theirs)] if two else [])]
+    cells = [key.replace("_", " "), in_digits(ours), *([in_digits(theirs)] if two else [])]
     return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 def _task(spec: Mapping[str, Any]) -> str:

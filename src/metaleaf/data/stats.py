@@ -140,14 +140,15 @@ def stats_table(store: ClientStore, *, probed: bool = True) -> str:
     published = figures["published"] or {}
     shown = [key for key, value in figures.items() if isinstance(value, int | float)]
     rows = [("", "prepared", "published" if published else "")]
-    rows += [(key.replace("_", " "), _number(figures[key]), _number(published.get(key))) for key in shown]
+    rows += [(key.replace("_", " "), in_digits(figures[key]), in_digits(published.get(key))) for key in shown]
     lines = [f"{label:<20}{ours:>14}{theirs:>14}".rstrip() for label, ours, theirs in rows]
     probe = [f"probe: {figures['probe']}"] if "probe" in figures else []
     source = [f"published: {published['source']}"] if published else []
     return "\n".join([f"{figures['name']} {figures['version']}", *lines, *probe, *source])
 
 
-def _number(value: float | None) -> str:
+def in_digits(value: float | None) -> str:
+    """A figure of `stats` as people read it; empty where there is none."""
     if value is None:
         return ""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{2 if abs(value) >= 1 else 3}f}"
@@ -183,4 +184,4 @@ def markdown(stores: Iterable[ClientStore]) -> str:
 
 
 def _cell(value: float | str | None) -> str:
-    return value if isinstance(value, str) else _number(value) or "–"
+    return value if isinstance(value, str) else in_digits(value) or "–"
