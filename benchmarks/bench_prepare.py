@@ -34,7 +34,7 @@ def lengths(users: int, examples: int, deviation: float) -> np.ndarray:
     """How many examples each user has: a gamma distribution of the published deviation, exactly so many in all."""
     mean, generator = examples / users, np.random.default_rng(0)
     drawn = 1 + generator.gamma((mean / deviation) ** 2, deviation**2 / mean, users)
-    found = np.maximum(1, np.floor(drawn * examples / drawn.sum()).astype(np.int64))
+    found: np.ndarray = np.maximum(1, np.floor(drawn * examples / drawn.sum()).astype(np.int64))
     while missing := examples - found.sum():
         some = generator.choice(users, min(abs(missing), users), replace=False)
         found[some] += np.sign(missing)
@@ -118,7 +118,8 @@ def opened(where: Path) -> tuple[float, float, float]:
     start = time.perf_counter()
     store = ClientStore.open(where)
     middle = time.perf_counter()
-    federation = Federation(store, Protocol(min_examples=2), 0)
+    rules: dict[str, Any] = {"min_examples": 2}
+    federation = Federation(store, Protocol(**rules), 0)
     federation.episodes(federation.cohort(0), 0)
     return middle - start, time.perf_counter() - middle, peak()
 

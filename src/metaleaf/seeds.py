@@ -61,7 +61,7 @@ def order_keys(seed: Tensor, n: int, stream: int = 0) -> Tensor:
 
 def _keys(seed: Tensor, shape: Sequence[int], stream: int) -> Tensor:
     """A hash for each place of a draw, int64 of that shape."""
-    return _hashes(mix(seed ^ _signed(_DRAWS)) + stream, math.prod(shape)).reshape(*shape)
+    return _hashes(mix(seed ^ _signed(_DRAWS)) + stream, math.prod(shape)).reshape(tuple(shape))
 
 
 def _hashes(seed: Tensor, n: int) -> Tensor:

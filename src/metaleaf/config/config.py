@@ -153,6 +153,8 @@ class RunConfig(Strict):
     redraw: bool = False
     """The dataset's own `seed` is the run's: every seed is another draw of the data."""
     start: Start | None = None
+    protection: dict[str, Any] = {}
+    """The layers between clients and server, resolved (`metaleaf.protection.pipeline`)."""
 
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the numbers, except the seed. What is not used is not there."""
@@ -169,6 +171,8 @@ class RunConfig(Strict):
         }
         if self.task is not None:
             found["task"] = self.task
+        if self.protection:
+            found["protection"] = self.protection
         return found if self.start is None else {**found, "start": self.start.resolved()}
 
     def config_hash(self) -> str:
@@ -214,9 +218,9 @@ def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     """
     cls = registry.plugin(kind, name)
     if kind != "datasets" or PARTITION in _fields(cls):
-        return _made(cls, name, options)
+        return made(cls, name, options)
     refuse_unknown(f"option of {name}", options, [*_fields(cls), PARTITION])
-    own = _made(cls, name, {key: value for key, value in options.items() if key != PARTITION})
+    own = made(cls, name, {key: value for key, value in options.items() if key != PARTITION})
     stages = _stages(name, options.get(PARTITION, ()))
     return Partitioned(own, stages) if stages else own
 
@@ -236,7 +240,7 @@ def _stage(dataset: str, given: Any) -> "Stage":
         raise ConfigError(f"{dataset}: partition = {given!r}: give a stage by its name and options, as {example}.")
     if name not in STAGES:
         raise unknown(f"partition of {dataset}", name, STAGES)
-    stage: Stage = _made(STAGES[name], name, {key: value for key, value in options.items() if key != "name"})
+    stage: Stage = made(STAGES[name], name, {key: value for key, value in options.items() if key != "name"})
     return stage
 
 
@@ -244,7 +248,8 @@ def _fields(cls: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def _made(cls: type[Any], name: str, options: Mapping[str, Any]) -> Any:
+def made(cls: type[Any], name: str, options: Mapping[str, Any]) -> Any:
+    """The dataclass with those options, checked; ConfigError names one that does not exist or does not fit."""
     refuse_unknown(f"option of {name}", options, _fields(cls))
     try:
         json.dumps(dict(options), allow_nan=False)

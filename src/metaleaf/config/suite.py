@@ -21,6 +21,7 @@ from metaleaf.config.config import (
     resolve,
 )
 from metaleaf.config.labels import Label, Printable, printable
+from metaleaf.config.protection import resolve_protection
 from metaleaf.errors import ConfigError, unknown
 
 SUITES = Path(__file__).resolve().parent.parent / "suites"
@@ -50,7 +51,8 @@ class Tuning(Strict):
 
 
 class DatasetEntry(Strict):
-    """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's.
+    """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's, `protection`
+    stands in its place.
 
     `model`: its name (default: the dataset's), or ``{ name = ..., <option> = ... }``; `task` likewise. `redraw`: the
     dataset's option `seed` is the run's seed, so that every seed is another draw of the data.
@@ -61,6 +63,7 @@ class DatasetEntry(Strict):
     task: str | dict[str, Any] | None = None
     options: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
+    protection: dict[str, Any] | None = None
     redraw: bool = False
 
 
@@ -106,6 +109,8 @@ class Suite(Strict):
     description: str = ""
     seeds: Seeds = (1, 2, 3)
     protocol: dict[str, Any] = {}
+    protection: dict[str, Any] = {}
+    """Layers between clients and server (docs/protection.md)."""
     datasets: dict[Label, DatasetEntry]
     algorithms: dict[Label, AlgorithmEntry]
     tuning: Tuning | None = None
@@ -136,6 +141,9 @@ class Suite(Strict):
         protocol = self.protocol_for(dataset)
         if method.start and not protocol.environments:
             raise ConfigError(f"suite {self.name}: {algorithm} has a start, which only new environments have.")
+        layers = self.protection if place.protection is None else place.protection
+        if layers and protocol.environments:
+            raise ConfigError(f"suite {self.name}: protection is for the tracks of clients, not for new environments.")
         return RunConfig(
             suite=self.name,
             dataset_label=dataset,
@@ -153,6 +161,7 @@ class Suite(Strict):
             tuning=dict(tuning) if tuning else None,
             redraw=place.redraw,
             start=method.start and _resolved_start(method.start),
+            protection=resolve_protection(layers) if layers else {},
         )
 
     def protocol_for(self, dataset: str) -> Protocol:

@@ -79,6 +79,10 @@ Job = Callable[[Settings, RunConfig, OnRound], Outcome]
 
 def runner(config: RunConfig) -> type[Run]:
     """What runs a configuration: that of its track."""
+    if config.protection:
+        from metaleaf.runs.protected import ProtectedRun
+
+        return ProtectedRun
     if not config.protocol.environments:
         return Run
     # Only here: it imports pandas, which takes half a second.

@@ -34,6 +34,7 @@ class _Resolved(Strict):
     algorithm: _Method
     protocol: dict[str, Any]
     start: dict[str, Any] | None = None
+    protection: dict[str, Any] = {}
 
 
 def config_of(content: Head) -> RunConfig:
@@ -80,6 +81,7 @@ def _one_cell(content: Head, given: _Resolved) -> dict[str, Any]:
         "title": content.suite,
         "seeds": [content.seed],
         "protocol": given.protocol,
+        "protection": given.protection,
         "datasets": {content.dataset: data},
         "algorithms": {content.algorithm: {**method, "start": given.start} if given.start else method},
     }

@@ -1,1 +1,1 @@
-"""What stands between clients and server: attacks, compression, privacy and robust aggregation, declared in a suite."""
+"""What happens to clients' updates on their way to the server: attacks, compression, clipping, noise, masks, rules."""

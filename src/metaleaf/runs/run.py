@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
 from metaleaf import models, tasks, trees
-from metaleaf.algorithm import Context, State, received, sent, step
+from metaleaf.algorithm import Algorithm, Context, State, received, sent, step
 from metaleaf.config.config import RunConfig
 from metaleaf.config.provenance import device_facts, git_facts, versions
 from metaleaf.config.sources import REMEDY, Choice, Sources, differing, of_run
@@ -63,11 +63,28 @@ class Progress:
     """The round after which each client's memory was written, by client."""
     best_memories: dict[int, int] = field(default_factory=dict)
     """The same at the best round; empty where participants are not scored."""
+    layers: Tree = ()
+    """What layers between clients and server keep (`metaleaf.runs.protected`)."""
+    residuals: dict[int, int] = field(default_factory=dict)
+    """The round after which what compression left at a client was written, by client."""
 
     @property
     def round(self) -> int:
         """Rounds finished."""
         return int(self.rows[-1]["round"]) if self.rows else 0
+
+
+class Arrived(NamedTuple):
+    """A cohort's work at the server: what it reads, bytes that one client received and sent, entries of the row.
+
+    progress: with what was kept on the way.
+    """
+
+    update: Tree
+    down: int
+    up: int
+    progress: Progress
+    facts: dict[str, float] = {}
 
 
 class Run:
@@ -102,7 +119,7 @@ class Run:
         self.federation = self._federation()
         scale = self.federation.scale
         self.kind = self.kind.scaled(scale.y_mean, scale.y_sd)
-        self.algorithm = config.build_algorithm()
+        self.algorithm = self._algorithm()
         self._check_served()
         model = models.build(config.model, self.spec, derive(config.seed, "model"), self.kind)
         self.task = self._task(rounding.applied(model).to(device))
@@ -113,6 +130,9 @@ class Run:
 
     def _federation(self) -> Federation:
         return Federation(self.store, self.config.protocol, self.config.seed, self.kind.y_dtype)
+
+    def _algorithm(self) -> Algorithm:
+        return self.config.build_algorithm()
 
     def _check_served(self) -> None:
         """ConfigError if the algorithm says which kinds of tasks it serves, and this is none of them."""
@@ -144,7 +164,7 @@ class Run:
     def train(self, cell: Cell | None = None, on_round: OnRound | None = None) -> Progress:
         """Train to the last round, from the cell's checkpoint if it has one; checkpoints as it goes, and on Ctrl-C."""
         if cell:
-            self.memories = ClientMemory(cell.partial / "memories")
+            self._keep_in(cell)
         progress = self._resume(cell) or self._evaluated(self._start(), self._first_row(), 0.0)
         flops = self._flops(progress.state) if self.rounds else None
         begun = time.monotonic() - (progress.rows[-1]["seconds"] if progress.rows else 0.0)
@@ -160,6 +180,10 @@ class Run:
                 self._checkpoint(cell, progress)
             raise
         return progress
+
+    def _keep_in(self, cell: Cell) -> None:
+        """Keep what clients remember beside the cell's checkpoint."""
+        self.memories = ClientMemory(cell.partial / "memories")
 
     def _said(self, row: dict[str, float]) -> dict[str, Any]:
         """The row, with its validation in words."""
@@ -201,7 +225,11 @@ class Run:
 
     def _start(self) -> Progress:
         state = self._initial_state()
-        return Progress(state, best=state.broadcast)
+        return Progress(state, best=state.broadcast, layers=self._first_layers(state))
+
+    def _first_layers(self, state: State) -> Tree:
+        """What layers between clients and server keep, at first."""
+        return ()
 
     def _first_row(self) -> dict[str, float]:
         """The row of round 0."""
@@ -217,25 +245,35 @@ class Run:
     def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
         cohort = self.federation.cohort(number)
-        episodes = self._episodes(cohort, number, state.broadcast, progress.memories)
+        episodes = self._drawn(cohort, number, state.broadcast, progress.memories)
         if hasattr(self.algorithm, "send"):
             episodes = [self._addressed(state, episode) for episode in episodes]
         weights = self.federation.weights(cohort, getattr(self.algorithm, "weighting", None))
         update, memories = self.engine.gather(state.broadcast, episodes, weights)
-        traffic = exchanged(self.algorithm, received(self.algorithm, state.broadcast, episodes[0]), update)
+        context = self._context(number, [int(episode.client) for episode in episodes], weights)
+        update, down, up, progress, facts = self._arrived(progress, update, episodes, context)
         row = {
             "round": number,
-            "bytes_down": len(cohort) * trees.nbytes(traffic.down),
-            "bytes_up": len(cohort) * trees.nbytes(traffic.up),
+            "bytes_down": len(cohort) * down,
+            "bytes_up": len(cohort) * up,
             "flops": sum(flops(episode) for episode in episodes if flops),
             "update_norm": trees.length(update),
+            **facts,
         }
         row |= {key: row[key] + progress.rows[-1][key] for key in COSTS}
         written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
         for client, memory in zip(cohort, memories, strict=False):  # none for most algorithms
             self.memories.put(client, number, memory)
-        context = self._context(number, [int(episode.client) for episode in episodes], weights)
         return self._follow(replace(progress, memories=written), row, update, context, begun)
+
+    def _drawn(self, cohort: Sequence[int], number: int, broadcast: Tree, written: Mapping[int, int]) -> list[Episode]:
+        """What the cohort trains on."""
+        return self._episodes(cohort, number, broadcast, written)
+
+    def _arrived(self, progress: Progress, update: Tree, episodes: Sequence[Episode], context: Context) -> Arrived:
+        """What becomes of the cohort's work on its way to the server."""
+        down, up = exchanged(self.algorithm, received(self.algorithm, progress.state.broadcast, episodes[0]), update)
+        return Arrived(update, trees.nbytes(down), trees.nbytes(up), progress)
 
     def _addressed(self, state: State, episode: Episode) -> Episode:
         """The episode with what its client alone is sent."""
@@ -410,7 +448,7 @@ class Run:
         }
 
     def _checkpoint(self, cell: Cell, progress: Progress) -> None:
-        tensors = trees.named_leaves({"state": tuple(progress.state), "best": progress.best})
+        tensors = trees.named_leaves({"state": tuple(progress.state), "best": progress.best, "layers": progress.layers})
         note = {
             "rows": progress.rows,
             "best_round": progress.best_round,
@@ -418,6 +456,7 @@ class Run:
             "diverged": progress.diverged,
             "memories": progress.memories,
             "best_memories": progress.best_memories,
+            "residuals": progress.residuals,
             "made_by": self._made_by(),
         }
         cell.save_checkpoint(tensors, note)
@@ -452,7 +491,7 @@ class Run:
             return None
         tensors, note = saved
         shape = self._initial_state()
-        tree = {"state": tuple(shape), "best": shape.broadcast}
+        tree = {"state": tuple(shape), "best": shape.broadcast, "layers": self._first_layers(shape)}
         tree = trees.to(trees.with_named_leaves(tree, tensors), self.task.device)
         return Progress(
             State(*tree["state"]),
@@ -461,7 +500,11 @@ class Run:
             note["best_round"],
             note["best_score"],
             note["diverged"],
-            *({int(client): number for client, number in note[key].items()} for key in ("memories", "best_memories")),
+            layers=tree["layers"],
+            **{
+                key: {int(client): number for client, number in note.get(key, {}).items()}
+                for key in ("memories", "best_memories", "residuals")
+            },
         )
 
 

@@ -1,0 +1,207 @@
+"""Runs with layers between clients and server: what arrives, what is counted and recorded, resumed to the bit."""
+
+from pathlib import Path
+from typing import Any
+
+import coins
+import pytest
+
+from metaleaf.config.config import RunConfig
+from metaleaf.config.protection import resolve_protection
+from metaleaf.config.suite import suite_of
+from metaleaf.errors import ConfigError
+from metaleaf.jobs.execute import runner
+from metaleaf.jobs.from_record import config_of
+from metaleaf.records.records import read_records
+from metaleaf.runs.protected import ProtectedRun
+from metaleaf.runs.run import Run
+from metaleaf.runs.store import Cell
+
+STORE = coins.store()
+BOUNDED = {"clip": {"norm": 0.05}}
+
+
+def config(algorithm: str = "fedavg_meta", layers: dict[str, Any] | None = None, **protocol: Any) -> RunConfig:
+    plain = coins.config(algorithm, weighting="uniform", **protocol)
+    return plain.model_copy(update={"protection": resolve_protection(layers or {})})
+
+
+def executed(folder: Path, one: RunConfig) -> dict[str, Any]:
+    return runner(one)(one, STORE).execute(Cell(folder, one))
+
+
+def after(record: dict[str, Any]) -> float:
+    found: float = record["scores"]["final"]["0.5"]["after"]["loss"]
+    return found
+
+
+def test_layers_that_do_nothing_change_nothing_but_rounding(tmp_path: Path) -> None:
+    plain, layered = executed(tmp_path, config()), executed(tmp_path, config(layers={"clip": {"norm": 1e9}}))
+    assert after(layered) == pytest.approx(after(plain), rel=1e-5)
+    assert layered["cost"] == plain["cost"]
+    assert layered["config_hash"] != plain["config_hash"]
+    assert "protection" not in plain["config"]
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "maml", "meta_sgd", "scaffold", "ditto", "ifca", "fedrep", "pfedhn"])
+def test_any_algorithm_passes_its_updates_on(tmp_path: Path, algorithm: str) -> None:
+    """Bounds, then compression with what clients keep beside their own memory."""
+    one = config(algorithm, {**BOUNDED, "compress": {"name": "top_k", "share": 0.5}})
+    assert executed(tmp_path, one)["status"] == "finished"
+    rows = (tmp_path / "coins" / "coins" / algorithm).rglob("*.rounds.csv")
+    sends = algorithm != "fedrep"  # of logistic regression all is head, which stays at home
+    assert ("clip_bound" in next(rows).read_text().splitlines()[0]) == sends
+
+
+def test_a_bound_bounds_what_a_round_moves(tmp_path: Path) -> None:
+    one = config("fedavg", BOUNDED)
+    progress = ProtectedRun(one, STORE).train()
+    assert all(0 < row["update_norm"] <= 0.05 * (1 + 1e-6) for row in progress.rows[1:])
+    assert all(0 < row["clipped"] <= 1 and row["clip_bound"] == 0.05 for row in progress.rows[1:])
+
+
+def test_noise_is_in_the_record_with_what_it_is_worth(tmp_path: Path) -> None:
+    record = executed(tmp_path, config(layers={**BOUNDED, "noise": {"multiplier": 4.0}}))
+    found = record["privacy"]
+    assert (found["rounds"], found["cohort"], found["clients"]) == (6, 5, 24)
+    assert 0 < found["epsilon_poisson"] < found["epsilon"] < 100
+    assert after(record) != pytest.approx(after(executed(tmp_path, config(layers=BOUNDED))), rel=1e-6)
+    local = executed(tmp_path, config(layers={**BOUNDED, "noise": {"multiplier": 4.0, "place": "clients"}}))
+    assert local["privacy"]["epsilon"] > found["epsilon"]
+
+
+def test_masks_change_nothing_but_the_last_digits_and_the_bytes(tmp_path: Path) -> None:
+    bounded = executed(tmp_path, config(layers={"clip": {"norm": 5.0}}))
+    masked = executed(tmp_path, config(layers={"clip": {"norm": 5.0}, "secure": {}}))
+    assert after(masked) == pytest.approx(after(bounded), rel=1e-4)
+    assert masked["cost"]["bytes_up"] > bounded["cost"]["bytes_up"]
+    assert masked["cost"]["bytes_down"] > bounded["cost"]["bytes_down"]
+
+
+def test_a_median_bears_liars_that_a_mean_does_not(tmp_path: Path) -> None:
+    liars = {"attack": {"name": "sign_flip", "share": 0.2, "scale": 50.0}}
+    protocol = {"rounds": 30, "clients_per_round": 10, "evaluate_every": 30}
+    honest = executed(tmp_path, config("fedavg", **protocol))
+    mean = executed(tmp_path, config("fedavg", liars, **protocol))
+    median = executed(tmp_path, config("fedavg", {**liars, "aggregate": "median"}, **protocol))
+    assert after(mean) > 2 * after(honest)
+    assert after(median) < 1.3 * after(honest)
+
+
+EVERYTHING = {
+    "attack": {"name": "sign_flip", "share": 0.2},
+    "compress": {"name": "top_k", "share": 0.4},
+    "clip": {"norm": 0.05, "quantile": 0.5, "count_noise": 4.0},
+    "noise": {"multiplier": 2.0, "place": "clients"},
+    "aggregate": {"name": "centred_clipping", "radius": 0.1},
+}
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg_meta", "ditto"])
+def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, algorithm: str) -> None:
+    """The bound, the rule's last aggregate and everyone's residuals come out of the checkpoint."""
+    one = config(algorithm, EVERYTHING)
+    executed(tmp_path / "whole", one)
+    cell, stops = Cell(tmp_path / "broken", one), [1, 4]
+
+    def interrupt(number: int, rounds: int, row: dict[str, float]) -> None:
+        if number in stops:
+            stops.remove(number)
+            raise KeyboardInterrupt
+
+    while stops:
+        with pytest.raises(KeyboardInterrupt):
+            ProtectedRun(one, STORE).execute(cell, interrupt)
+    seen: list[int] = []
+    ProtectedRun(one, STORE).execute(cell, lambda number, rounds, row: seen.append(number))
+    assert seen == [5, 6]
+    clients = "*.clients.csv"
+    broken, whole = (next((tmp_path / name).rglob(clients)).read_bytes() for name in ("broken", "whole"))
+    assert broken == whole
+    assert not cell.partial.exists()
+
+
+def test_a_record_is_read_and_says_what_to_run(tmp_path: Path) -> None:
+    one = config(layers={**BOUNDED, "noise": {"multiplier": 4.0}})
+    executed(tmp_path, one)
+    [record] = read_records(tmp_path / "coins")
+    assert record.content.config["protection"]["noise"] == {"multiplier": 4.0, "place": "server", "delta": None}
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ({"noise": {"multiplier": 1.0}}, "noise has no measure without clip"),
+        ({"secure": {}}, "secure aggregation needs a range of numbers"),
+        ({**BOUNDED, "secure": {}, "aggregate": "median"}, "hides what the rule in aggregate compares"),
+        ({**BOUNDED, "secure": {}, "compress": "sign"}, "a masked update is as long as any"),
+        ({**BOUNDED, "noise": {}, "aggregate": "median"}, "noise on the server is for the mean"),
+        ({**BOUNDED, "secure": {"drop_outs": 0.9}}, "needs 4 of 5 clients to stay, and 1 do"),
+        ({"aggregate": {"name": "krum", "attackers": 2}}, "needs at least 7 clients a round, but 5 take part"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(layers: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ProtectedRun(config("fedavg", layers), STORE)
+
+
+def test_a_server_that_reads_every_update_allows_no_masks() -> None:
+    with pytest.raises(ConfigError, match="hides what this algorithm's server reads"):
+        ProtectedRun(config("ifca", {**BOUNDED, "secure": {}}), STORE)
+
+
+def test_noise_needs_clients_that_count_alike() -> None:
+    one = config("fedavg", {**BOUNDED, "noise": {}})
+    by_samples = one.model_copy(update={"protocol": one.protocol.model_copy(update={"weighting": "samples"})})
+    with pytest.raises(ConfigError, match="set weighting = 'uniform'"):
+        ProtectedRun(by_samples, STORE)
+
+
+def test_an_algorithm_that_sends_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="local sends nothing"):
+        ProtectedRun(config("local", BOUNDED), STORE)
+
+
+SUITE: dict[str, Any] = {
+    "name": "small",
+    "title": "Small",
+    "seeds": [1],
+    "protocol": {"weighting": "uniform"},
+    "datasets": {"synthetic": {}},
+    "algorithms": {"fedavg": {}},
+}
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ({"clipp": {}}, "unknown layer in .protection. 'clipp': did you mean 'clip'"),
+        ({"clip": {"nrom": 1.0}}, "unknown option of protection.clip 'nrom'"),
+        ({"clip": {"norm": -1.0}}, "protection.clip: norm = -1.0: Input should be greater than 0"),
+        ({"clip": 1.0}, "clip = 1.0: give its options"),
+        ({"compress": {"share": 0.1}}, "compress = .*: give its name and options"),
+        ({"aggregate": "medien"}, "unknown protection.aggregate 'medien': did you mean 'median'"),
+    ],
+)
+def test_a_suite_says_what_is_wrong_with_its_layers(layers: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        suite_of({**SUITE, "protection": layers}, "the suite").config("synthetic", "fedavg", 1)
+
+
+def test_a_dataset_of_a_suite_has_layers_of_its_own() -> None:
+    datasets = {"synthetic": {}, "bare": {"name": "synthetic", "protection": {}}}
+    suite = suite_of({**SUITE, "datasets": datasets, "protection": BOUNDED}, "the suite")
+    assert suite.config("synthetic", "fedavg", 1).protection["clip"]["norm"] == 0.05
+    assert suite.config("bare", "fedavg", 1).protection == {}
+    assert runner(suite.config("bare", "fedavg", 1)) is Run
+
+
+def test_a_records_configuration_is_that_of_its_run() -> None:
+    suite = suite_of({**SUITE, "protection": EVERYTHING}, "the suite")
+    one = suite.config("synthetic", "fedavg", 1)
+
+    class Head:
+        suite, dataset, algorithm, title, seed, tuning = "small", "synthetic", "fedavg", one.title, 1, None
+        config = one.resolved()
+
+    assert config_of(Head()).config_hash() == one.config_hash()  # type: ignore[arg-type]
