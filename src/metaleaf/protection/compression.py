@@ -24,11 +24,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
+from torch.func import vmap
 
-from metaleaf.seeds import choice, mix, normal, uniform
-from metaleaf.trees import Tree, add, flatten, leaves, stack, subtract, tree_map, unflatten, unstack
+from metaleaf.seeds import mix, normal, order_keys, uniform
+from metaleaf.trees import Tree, add, leaves, subtract, tree_map
 
 Share = Annotated[float, Field(gt=0, le=1)]
+
+NUMBERS = 1 << 22
+"""Numbers that are worked on at once, of as many clients as have them: bounds the memory of draws."""
 
 
 def with_feedback(
@@ -51,11 +55,14 @@ class Compressor:
         """What is decoded of updates [k, ...] of the clients of these numbers, int64 [k]."""
         if not leaves(updates):
             return updates
-        keys = mix(mix(clients) ^ seed).to(leaves(updates)[0].device).unbind()
-        return stack([self.decoded(update, key) for update, key in zip(unstack(updates), keys, strict=True)])
+        keys = mix(mix(clients) ^ seed).to(leaves(updates)[0].device)
+        k = max(NUMBERS * len(clients) // max(_numbers(updates), 1), 1)
+        starts = range(0, len(clients), k)
+        parts = [self.decoded(_between(updates, start, start + k), keys[start : start + k]) for start in starts]
+        return parts[0] if len(parts) == 1 else tree_map(lambda *xs: torch.cat(xs), *parts)
 
-    def decoded(self, update: Tree, key: Tensor) -> Tree:
-        """What is decoded of one client's update; key: int64 scalar, its seed."""
+    def decoded(self, updates: Tree, keys: Tensor) -> Tree:
+        """What is decoded of some clients' updates [k, ...]; keys: int64 [k], a seed of each one's own."""
         raise NotImplementedError
 
     def nbytes(self, like: Tree) -> int:
@@ -86,11 +93,11 @@ class TopK(Sparse):
 
     name: ClassVar[str] = "top_k"
 
-    def decoded(self, update: Tree, key: Tensor) -> Tree:
+    def decoded(self, updates: Tree, keys: Tensor) -> Tree:
         """See `Compressor`."""
-        whole = flatten(update)
-        places = whole.abs().topk(self.kept(len(whole)), sorted=False).indices
-        return _with_only(whole, places, 1.0, update)
+        whole = _flat(updates)
+        places = whole.abs().topk(self.kept(whole.shape[1]), dim=1, sorted=False).indices
+        return _with_only(whole, places, 1.0, updates)
 
     def nbytes(self, like: Tree) -> int:
         """See `Compressor`."""
@@ -111,12 +118,14 @@ class RandomK(Sparse):
 
     name: ClassVar[str] = "random_k"
 
-    def decoded(self, update: Tree, key: Tensor) -> Tree:
+    def decoded(self, updates: Tree, keys: Tensor) -> Tree:
         """See `Compressor`."""
-        whole = flatten(update)
-        kept = self.kept(len(whole))
-        factor = 1.0 if self.feedback else len(whole) / max(kept, 1)
-        return _with_only(whole, choice(key, len(whole), kept), factor, update)
+        whole = _flat(updates)
+        n = whole.shape[1]
+        kept = self.kept(n)
+        drawn = vmap(lambda key: order_keys(key, n))(keys)
+        places = drawn.topk(kept, dim=1, largest=False, sorted=False).indices  # no need to sort them all
+        return _with_only(whole, places, 1.0 if self.feedback else n / max(kept, 1), updates)
 
     def nbytes(self, like: Tree) -> int:
         """See `Compressor`."""
@@ -137,27 +146,30 @@ class Qsgd(Compressor):
 
     name: ClassVar[str] = "qsgd"
 
-    def decoded(self, update: Tree, key: Tensor) -> Tree:
+    def decoded(self, updates: Tree, keys: Tensor) -> Tree:
         """See `Compressor`."""
-        return _by_leaf(update, lambda leaf, stream: self._rounded(leaf, key, stream))
+        return _by_leaf(updates, lambda leaf, stream: self._rounded(leaf, keys, stream))
 
-    def _rounded(self, leaf: Tensor, key: Tensor, stream: int) -> Tensor:
-        n, width = leaf.numel(), self._in_a_bucket(leaf)
-        rows = F.pad(leaf.reshape(-1), (0, -n % width)).view(-1, width)
-        lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64).to(leaf.dtype)
-        steps = torch.where(lengths == 0, 0.0, self.levels * (rows.abs() / lengths))
-        up = uniform(key, rows.shape, stream, leaf.dtype) < steps - steps.floor()
-        level = (steps.floor() + up).clamp(max=self.levels)
-        found: Tensor = (rows.sign() * (level / self.levels) * lengths).view(-1)[:n].view_as(leaf)
+    def _rounded(self, leaf: Tensor, keys: Tensor, stream: int) -> Tensor:
+        k, n = len(leaf), leaf[0].numel()
+        width = self._in_a_bucket(n)
+        buckets = F.pad(leaf.reshape(k, n), (0, -n % width)).view(k, -(-n // width), width)
+        lengths = torch.linalg.vector_norm(buckets, dim=2, keepdim=True, dtype=torch.float64).to(leaf.dtype)
+        steps = torch.where(lengths == 0, 0.0, self.levels * (buckets.abs() / lengths))
+        drawn = vmap(lambda key: uniform(key, buckets.shape[1:], stream, leaf.dtype))(keys)
+        level = (steps.floor() + (drawn < steps - steps.floor())).clamp(max=self.levels)
+        found: Tensor = (buckets.sign() * (level / self.levels) * lengths).view(k, -1)[:, :n].reshape(leaf.shape)
         return found
 
     def nbytes(self, like: Tree) -> int:
         """See `Compressor`."""
-        lengths: int = sum(-(-leaf.numel() // self._in_a_bucket(leaf)) * leaf.element_size() for leaf in leaves(like))
+        buckets = ((-(-leaf.numel() // self._in_a_bucket(leaf.numel())), leaf.element_size()) for leaf in leaves(like))
+        lengths: int = sum(count * size for count, size in buckets)
         return lengths + _bytes(_numbers(like) * (2 * self.levels).bit_length())
 
-    def _in_a_bucket(self, leaf: Tensor) -> int:
-        return max(min(self.bucket or leaf.numel(), leaf.numel()), 1)
+    def _in_a_bucket(self, n: int) -> int:
+        """Numbers in a bucket of a leaf that has n."""
+        return max(min(self.bucket or n, n), 1)
 
 
 @dataclass(frozen=True)
@@ -171,9 +183,9 @@ class Sign(Compressor):
 
     name: ClassVar[str] = "sign"
 
-    def decoded(self, update: Tree, key: Tensor) -> Tree:
+    def decoded(self, updates: Tree, keys: Tensor) -> Tree:
         """See `Compressor`."""
-        return tree_map(_signs, update)
+        return tree_map(_signs, updates)
 
     def nbytes(self, like: Tree) -> int:
         """See `Compressor`."""
@@ -196,9 +208,13 @@ class LowRank(Compressor):
 
     name: ClassVar[str] = "low_rank"
 
-    def decoded(self, update: Tree, key: Tensor) -> Tree:
+    def decoded(self, updates: Tree, keys: Tensor) -> Tree:
         """See `Compressor`."""
-        return _by_leaf(update, lambda leaf, stream: self._product(leaf, key, stream))
+        # One by one: products of several matrices at once may be rounded otherwise than of one.
+        return _by_leaf(
+            updates,
+            lambda leaf, stream: torch.stack([self._product(*own, stream) for own in zip(leaf, keys, strict=True)]),
+        )
 
     def _product(self, leaf: Tensor, key: Tensor, stream: int) -> Tensor:
         if self._sent(leaf) == leaf.numel():
@@ -224,22 +240,36 @@ COMPRESSORS: Mapping[str, type[Compressor]] = {compressor.name: compressor for c
 """The compressors by name."""
 
 
+def _between(updates: Tree, start: int, end: int) -> Tree:
+    """The updates of some clients."""
+    return tree_map(lambda x: x[start:end], updates)
+
+
+def _flat(updates: Tree) -> Tensor:
+    """Each client's leaves in one vector, [k, n]."""
+    return torch.cat([leaf.reshape(len(leaf), leaf[0].numel()) for leaf in leaves(updates)], 1)
+
+
 def _with_only(whole: Tensor, places: Tensor, factor: float, like: Tree) -> Tree:
-    """The tree of a vector's numbers at these places, times the factor, and zeros elsewhere."""
-    found = torch.zeros_like(whole)
-    found[places] = factor * whole[places]
-    return tree_map(lambda part, leaf: part.to(leaf.dtype), unflatten(found, like), like)
+    """The tree of vectors' numbers [k, n] at places [k, kept], times the factor, and zeros elsewhere."""
+    found = torch.zeros_like(whole).scatter(1, places, factor * whole.gather(1, places))
+    pieces = iter(torch.split(found, [leaf[0].numel() for leaf in leaves(like)], 1))
+    return tree_map(lambda leaf: next(pieces).reshape(leaf.shape).to(leaf.dtype), like)
 
 
 def _signs(leaf: Tensor) -> Tensor:
-    size = leaf.abs().mean(dtype=torch.float64).to(leaf.dtype) if leaf.numel() else 0
-    return torch.where(leaf < 0, -size, size).to(leaf.dtype)
+    """Of a leaf [k, ...], with each client's own size."""
+    if not leaf.numel():
+        return leaf
+    rows = leaf.reshape(len(leaf), -1)
+    size = rows.abs().mean(1, keepdim=True, dtype=torch.float64).to(leaf.dtype)
+    return torch.where(rows < 0, -size, size).view_as(leaf)
 
 
-def _by_leaf(update: Tree, f: Callable[[Tensor, int], Tensor]) -> Tree:
+def _by_leaf(updates: Tree, f: Callable[[Tensor, int], Tensor]) -> Tree:
     """f(leaf, its number) of each leaf."""
-    streams = iter(range(len(leaves(update))))
-    return tree_map(lambda leaf: f(leaf, next(streams)), update)
+    streams = iter(range(len(leaves(updates))))
+    return tree_map(lambda leaf: f(leaf, next(streams)), updates)
 
 
 def _numbers(like: Tree) -> int:
