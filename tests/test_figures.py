@@ -21,7 +21,7 @@ from metaleaf.cli import main
 from metaleaf.data.client_store import ClientStore
 from metaleaf.errors import DataError
 from metaleaf.records.records import Record, read_records
-from metaleaf.report.figures import adaptation, distribution, fairness, participants, portrait
+from metaleaf.report.figures import adaptation, distribution, fairness, levels, participants, portrait
 from metaleaf.report.figures.convergence import _apart, convergence, convergence_bytes
 from metaleaf.report.figures.cost import cost
 from metaleaf.report.figures.critical_difference import critical_difference
@@ -34,6 +34,10 @@ NAMES = (
     *("FedAvg", "MAML", "Reptile", "Meta-SGD", "FOMAML", "FedAvg(Meta)", "Local", "Ditto", "SCAFFOLD", "Learned start"),
     *("Few-Round", "PeFLL", "FedRep", "A name that is much longer than any name should be", '<b>$x_1^2\\frac{ & "_" %'),
 )
+
+
+ORDINARY = {name: make for name, make in MAKERS.items() if name != "protection"}
+"""What suites without levels of protection have."""
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +142,7 @@ class TestLegibility:
     def test_texts(self, suites: dict[str, list[Record]], suite: str, width: str | None) -> None:
         runs = Runs(suites[suite], width=WIDTHS[width] if width else None)
         with styled():
-            for name, make in MAKERS.items():
+            for name, make in ORDINARY.items():
                 figure = make(runs).figure
                 texts = drawn_texts(figure)
                 assert len(texts) > 5, name
@@ -255,6 +259,26 @@ class TestNumbers:
         for line, name in zip(lines, runs.names, strict=True):
             np.testing.assert_allclose(np.asarray(line.get_ydata()), means(name, "after_pooled"))
         np.testing.assert_allclose(np.asarray(majority.get_ydata()), means("MAML", "majority_pooled"))
+
+    def test_protection(self, tmp_path: Path) -> None:
+        """Levels in the order of the records; epsilon where there is noise; a suite that differs otherwise has none."""
+        for level, layers, epsilon in (("femnist", {}, None), ("shakespeare", {"noise": {}}, 3.25)):
+            for seed, algorithm in itertools.product((0, 1), ("fedavg", "maml")):
+                path = write_record(tmp_path / "suite", level, algorithm, seed, clients=12)
+                content = json.loads(path.read_text())
+                content["config"]["protection"] = layers
+                if epsilon:
+                    content["privacy"] = {"epsilon": epsilon, "delta": 1e-3, "of": "all broadcasts"}
+                path.write_text(json.dumps(content))
+        runs = Runs(read_records(tmp_path / "suite"))
+        before, after = levels.protection(runs).figure.axes
+        assert [tick.get_text() for tick in after.get_xticklabels()] == ["femnist", "shakespeare, ε = 3.25"]
+        rows = runs.frame[(runs.frame["name"] == "MAML") & (runs.frame["support"] == 0.2)]
+        expected = [100 * rows.loc[rows["dataset"] == level, "after_pooled"].mean() for level in runs.datasets]
+        assert any(line.get_ydata() == pytest.approx(expected) for line in after.lines if len(line.get_ydata()) == 2)
+        assert before.get_title() == "Before adaptation"
+        with pytest.raises(NotDrawnError, match="no two datasets of the suite differ in their protection"):
+            levels.protection(Runs([one for one in runs.records if one.content.dataset == "femnist"]))
 
     def test_fairness(self, records: list[Record]) -> None:
         runs = Runs(records)

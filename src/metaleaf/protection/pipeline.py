@@ -128,7 +128,9 @@ class Pipeline:
 
     def _compressed(self, updates: Tree, residuals: Tree, clients: Tensor, seed: Tensor) -> tuple[Tree, Tree]:
         if self.feeds_back:
-            return with_feedback(self.compress, updates, residuals, clients, seed)
+            decoded, lost = with_feedback(self.compress, updates, residuals, clients, seed)
+            # What is not finite once would stay so for ever.
+            return decoded, trees.tree_map(lambda leaf: leaf.nan_to_num(0.0, 0.0, 0.0), lost)
         return self.compress(updates, clients, seed), ()
 
     def _summed(self, replies: Replies, state: Tree, bound: Tensor | None, seed: Tensor) -> tuple[Tree, Tree]:

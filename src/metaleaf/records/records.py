@@ -117,6 +117,14 @@ class Cost(Part):
     flops: NonNegativeFloat
 
 
+class Privacy(Part):
+    """What a run with noise tells about one client (docs/protection.md)."""
+
+    epsilon: NonNegativeFloat
+    delta: Fraction
+    of: Printable
+
+
 class SavedState(Part):
     """The file beside the record that holds the trained model (`metaleaf.runs.saved`)."""
 
@@ -167,6 +175,7 @@ class Head(Part):
     cost: Cost
     metrics: tuple[Measured, ...] = Field((ACCURACY,), min_length=1)  # older records do not say
     saved: SavedState | None = None
+    privacy: Privacy | None = None
     rounding: Moved | None = None  # where `metaleaf stability` has measured it
 
     @model_validator(mode="before")

@@ -15,6 +15,7 @@ from metaleaf.report.figures.critical_difference import critical_difference
 from metaleaf.report.figures.distribution import ecdf, profile
 from metaleaf.report.figures.drawing import Drawing, Makers, drawn
 from metaleaf.report.figures.fairness import fairness
+from metaleaf.report.figures.levels import protection
 from metaleaf.report.figures.overview import overview
 from metaleaf.report.figures.participants import participants
 from metaleaf.report.figures.portrait import portrait
@@ -33,6 +34,7 @@ MAKERS: Makers[Runs] = {
     "fairness": fairness,
     "profile": profile,
     "critical_difference": critical_difference,
+    "protection": protection,
 }
 """All figures that need nothing but records, in the order of the report."""
 
