@@ -66,7 +66,7 @@ class AFL(FedAvg):
         loss = task.loss(params, episode.data, training=False)
         return {"model": super().client(task, params, episode), "loss": loss}
 
-    def server(self, state: State, replies: Replies, context: Context) -> State:
+    def server(self, state: State, replies: Replies, context: Context) -> State:  # type: ignore[override]
         """A step of the model by the weights as they were, and one of the weights."""
         weights, cohort = state.kept["weights"], context.cohort
         shares = weights[cohort]

@@ -174,7 +174,7 @@ def mean(per_client: Sequence[Array]) -> Array:
     return cast(Array, sum(w * found for w, found in zip(WEIGHTS, per_client, strict=True)))
 
 
-def history(algorithm: Algorithm, mode: Mode, count: int, work: Task | None = None) -> Iterator[tuple[State, Any]]:
+def history(algorithm: Any, mode: Mode, count: int, work: Task | None = None) -> Iterator[tuple[State, Any]]:
     """(the state, what both clients keep) after each of `count` rounds, as a run goes through them."""
     work = work or tiny()
     runner: Engine = engine(work, algorithm, mode)
@@ -194,7 +194,7 @@ def context(work: Task, number: int, weights: Sequence[float]) -> Context:
     return Context(work, when, torch.arange(len(weights)), counted, torch.tensor(number))
 
 
-def rounds(algorithm: Algorithm, mode: Mode, count: int) -> Iterator[State]:
+def rounds(algorithm: Any, mode: Mode, count: int) -> Iterator[State]:
     """The states after each of `count` rounds."""
     return (state for state, _ in history(algorithm, mode, count))
 
@@ -214,7 +214,7 @@ NOISY: list[Data] = [
 """Every input has two labels, so that both clients' losses and their mean have a finite optimum each."""
 
 
-def at_rest(algorithm: Algorithm, count: int) -> Tree:
+def at_rest(algorithm: Any, count: int) -> Tree:
     """What is broadcast after so many rounds with the two clients NOISY, who count by their numbers of examples."""
     work, shares = tiny(clients=2, cohort=2), [0.4, 0.6]
     runner: Engine = engine(work, algorithm, "sequential")
@@ -234,7 +234,7 @@ def at_rest(algorithm: Algorithm, count: int) -> Tree:
 both = pytest.mark.parametrize("mode", ["sequential", "vectorised"])
 
 
-def adapted(algorithm: Algorithm, broadcast: Tree, client: int, work: Task | None = None) -> list[Array]:
+def adapted(algorithm: Any, broadcast: Tree, client: int, work: Task | None = None) -> list[Array]:
     """`out` of the models that a new client with that support set may use."""
     models = algorithm.adapt(work or tiny(), broadcast, as_shots(SUPPORTS[client], SEEDS[client]))
     return [array(model) for model in models]

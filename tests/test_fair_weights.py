@@ -105,7 +105,7 @@ def test_qffl_follows_the_gradient_of_its_objective() -> None:
     q = 3.0
 
     def objective(theta: Array) -> float:
-        return sum(w * loss(theta, data) ** (q + 1) / (q + 1) for w, data in zip(WEIGHTS, ALL, strict=True))
+        return float(sum(w * loss(theta, data) ** (q + 1) / (q + 1) for w, data in zip(WEIGHTS, ALL, strict=True)))
 
     found, expected = along(QFFL(SGD(0.5), batch_size=100, q=q), 0.5), slope(objective, THETA)
     np.testing.assert_allclose(found / np.linalg.norm(found), expected / np.linalg.norm(expected), rtol=1e-6)
@@ -178,7 +178,8 @@ def test_afl_with_weights_that_stay_is_uniform_fedavg(mode: Mode) -> None:
 
 
 def test_afl_leaves_the_model_where_a_cohort_weighs_nothing() -> None:
-    work, algorithm = tiny(clients=5, cohort=2), AFL(SGD(0.5))
+    work = tiny(clients=5, cohort=2)
+    algorithm: Any = AFL(SGD(0.5))
     state = algorithm.init(work, work.params())
     weights = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
     state = state._replace(kept={**state.kept, "weights": weights})
