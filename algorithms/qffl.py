@@ -4,7 +4,8 @@ Li, Sanjabi, Beirami, Smith (2020), arXiv 1905.10497: the objective is the mean 
 q-FedAvg, algorithm 2. Client k has the loss F_k at the model that it receives, trains locally, and with the difference
 D_k = L (before - after) sends F_k^q D_k and h_k = q F_k^(q - 1) ||D_k||^2 + L F_k^q; the server moves the model by
 minus the sum of the first over that of the second. L, an estimate of a Lipschitz constant for q = 0, is 1 over the
-clients' learning rate, and h_k the estimate that follows from it for other q. With q = 0 it is FedAvg.
+clients' learning rate, and h_k the estimate that follows from it for other q: steps are the shorter, the larger q is.
+With q = 0 it is FedAvg.
 
 Deviations: F_k, which is over all of the client's examples and in evaluation mode, is held above 1e-10; sums over the
 cohort are weighted as the protocol says (the paper draws clients by their numbers of examples, and weights all alike).
