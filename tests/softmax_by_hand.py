@@ -13,7 +13,7 @@ import torch
 from small_tasks import handed, reference_batches
 from torch import Tensor, nn
 
-from metaleaf.algorithm import Algorithm, State
+from metaleaf.algorithm import Algorithm, Context, State, step
 from metaleaf.engine.engine import Engine, Mode, engine
 from metaleaf.models import TensorFlowModel
 from metaleaf.models.logistic import Logistic
@@ -126,8 +126,11 @@ def as_shots(data: Data, seed: int) -> Shots:
 
 def episodes(round_number: int = 1) -> list[Episode]:
     when = torch.tensor(round_number - 1.0, dtype=torch.float64)
-    parts = zip(SUPPORTS, QUERIES, ALL, SEEDS, strict=True)
-    return [Episode(as_shots(s, seed), as_shots(q, seed), as_shots(a, seed), when) for s, q, a, seed in parts]
+    parts = enumerate(zip(SUPPORTS, QUERIES, ALL, SEEDS, strict=True))
+    return [
+        Episode(as_shots(s, seed), as_shots(q, seed), as_shots(a, seed), when, torch.tensor(i))
+        for i, (s, q, a, seed) in parts
+    ]
 
 
 def local_sgd(
@@ -171,7 +174,7 @@ def mean(per_client: Sequence[Array]) -> Array:
     return cast(Array, sum(w * found for w, found in zip(WEIGHTS, per_client, strict=True)))
 
 
-def history(algorithm: Algorithm, mode: Mode, count: int, work: Task | None = None) -> Iterator[tuple[State, Any]]:
+def history(algorithm: Any, mode: Mode, count: int, work: Task | None = None) -> Iterator[tuple[State, Any]]:
     """(the state, what both clients keep) after each of `count` rounds, as a run goes through them."""
     work = work or tiny()
     runner: Engine = engine(work, algorithm, mode)
@@ -181,11 +184,17 @@ def history(algorithm: Algorithm, mode: Mode, count: int, work: Task | None = No
         if memories:
             clients = [one._replace(memory=memory) for one, memory in zip(clients, memories, strict=True)]
         update, memories = runner.gather(state.broadcast, clients, WEIGHTS)
-        state = algorithm.server(state, update)
+        state = step(algorithm, state, update, context(work, number, WEIGHTS))
         yield state, memories
 
 
-def rounds(algorithm: Algorithm, mode: Mode, count: int) -> Iterator[State]:
+def context(work: Task, number: int, weights: Sequence[float]) -> Context:
+    """Of a round (from 1) in which the first clients take part, with these weights."""
+    when, counted = torch.tensor(number - 1.0, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+    return Context(work, when, torch.arange(len(weights)), counted, torch.tensor(number))
+
+
+def rounds(algorithm: Any, mode: Mode, count: int) -> Iterator[State]:
     """The states after each of `count` rounds."""
     return (state for state, _ in history(algorithm, mode, count))
 
@@ -195,10 +204,37 @@ def assert_rounds(algorithm: Algorithm, mode: Mode, expected: Sequence[Array]) -
         np.testing.assert_allclose(array(state.broadcast), theta, rtol=1e-11, atol=1e-13)
 
 
+NOISY: list[Data] = [
+    (np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), np.array([0, 1, 1, 2])),
+    (
+        np.array([[1.0, 0.5], [1.0, 0.5], [-1.0, 1.0], [-1.0, 1.0], [0.3, -2.0], [0.3, -2.0]]),
+        np.array([2, 1, 0, 2, 0, 1]),
+    ),
+]
+"""Every input has two labels, so that both clients' losses and their mean have a finite optimum each."""
+
+
+def at_rest(algorithm: Any, count: int) -> Tree:
+    """What is broadcast after so many rounds with the two clients NOISY, who count by their numbers of examples."""
+    work, shares = tiny(clients=2, cohort=2), [0.4, 0.6]
+    runner: Engine = engine(work, algorithm, "sequential")
+    state, memories = algorithm.init(work, work.params()), None
+    for number in range(1, count + 1):
+        shots = [as_shots(data, 1) for data in NOISY]
+        when = torch.zeros((), dtype=torch.float64)
+        clients = [Episode(one, one, one, when, torch.tensor(i)) for i, one in enumerate(shots)]
+        clients = handed(algorithm, work, state, clients)
+        if memories:
+            clients = [one._replace(memory=memory) for one, memory in zip(clients, memories, strict=True)]
+        update, memories = runner.gather(state.broadcast, clients, shares)
+        state = step(algorithm, state, update, context(work, number, shares))
+    return state.broadcast
+
+
 both = pytest.mark.parametrize("mode", ["sequential", "vectorised"])
 
 
-def adapted(algorithm: Algorithm, broadcast: Tree, client: int, work: Task | None = None) -> list[Array]:
+def adapted(algorithm: Any, broadcast: Tree, client: int, work: Task | None = None) -> list[Array]:
     """`out` of the models that a new client with that support set may use."""
     models = algorithm.adapt(work or tiny(), broadcast, as_shots(SUPPORTS[client], SEEDS[client]))
     return [array(model) for model in models]

@@ -1,7 +1,5 @@
 """SCAFFOLD: two rounds by hand, what the control variates add up to, and that they end the drift of local training."""
 
-from typing import Any
-
 import coins
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ import torch
 from small_tasks import SPECS, episode, task
 from softmax_by_hand import (
     ALL,
+    NOISY,
     SEEDS,
     SUPPORTS,
     THETA,
@@ -16,8 +15,8 @@ from softmax_by_hand import (
     Data,
     adapted,
     array,
-    as_shots,
     assert_models,
+    at_rest,
     both,
     descended,
     gradient,
@@ -32,11 +31,10 @@ from metaleaf import trees
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.algorithms.scaffold import SCAFFOLD
 from metaleaf.engine.cost import ClientFlops
-from metaleaf.engine.engine import Mode, engine
+from metaleaf.engine.engine import Mode
 from metaleaf.learning import count_steps
 from metaleaf.optimizers import SGD
 from metaleaf.runs.run import Run
-from metaleaf.shots import Episode
 
 
 @both
@@ -111,40 +109,14 @@ def test_the_control_variate_is_the_clients_mean_when_some_take_part() -> None:
     torch.testing.assert_close(progress.state.broadcast["control"], expected, rtol=1e-5, atol=1e-6)
 
 
-NOISY: list[Data] = [
-    (np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), np.array([0, 1, 1, 2])),
-    (
-        np.array([[1.0, 0.5], [1.0, 0.5], [-1.0, 1.0], [-1.0, 1.0], [0.3, -2.0], [0.3, -2.0]]),
-        np.array([2, 1, 0, 2, 0, 1]),
-    ),
-]
-"""Every input has two labels, so that both clients' losses and their mean have a finite optimum each."""
-
-
-def fixed_point(algorithm: Any) -> Array:
-    """Where rounds with both clients lead, from THETA."""
-    work, shares = tiny(), [0.4, 0.6]
-    runner, state = engine(work, algorithm, "sequential"), algorithm.init(work, tensors(THETA))
-    memories: list[Any] = [()] * 2
-    if hasattr(algorithm, "memory"):
-        memories = [algorithm.memory(work, state.broadcast)] * 2
-    for _ in range(150):
-        clients = [as_shots(data, 1) for data in NOISY]
-        when = torch.zeros((), dtype=torch.float64)
-        episodes = [Episode(one, one, one, when, memory=kept) for one, kept in zip(clients, memories, strict=True)]
-        update, kept = runner.gather(state.broadcast, episodes, shares)
-        state, memories = algorithm.server(state, update), kept or memories
-    return array(state.broadcast["params"] if hasattr(algorithm, "memory") else state.broadcast)
-
-
 def test_ends_the_drift_of_many_local_steps() -> None:
     """Five full-batch steps a round: SCAFFOLD comes to rest at the optimum of the mean loss, FedAvg beside it."""
 
     def slope(theta: Array) -> float:
         return float(np.linalg.norm(0.4 * gradient(theta, NOISY[0]) + 0.6 * gradient(theta, NOISY[1])))
 
-    drifted = fixed_point(FedAvg(SGD(2.0), epochs=5, batch_size=100))
-    corrected = fixed_point(SCAFFOLD(2.0, epochs=5, batch_size=100))
+    drifted = array(at_rest(FedAvg(SGD(2.0), epochs=5, batch_size=100), 150))
+    corrected = array(at_rest(SCAFFOLD(2.0, epochs=5, batch_size=100), 150)["params"])
     assert slope(drifted) > 0.1
     assert slope(corrected) < 1e-5
     assert np.linalg.norm(gradient(corrected, NOISY[0])) > 0.05, "the clients' own optima are elsewhere"
