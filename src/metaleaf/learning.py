@@ -111,6 +111,15 @@ def descend(task: Task, params: Params, shots: Shots, rates: float | Tree, steps
         yield params
 
 
+def shared_and_own(update: Params, own: Params) -> tuple[Params, Params]:
+    """Where some parameters stay with their client: the others' part of its update, which it sends, and its own moved.
+
+    update: of all parameters, a gradient to descend (before training minus after it). own: before training.
+    """
+    shared = {name: change for name, change in update.items() if name not in own}
+    return shared, trees.subtract(own, {name: update[name] for name in own})
+
+
 def last(params: Iterator[Params]) -> Params:
     """The parameters at the end of an adaptation."""
     *_, final = params
