@@ -5,8 +5,8 @@ clients, so that it pulls every body towards the same features; only the body is
 model first fine-tunes all of it, body and head (the paper's main variant), by minibatches of its own data.
 
 The head costs nothing to send, as it follows from the seed. The server averages by FedAvg's optimizer; the paper's
-local momentum is ``client_optimizer``'s. New clients fine-tune on their support set and participants on their data: the paper
-evaluates that way, on clients that trained. Nobody keeps anything between rounds.
+local momentum is ``client_optimizer``'s. New clients fine-tune on their support set and participants on their data, as
+the paper evaluates. Nobody keeps anything between rounds.
 
 Deviation: the rate of fine-tuning is one to be tuned (the paper's is that of local training). On a model that is only a
 head (logistic regression) nothing is learned before fine-tuning, and FedBABU is local training.
