@@ -58,6 +58,12 @@ def fit_epochs(
         yield params
 
 
+def passes(shots: Shots, batch_size: int, epochs: int = 1) -> Iterator[Shots]:
+    """The batches that `fit` takes, for loops of one's own (`where_real`)."""
+    for epoch in range(epochs):
+        yield from minibatches(shots, batch_size, stream=epoch)
+
+
 def _step(
     optimizer: Optimizer, params: Params, gradient: Params, state: Tree, rate: float | Tensor, batch: Shots
 ) -> tuple[Params, Tree]:
