@@ -9,7 +9,7 @@ from torch import Tensor
 from metaleaf import trees
 from metaleaf.gradient import grad
 from metaleaf.optimizers import Optimizer
-from metaleaf.shots import Shots, minibatches
+from metaleaf.shots import Shots, minibatches, permutation
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
@@ -62,6 +62,16 @@ def passes(shots: Shots, batch_size: int, epochs: int = 1) -> Iterator[Shots]:
     """The batches that `fit` takes, for loops of one's own (`where_real`)."""
     for epoch in range(epochs):
         yield from minibatches(shots, batch_size, stream=epoch)
+
+
+def some(shots: Shots, share: float, stream: int) -> Shots:
+    """A random part of the real examples, rounded up; the others are masked like padding.
+
+    stream: different ones give independent parts. Those of `minibatches` are numbers of its own streams.
+    """
+    real = len(shots.y) if shots.mask is None else shots.mask.sum().double()  # in Python's precision
+    rank = torch.arange(len(shots.y), device=shots.y.device)
+    return shots.take(permutation(shots, stream))._replace(mask=rank < share * real)
 
 
 def _step(
