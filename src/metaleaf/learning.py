@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
+from metaleaf.errors import ConfigError
 from metaleaf.gradient import grad
 from metaleaf.optimizers import Optimizer
 from metaleaf.shots import Shots, minibatches, permutation
@@ -99,6 +100,25 @@ def count_steps(shots: Shots, batch_size: int, epochs: int = 1) -> int | Tensor:
     """Steps that `fit` takes on these examples: batches of padding only are none."""
     real = len(shots.y) if shots.mask is None else shots.mask.sum()
     return epochs * ((real + batch_size - 1) // batch_size)
+
+
+def mean_over(shots: Shots, values: Tensor) -> Tensor:
+    """The mean over the real examples of values [n, ...]; zeros where there are none."""
+    if shots.mask is None:
+        return values.sum(0) / max(len(values), 1)
+    real = shots.mask.view(-1, *[1] * (values.dim() - 1))
+    return torch.where(real, values, 0.0).sum(0) / shots.mask.sum().clamp(min=1)
+
+
+def linear_head(task: Task, params: Params) -> tuple[Tensor, Tensor]:
+    """Weight [outputs, width] and bias [outputs] of the head; ConfigError if that is not a linear layer `out`.
+
+    For what changes features on their way to the head: ``F.linear(changed, weight, bias)``.
+    """
+    head = task.split(params, "head")[1]
+    if head.keys() != {"out.weight", "out.bias"}:
+        raise ConfigError("the algorithm needs a model whose head is a linear layer `out` with a bias.")
+    return head["out.weight"], head["out.bias"]
 
 
 def proximal(task: Task, anchor: Params, strength: float) -> Gradient:
