@@ -15,10 +15,10 @@ from typing import ClassVar
 
 from metaleaf.algorithm import About, Reply, State
 from metaleaf.algorithms.fedavg_meta import FedAvgMeta
-from metaleaf.learning import descend
+from metaleaf.learning import descend, shared_and_own
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
-from metaleaf.trees import Tree, subtract
+from metaleaf.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class FedBN(FedAvgMeta):
     def client(self, task: Task, shared: Params, episode: Episode) -> Reply:
         """Train everything as FedAvg does; send the shared part of the difference, apply the other here."""
         update = super().client(task, {**shared, **episode.memory}, episode)
-        sent, own = task.split(update, "norm")
-        return Reply(sent, subtract(episode.memory, own))
+        return Reply(*shared_and_own(update, episode.memory))
 
     def personal(self, task: Task, shared: Params, episode: Episode) -> Iterator[Params]:
         """The shared parameters with the common initial normalisation, then with the client's own."""

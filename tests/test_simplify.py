@@ -53,3 +53,18 @@ def test_a_product_with_the_second_input_is_one() -> None:
     with Recorder(given) as recorder:
         tape = recorder.tape([recorder.inputs[0] * recorder.inputs[1]])
     assert compiled(simplified(tape))(given)[0].item() == 6
+
+
+def test_views_of_copies_that_are_left_out_are_told_apart() -> None:
+    """Each copy began its own memory; without them, the views lie at different places in the memory of one tensor."""
+    x = torch.arange(12.0).view(2, 2, 3)
+
+    def function(x: Tensor) -> list[Tensor]:
+        copies = [x.select(0, i) + torch.tensor(-0.0) for i in (0, 1)]
+        rows = [copy[1:2] for copy in copies]
+        return [*(copy.t() for copy in copies), *rows, *(row.t() for row in rows), x.select(0, 0).t()]
+
+    with Recorder([x]) as recorder:
+        tape = recorder.tape(function(recorder.inputs[0]))
+    for found, expected in zip(compiled(simplified(tape))([x]), function(x), strict=True):
+        assert torch.equal(found, expected)

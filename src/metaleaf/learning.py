@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
+from metaleaf.errors import ConfigError
 from metaleaf.gradient import grad
 from metaleaf.optimizers import Optimizer
-from metaleaf.shots import Shots, minibatches
+from metaleaf.shots import Shots, minibatches, permutation
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
@@ -58,6 +59,22 @@ def fit_epochs(
         yield params
 
 
+def passes(shots: Shots, batch_size: int, epochs: int = 1) -> Iterator[Shots]:
+    """The batches that `fit` takes, for loops of one's own (`where_real`)."""
+    for epoch in range(epochs):
+        yield from minibatches(shots, batch_size, stream=epoch)
+
+
+def some(shots: Shots, share: float, stream: int) -> Shots:
+    """A random part of the real examples, rounded up; the others are masked like padding.
+
+    stream: different ones give independent parts. Those of `minibatches` are numbers of its own streams.
+    """
+    real = len(shots.y) if shots.mask is None else shots.mask.sum().double()  # in Python's precision
+    rank = torch.arange(len(shots.y), device=shots.y.device)
+    return shots.take(permutation(shots, stream))._replace(mask=rank < share * real)
+
+
 def _step(
     optimizer: Optimizer, params: Params, gradient: Params, state: Tree, rate: float | Tensor, batch: Shots
 ) -> tuple[Params, Tree]:
@@ -85,6 +102,25 @@ def count_steps(shots: Shots, batch_size: int, epochs: int = 1) -> int | Tensor:
     return epochs * ((real + batch_size - 1) // batch_size)
 
 
+def mean_over(shots: Shots, values: Tensor) -> Tensor:
+    """The mean over the real examples of values [n, ...]; zeros where there are none."""
+    if shots.mask is None:
+        return values.sum(0) / max(len(values), 1)
+    real = shots.mask.view(-1, *[1] * (values.dim() - 1))
+    return torch.where(real, values, 0.0).sum(0) / shots.mask.sum().clamp(min=1)
+
+
+def linear_head(task: Task, params: Params) -> tuple[Tensor, Tensor]:
+    """Weight [outputs, width] and bias [outputs] of the head; ConfigError if that is not a linear layer `out`.
+
+    For what changes features on their way to the head: ``F.linear(changed, weight, bias)``.
+    """
+    head = task.split(params, "head")[1]
+    if head.keys() != {"out.weight", "out.bias"}:
+        raise ConfigError("the algorithm needs a model whose head is a linear layer `out` with a bias.")
+    return head["out.weight"], head["out.bias"]
+
+
 def proximal(task: Task, anchor: Params, strength: float) -> Gradient:
     """The gradient of the loss plus strength / 2 times the squared distance from the anchor."""
     slope = grad(task.loss)
@@ -109,6 +145,15 @@ def descend(task: Task, params: Params, shots: Shots, rates: float | Tree, steps
         else:
             params = trees.add(params, gradient, -rates)
         yield params
+
+
+def shared_and_own(update: Params, own: Params) -> tuple[Params, Params]:
+    """Where some parameters stay with their client: the others' part of its update, which it sends, and its own moved.
+
+    update: of all parameters, a gradient to descend (before training minus after it). own: before training.
+    """
+    shared = {name: change for name, change in update.items() if name not in own}
+    return shared, trees.subtract(own, {name: update[name] for name in own})
 
 
 def last(params: Iterator[Params]) -> Params:

@@ -42,7 +42,7 @@ def _once(tape: Tape) -> tuple[list[Step], dict[Slot, Slot]]:
     seen = _Seen(tape)
     for step in tape.steps:
         moved = step._replace(args=rename(step.args, renamed), kwargs=rename(step.kwargs, renamed))
-        same = seen.before(moved)
+        same = seen.before(moved, step)
         if same is not None:
             renamed[moved.out[0]] = same  # type: ignore[index]
             continue
@@ -61,20 +61,27 @@ class _Seen:
         self._base: dict[Slot, Slot] = {}
         """Whose memory a view looks at."""
         self._views: dict[tuple[Slot, Geometry], Slot] = {}
+        self._shift: dict[Slot, int] = {}
+        """How much further on a tensor lies than was recorded: a copy that is left out began its own memory."""
 
-    def before(self, step: Step) -> Slot | None:
-        """The earlier tensor, None if there is none."""
+    def before(self, step: Step, recorded: Step) -> Slot | None:
+        """The earlier tensor, None if there is none. recorded: the step, with the names that it had on the tape."""
         if len(step.out) != 1 or step.out[0] is None or not step.args or not isinstance(step.args[0], Slot):
             return None
-        slot, geometry = step.args[0], self.tape.geometry
+        slot, geometry, out = step.args[0], self.tape.geometry, step.out[0]
+        shift = self._shift.get(recorded.args[0], 0)
         if step.operator in VIEWS:
             base = self._base.get(slot, slot)
             self._views.setdefault((base, geometry[base]), base)
-            found = self._views.setdefault((base, geometry[step.out[0]]), step.out[0])
-            self._base[step.out[0]] = base
-            return None if found is step.out[0] else found
-        before, after = geometry[slot], geometry[step.out[0]]
-        return slot if self._changes_nothing(step) and after == before._replace(offset=after.offset) else None
+            lies = geometry[out]._replace(offset=geometry[out].offset + shift)
+            found = self._views.setdefault((base, lies), out)
+            self._base[out], self._shift[out] = base, shift
+            return None if found is out else found
+        before, after = geometry[recorded.args[0]], geometry[out]
+        if not self._changes_nothing(step) or after != before._replace(offset=after.offset):
+            return None
+        self._shift[out] = before.offset + shift - after.offset
+        return slot
 
     def _changes_nothing(self, step: Step) -> bool:
         """Whether it adds nothing, or multiplies by one."""
