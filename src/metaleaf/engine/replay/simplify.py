@@ -42,7 +42,7 @@ def _once(tape: Tape) -> tuple[list[Step], dict[Slot, Slot]]:
     seen = _Seen(tape)
     for step in tape.steps:
         moved = step._replace(args=rename(step.args, renamed), kwargs=rename(step.kwargs, renamed))
-        same = seen.before(moved)
+        same = seen.before(step, moved)
         if same is not None:
             renamed[moved.out[0]] = same  # type: ignore[index]
             continue
@@ -61,16 +61,21 @@ class _Seen:
         self._base: dict[Slot, Slot] = {}
         """Whose memory a view looks at."""
         self._views: dict[tuple[Slot, Geometry], Slot] = {}
+        self._offset: dict[Slot, int] = {}
+        """Of views of what is left out: where they lie in the memory of what is there instead."""
 
-    def before(self, step: Step) -> Slot | None:
-        """The earlier tensor, None if there is none."""
+    def before(self, recorded: Step, step: Step) -> Slot | None:
+        """The earlier tensor, None if there is none. recorded: the step as it was, before what it reads was renamed."""
         if len(step.out) != 1 or step.out[0] is None or not step.args or not isinstance(step.args[0], Slot):
             return None
         slot, geometry = step.args[0], self.tape.geometry
         if step.operator in VIEWS:
-            base = self._base.get(slot, slot)
+            base, view = self._base.get(slot, slot), geometry[step.out[0]]
+            # A copy that is left out had a memory of its own, the tensor in its place may be a part of another's.
+            moved = self._offset.get(slot, geometry[slot].offset) - geometry[recorded.args[0]].offset
+            self._offset[step.out[0]] = view.offset + moved
             self._views.setdefault((base, geometry[base]), base)
-            found = self._views.setdefault((base, geometry[step.out[0]]), step.out[0])
+            found = self._views.setdefault((base, view._replace(offset=view.offset + moved)), step.out[0])
             self._base[step.out[0]] = base
             return None if found is step.out[0] else found
         before, after = geometry[slot], geometry[step.out[0]]
