@@ -48,13 +48,14 @@ class BMAML:
     )
     serves: ClassVar[tuple[str, ...]] = ("multiclass",)
     space: ClassVar[Space] = {
-        "inner_lr": (0.003, 0.01, 0.03, 0.1),
+        "inner_lr": (0.03, 0.1, 0.3, 1.0),
         "leader_steps": (1, 3),
         "server_optimizer.lr": (0.0003, 0.001, 0.003),
     }
 
     particles: PositiveInt = 5
-    inner_lr: PositiveFloat = 0.03
+    inner_lr: PositiveFloat = 0.1
+    """Particles that are far from each other move by a part 1 / M of it."""
     inner_steps: NonNegativeInt = 1
     leader_steps: PositiveInt = 1
     adapt_steps: NonNegativeInt | None = None
@@ -87,7 +88,8 @@ class BMAML:
 
             def moved(p: Tensor, g: Tensor, near: Tensor = near, apart: Tensor = apart) -> Tensor:
                 along = torch.tensordot(apart, p - p.mean(0), dims=1) / examples - torch.tensordot(near, g, dims=1)
-                return p + self.inner_lr / self.particles * along
+                found: Tensor = p + self.inner_lr / self.particles * along
+                return found
 
             particles = tree_map(moved, particles, slopes)
             yield particles

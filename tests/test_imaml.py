@@ -113,8 +113,8 @@ def test_two_rounds_by_hand(steps: int, cg_steps: int, mode: Mode) -> None:
 
 def test_adapts_by_descent_on_the_inner_problem() -> None:
     for client in (0, 1):
-        for given, steps in (({"inner_steps": 3}, 3), ({"adapt_steps": 4}, 4)):
-            found = adapted(IMAML(0.5, strength=0.7, **given), tensors(THETA), client)
+        for algorithm, steps in ((IMAML(0.5, 3, strength=0.7), 3), (IMAML(0.5, adapt_steps=4, strength=0.7), 4)):
+            found = adapted(algorithm, tensors(THETA), client)
             assert_models(found, path(THETA, SUPPORTS[client], 0.7, 0.5, steps))
 
 

@@ -62,10 +62,8 @@ def test_without_strength_it_is_reptile_to_the_bit(mode: Mode) -> None:
     for (one, _), (other, _) in zip(history(prox, mode, 3), history(plain, mode, 3), strict=True):
         assert_close(one.broadcast, other.broadcast, rtol=0, atol=0)
     for client in (0, 1):
-        for one, other in zip(
-            adapted(prox, tensors(THETA), client), adapted(plain, tensors(THETA), client), strict=True
-        ):
-            np.testing.assert_array_equal(one, other)
+        models = [adapted(algorithm, tensors(THETA), client) for algorithm in (prox, plain)]
+        np.testing.assert_array_equal(models[0], models[1])
 
 
 def envelope(w: Array, data: Data, strength: float) -> float:

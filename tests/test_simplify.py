@@ -60,7 +60,8 @@ def test_views_of_two_rows_are_two_also_where_a_step_between_does_nothing() -> N
 
     def both_rows(x: Tensor) -> Tensor:
         first, second = (torch.ops.aten.mul.Scalar(x.select(0, row), 1).view(3, 1) for row in (0, 1))
-        return first - second
+        found: Tensor = first - second
+        return found
 
     x = torch.arange(6.0).view(2, 3)
     with Recorder([x]) as recorder:
@@ -74,7 +75,8 @@ def test_views_of_two_rows_are_two_also_where_a_step_between_does_nothing() -> N
 def test_the_same_view_of_a_row_and_of_its_copy_is_one() -> None:
     def twice(x: Tensor) -> Tensor:
         row = x.select(0, 1)
-        return row.view(3, 1) + torch.ops.aten.mul.Scalar(row, 1).view(3, 1)
+        found: Tensor = row.view(3, 1) + torch.ops.aten.mul.Scalar(row, 1).view(3, 1)
+        return found
 
     x = torch.arange(6.0).view(2, 3)
     with Recorder([x]) as recorder:
