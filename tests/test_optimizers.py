@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.testing import assert_close
 
-from metaleaf.optimizers import SGD, Adam, Optimizer
+from metaleaf.optimizers import SGD, Adam, Adaptive, Optimizer
 from metaleaf.trees import leaves, stack
 
 Params = dict[str, Tensor]
@@ -137,3 +137,11 @@ def test_vectorised_with_a_rate_per_client(optimizer: Optimizer) -> None:
     params = start()
     together = vmap(lambda s, r: optimizer.step(params, gradient, s, r))(stack([first, second]), torch.stack(rates))
     assert_close(together, stack(apart), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9), Adam(0.1), Adaptive(0.1)])
+def test_nothing_to_move_has_no_state(optimizer: Any) -> None:
+    """A part of a model may be empty; a count of steps would lie on no device in particular."""
+    state = optimizer.init({})
+    assert not leaves(state)
+    assert optimizer.step({}, {}, state) == ({}, state)

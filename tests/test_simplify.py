@@ -68,3 +68,33 @@ def test_views_of_copies_that_are_left_out_are_told_apart() -> None:
         tape = recorder.tape(function(recorder.inputs[0]))
     for found, expected in zip(compiled(simplified(tape))([x]), function(x), strict=True):
         assert torch.equal(found, expected)
+
+
+def test_views_of_two_rows_are_two_also_where_a_step_between_does_nothing() -> None:
+    """Rows lie behind each other, what was made of them each at the start of its own memory."""
+
+    def both_rows(x: Tensor) -> Tensor:
+        first, second = (torch.ops.aten.mul.Scalar(x.select(0, row), 1).view(3, 1) for row in (0, 1))
+        found: Tensor = first - second
+        return found
+
+    x = torch.arange(6.0).view(2, 3)
+    with Recorder([x]) as recorder:
+        tape = simplified(recorder.tape([both_rows(recorder.inputs[0])]))
+    assert torch.equal(compiled(tape)([x])[0], both_rows(x))
+    assert both_rows(x).any()
+    names = [step.operator.overloadpacket.__name__ for step in tape.steps]
+    assert names == ["select", "view", "select", "view", "sub"]
+
+
+def test_the_same_view_of_a_row_and_of_its_copy_is_one() -> None:
+    def twice(x: Tensor) -> Tensor:
+        row = x.select(0, 1)
+        found: Tensor = row.view(3, 1) + torch.ops.aten.mul.Scalar(row, 1).view(3, 1)
+        return found
+
+    x = torch.arange(6.0).view(2, 3)
+    with Recorder([x]) as recorder:
+        tape = simplified(recorder.tape([twice(recorder.inputs[0])]))
+    assert torch.equal(compiled(tape)([x])[0], twice(x))
+    assert len(tape.steps) == 3

@@ -132,18 +132,27 @@ def proximal(task: Task, anchor: Params, strength: float) -> Gradient:
     return gradient
 
 
-def descend(task: Task, params: Params, shots: Shots, rates: float | Tree, steps: int) -> Iterator[Params]:
+def descend(
+    task: Task,
+    params: Params,
+    shots: Shots,
+    rates: float | Tree,
+    steps: int,
+    gradient: Gradient | None = None,
+) -> Iterator[Params]:
     """Gradient descent on all examples at once: yields the parameters before, and after each of the steps.
 
-    rates: one number, or a tree like the parameters (Meta-SGD). Differentiable through every step.
+    rates: one number, or a tree like the parameters (Meta-SGD). gradient: as in `fit`. Differentiable through every
+    step.
     """
+    slope = gradient or grad(task.loss)
     yield params
     for step in range(steps):
-        gradient = grad(task.loss)(params, shots.at(step))
+        found = slope(params, shots.at(step))
         if isinstance(rates, dict):
-            params = trees.tree_map(lambda p, r, g: p - r * g, params, rates, gradient)
+            params = trees.tree_map(lambda p, r, g: p - r * g, params, rates, found)
         else:
-            params = trees.add(params, gradient, -rates)
+            params = trees.add(params, found, -rates)
         yield params
 
 

@@ -49,13 +49,16 @@ class Adam:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def init(self, params: Tree) -> Tree:
-        """First and second moments, and the number of steps taken."""
-        device = next((leaf.device for leaf in leaves(params)), None)  # a part of a model may be empty
-        steps = torch.zeros((), dtype=torch.int64, device=device)
+        """First and second moments, and the number of steps taken; nothing if there is nothing to move."""
+        if not leaves(params):  # a part of a model may be empty
+            return ()
+        steps = torch.zeros((), dtype=torch.int64, device=leaves(params)[0].device)
         return {"m": zeros_like(params), "v": zeros_like(params), "steps": steps}
 
     def step(self, params: Tree, gradient: Tree, state: Tree, rate: float | Tensor = 1.0) -> tuple[Tree, Tree]:
         """(new parameters, new state); `rate` multiplies the learning rate (a schedule)."""
+        if not leaves(params):
+            return params, state
         steps = state["steps"] + 1
         m = tree_map(lambda a, g: self.beta1 * a + (1 - self.beta1) * g, state["m"], gradient)
         v = tree_map(lambda a, g: self.beta2 * a + (1 - self.beta2) * g * g, state["v"], gradient)
