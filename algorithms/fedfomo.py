@@ -33,7 +33,7 @@ from metaleaf.optimizers import SGD, Optimizer
 from metaleaf.seeds import mix, uniform
 from metaleaf.shots import Episode, Shots, permutation
 from metaleaf.task import Params, Task
-from metaleaf.trees import Tree, add, leaves, norm, stack, subtract, tree_map, unstack, weighted_sum
+from metaleaf.trees import Tree, add, leaves, norm, stack, subtract, take, tree_map, unstack, weighted_sum
 
 _HELD_OUT = 7_000_000_057
 """The stream that orders a client's examples before some are held out."""
@@ -80,7 +80,7 @@ class FedFomo:
         """Models of others, and whose they are: -1 for one that is nobody's."""
         kept, count = state.kept, min(self.received, self.pool)
         drawn = uniform(mix(mix(kept["round"]) + client), (self.pool + 1,), dtype=torch.float64)
-        known = kept["affinity"][client, kept["owners"].clamp(min=0)].double()
+        known = take(kept["affinity"], client)[kept["owners"].clamp(min=0)].double()
         rank = torch.where(drawn[-1] < self.explore, drawn[:-1], known + 1e-12 * drawn[:-1])
         others = (kept["owners"] >= 0) & (kept["owners"] != client)
         slots = torch.where(others, rank, -torch.inf).topk(count).indices
