@@ -65,9 +65,10 @@ class APFL(FedAvg):
             shared = slope(models["shared"], batch)
             return {"shared": shared, "own": _by_own(task, models["shared"], models["own"], alpha, batch)}
 
+        start: Tree = {"shared": params, "own": episode.memory["own"]}
         trained = fit(
             task,
-            {"shared": params, "own": episode.memory["own"]},
+            start,
             episode.data,
             self.client_optimizer,
             epochs=self.epochs,

@@ -75,7 +75,8 @@ class FedALA(FedAvg):
 
     def _weights(self, task: Task, params: Params, episode: Episode) -> Params:
         """Trained from where the last round left them."""
-        own, weights = episode.memory["own"], episode.memory["weights"]
+        own: Params = episode.memory["own"]
+        weights: Params = episode.memory["weights"]
         gradient = grad(lambda weights, batch: task.loss(_mixture(params, own, weights), batch))
         for batch in passes(some(episode.data, self.part, _PART), self.batch_size, self.weight_epochs):
             moved = tree_map(lambda w, g: (w - self.weight_lr * g).clamp(0, 1), weights, gradient(weights, batch))

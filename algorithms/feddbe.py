@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
-from metaleaf.algorithm import About, Context, Reply, Space, State
+from metaleaf.algorithm import About, Reply, Space, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
 from metaleaf.learning import Gradient, fit, fit_epochs, linear_head, mean_over
@@ -84,16 +84,17 @@ class FedDBE(FedAvg):
             outputs = F.linear(z + learned["bias"], params["out.weight"], params["out.bias"])
             losses = task.kind.losses(outputs, batch.y, padded=batch.mask is not None)
             pull = ((mean_over(batch, z) - broadcast["mean"]) ** 2).mean()
-            return mean_over(batch, losses) + strength * pull
+            total: Tensor = mean_over(batch, losses) + strength * pull
+            return total
 
         return grad(loss)
 
-    def server(self, state: State, update: Tree, context: Context) -> State:
+    def server(self, state: State, update: Tree) -> State:
         """One step of the server optimizer; the first round's mean becomes the consensus."""
-        params, kept = self.server_optimizer.step(state.broadcast["params"], update["params"], state.kept)
-        first = context.round == 0
-        mean = where(first, update["mean"], state.broadcast["mean"])
-        return State({"params": params, "mean": mean, "known": torch.ones_like(state.broadcast["known"])}, kept)
+        before = state.broadcast
+        params, kept = self.server_optimizer.step(before["params"], update["params"], state.kept)
+        mean = where(before["known"] > 0, before["mean"], update["mean"])
+        return State({"params": params, "mean": mean, "known": torch.ones_like(before["known"])}, kept)
 
     def personal(self, task: Task, broadcast: Tree, episode: Episode) -> Iterator[Params]:
         """The global model, then the same with the client's vector."""
@@ -102,7 +103,7 @@ class FedDBE(FedAvg):
 
     def adapt(self, task: Task, broadcast: Tree, support: Shots) -> Iterator[Params]:
         """Training of the model and a vector on the support set, an epoch a step."""
-        every = fit_epochs(
+        every: Iterator[Tree] = fit_epochs(
             task,
             {"params": broadcast["params"], "bias": self.memory(task, broadcast)},
             support,

@@ -29,7 +29,6 @@ from softmax_by_hand import (
     softmax,
 )
 
-from metaleaf.algorithm import Context, step
 from metaleaf.algorithms.feddbe import FedDBE
 from metaleaf.config.config import build
 from metaleaf.engine.engine import Mode, engine
@@ -81,9 +80,7 @@ def test_three_rounds_by_hand(mode: Mode) -> None:
         if kept:
             clients = [one._replace(memory=memory) for one, memory in zip(clients, kept, strict=True)]
         update, kept = runner.gather(state.broadcast, clients, WEIGHTS)
-        weights = torch.tensor(WEIGHTS, dtype=torch.float64)
-        context = Context(work, torch.tensor(number - 1.0), torch.arange(2), weights, torch.tensor(7))
-        state = step(algorithm, state, update, context)
+        state = algorithm.server(state, update)
         strength = 3.0 if number > 1 else 0.0
         starts = [np.concatenate([point, own]) for own in owns]
         rate = 0.5 * 0.9 ** (number - 1)

@@ -47,7 +47,7 @@ def loss(theta: Array, data: Data) -> float:
 
 def weight(own: Array, other: Array, data: Data) -> float:
     distance = np.linalg.norm(other - own)
-    return (loss(own, data) - loss(other, data)) / distance if distance else 0.0
+    return float((loss(own, data) - loss(other, data)) / distance) if distance else 0.0
 
 
 def local(theta: Array, data: Data, seed: int, client: int) -> tuple[Array, Data]:
