@@ -80,7 +80,7 @@ def test_masks_change_nothing_but_the_last_digits_and_the_bytes(tmp_path: Path) 
 
 def test_a_median_bears_liars_that_a_mean_does_not(tmp_path: Path) -> None:
     liars = {"attack": {"name": "sign_flip", "share": 0.2, "scale": 50.0}}
-    protocol = {"rounds": 30, "clients_per_round": 10, "evaluate_every": 30}
+    protocol: dict[str, Any] = {"rounds": 30, "clients_per_round": 10, "evaluate_every": 30}
     honest = executed(tmp_path, config("fedavg", **protocol))
     mean = executed(tmp_path, config("fedavg", liars, **protocol))
     median = executed(tmp_path, config("fedavg", {**liars, "aggregate": "median"}, **protocol))
