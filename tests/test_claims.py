@@ -1,0 +1,63 @@
+"""What each algorithm is for: the committed records show it, and so do runs of today's code."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaleaf.config.suite import load_suite
+from metaleaf.jobs.execute import Settings, compute
+from metaleaf.records.records import read_records
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES = sorted((ROOT / "benchmarks").glob("claim_*.toml"))
+
+
+def script() -> Any:
+    """scripts/claims.py as a module."""
+    spec = importlib.util.spec_from_file_location("claims_script", ROOT / "scripts" / "claims.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["claims_script"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+CLAIMS = script()
+SHOWN = [claim for claim in CLAIMS.CLAIMS if claim.margin is not None]
+
+
+def test_every_suite_is_run_and_claimed_of() -> None:
+    assert {path.stem for path in SUITES} == {claim.suite for claim in CLAIMS.CLAIMS}
+    for path in SUITES:
+        suite = load_suite(str(path))
+        found = {(one.content.algorithm, one.content.seed) for one in read_records(ROOT / "results" / suite.name)}
+        assert found == {(algorithm, seed) for algorithm in suite.algorithms for seed in suite.seeds}
+
+
+def test_the_page_has_the_table_of_the_records() -> None:
+    page = CLAIMS.PAGE.read_text(encoding="utf-8")
+    assert CLAIMS.written(page) == page, "python scripts/claims.py"
+
+
+@pytest.mark.parametrize("claim", CLAIMS.CLAIMS, ids=lambda claim: claim.key)
+def test_what_is_shown_is_shown_with_every_seed(claim: Any) -> None:
+    differences = CLAIMS.differences(claim)
+    assert len(differences) == 3
+    assert (min(differences) > 0.5) == (claim.margin is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_it_is_so_today(path: Path, tmp_path: Path) -> None:
+    """With one seed, and half of the least difference that the three had."""
+    suite = load_suite(str(path))
+    for dataset, algorithm in suite.grid():
+        compute(Settings(tmp_path, threads=1), suite.config(dataset, algorithm, suite.seeds[0]), lambda *_: None)
+    for claim in SHOWN:
+        if claim.suite == suite.name:
+            [difference] = CLAIMS.differences(claim, tmp_path)
+            assert difference > claim.margin, claim.key
