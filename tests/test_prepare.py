@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ import pytest
 from metaleaf.data import manifest
 from metaleaf.data import prepare as prepare_module
 from metaleaf.data.client_store import ClientStore
-from metaleaf.data.prepare import load, prepare, prepared_directory, tfds_builder, verify
+from metaleaf.data.prepare import in_blocks, load, prepare, prepared_directory, tfds_builder, verify
 from metaleaf.data.stats import stats, stats_table
 from metaleaf.dataset import Client, Published, Spec
 from metaleaf.errors import DataError
@@ -147,7 +147,7 @@ def test_opening_imports_neither_tensorflow_nor_torch() -> None:
 import sys, time
 import numpy as np
 from metaleaf.dataset import Client, Spec
-from metaleaf.data.prepare import load, prepared_directory
+from metaleaf.data.prepare import in_blocks, load, prepared_directory
 import test_prepare
 heavy = {"tensorflow", "tensorflow_datasets", "torch"}
 prepared_directory("toys", test_prepare.Toys())
@@ -474,3 +474,20 @@ def test_a_worker_process_reads_a_store_by_its_folder() -> None:
     directory = prepare("toys", Toys(), progress=False)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert len(pool.apply(ClientStore.open, (directory,))) == 4
+
+
+def test_records_are_read_in_blocks() -> None:
+    """One by one each took 1 ms among 300,000 of them, and 20 us among 5,000."""
+
+    class Source:
+        asked: ClassVar[list[int]] = []
+
+        def __len__(self) -> int:
+            return 150
+
+        def __getitems__(self, places: Sequence[int]) -> list[int]:
+            self.asked.append(len(places))
+            return list(places)
+
+    assert list(in_blocks(Source())) == list(range(150))
+    assert Source.asked == [64, 64, 22]

@@ -53,6 +53,9 @@ SPLIT = "clients"
 MAX_ID = 256
 """Longest client id or environment, in characters: these arrays are as wide as their longest entry."""
 
+BLOCK = 64
+"""Records read at once."""
+
 _MADE_WITH = ("metaleaf", "numpy", "pillow", "tensorflow-datasets", "array_record")
 
 
@@ -422,7 +425,7 @@ def _flatten(
         y_file = files.enter_context(_array_file(folder / "y.npy", dataset.spec.stored, y_shape))
         if dataset.spec.grouped:
             groups_file = files.enter_context(_array_file(folder / "groups.npy", np.dtype(np.int32), (samples,)))
-        for i, record in enumerate(builder.as_data_source(SPLIT)):
+        for i, record in enumerate(in_blocks(builder.as_data_source(SPLIT))):
             x, y = record["x"], record["y"]
             if record["client"].decode() != seen.ids[i] or len(y) != seen.counts[i]:
                 raise DataError(f"{builder.name}: record {i} is not that of client {seen.ids[i]!r}.")
@@ -434,6 +437,12 @@ def _flatten(
     np.save(folder / "offsets.npy", np.concatenate(([0], np.cumsum(seen.counts, dtype=np.int64))))
     np.save(folder / "ids.npy", np.array(seen.ids))
     np.save(folder / "environments.npy", np.array(seen.environments))
+
+
+def in_blocks(source: Any) -> Iterator[Any]:
+    """The records of a data source in order. One by one each would take a time that grows with their number."""
+    for start in range(0, len(source), BLOCK):
+        yield from source.__getitems__(range(start, min(start + BLOCK, len(source))))
 
 
 @contextmanager
