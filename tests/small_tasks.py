@@ -1,9 +1,10 @@
 """Small tasks, clients and reference formulas that several tests share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from metaleaf import models, registry, trees
@@ -56,6 +57,19 @@ def serves(algorithm: Any, model: str) -> bool:
 def home(algorithm: Any) -> str:
     """The smallest model that the algorithm can work with."""
     return next(model for model in ("logistic", "face_cnn") if serves(algorithm, model))
+
+
+ONE_OF_EACH = {
+    *("fedavg", "fedavg_meta", "reptile", "fedadam", "maml", "meta_sgd", "per_fedavg", "anil", "local"),
+    *("ditto", "scaffold", "fedrep", "fedbn", "knn_per", "ifca", "pfedhn", "pefll", "few_round", "learned_start"),
+    *("feddyn", "term", "aruba", "fedem", "fedfomo", "feddbe", "bmaml", "protonet", "imaml", "fedavg_early"),
+}
+"""An algorithm for every part of the contract and every shape of state, memory and message."""
+
+
+def others_slow(names: Iterable[str]) -> list[Any]:
+    """The algorithms as parameters; those that are like one of `ONE_OF_EACH` are tested where there is time."""
+    return [name if name in ONE_OF_EACH else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 ON_LOGISTIC = [name for name in LEARN_FROM_CLIENTS if home(registry.plugin("algorithms", name)()) == "logistic"]

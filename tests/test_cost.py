@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from small_tasks import ON_LOGISTIC, SPECS, episode, handed, task
+from small_tasks import ON_LOGISTIC, SPECS, episode, handed, others_slow, task
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaleaf import registry
@@ -93,7 +93,7 @@ def test_second_order_on_logistic_regression_by_hand(algorithm: Algorithm) -> No
 
 @pytest.mark.parametrize("sizes", [(1, 1), (5, 3), (7, 26), (3, 0)])
 @pytest.mark.parametrize("model", ["logistic", "cnn"])
-@pytest.mark.parametrize("name", ON_LOGISTIC)
+@pytest.mark.parametrize("name", others_slow(ON_LOGISTIC))
 def test_is_what_a_client_really_does(name: str, model: str, sizes: tuple[int, int]) -> None:
     """At sizes other than those it was fitted to; batches of 10 leave a smaller last one."""
     algorithm = by_name(name)
@@ -102,7 +102,7 @@ def test_is_what_a_client_really_does(name: str, model: str, sizes: tuple[int, i
     assert (found > 0) == getattr(algorithm, "federated", True)
 
 
-@pytest.mark.parametrize("name", ON_LOGISTIC)
+@pytest.mark.parametrize("name", others_slow(ON_LOGISTIC))
 def test_every_example_costs_the_same(name: str) -> None:
     """Beside what an algorithm does whatever the examples: a hypernetwork, a fixed number of batches."""
     flops = counter(by_name(name), "cnn")

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from small_tasks import ON_LOGISTIC
+from small_tasks import ON_LOGISTIC, others_slow
 
 from metaleaf import models
 from metaleaf.algorithm import State
@@ -100,7 +100,7 @@ def loaded(loader: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("algorithm", sorted({*ON_LOGISTIC} - EACH_ITS_OWN))
+@pytest.mark.parametrize("algorithm", others_slow(sorted({*ON_LOGISTIC} - EACH_ITS_OWN)))
 def test_the_exported_model_answers_as_the_record_says(made: Path, tmp_path: Path, algorithm: str, suffix: str) -> None:
     """Right answers and loss of every test client before adaptation, of both models."""
     path = record(made, algorithm)

@@ -9,7 +9,7 @@ import coins
 import numpy as np
 import pytest
 import torch
-from small_tasks import home
+from small_tasks import ONE_OF_EACH, home, others_slow
 from test_run import without_times
 
 from metaleaf import registry, trees
@@ -26,7 +26,7 @@ NAMES = [name for name in registry.names("algorithms") if hasattr(registry.plugi
 ROUNDS, COHORT = 6, 5
 QUICK: dict[str, dict[str, Any]] = {"ditto": {"adapt_epochs": 1}, "fedrep": {"head_epochs": 1}}
 
-every_name = pytest.mark.parametrize("name", NAMES)
+every_name = pytest.mark.parametrize("name", others_slow(NAMES))
 
 
 def faces() -> ClientStore:
@@ -176,7 +176,14 @@ def test_both_engines_keep_the_same(tmp_path: Path, name: str) -> None:
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-6, atol=1e-9)
 
 
-KINDS = [(name, smallest(name)) for name in NAMES]
+KINDS = [
+    pytest.param(
+        (name, smallest(name)),
+        id=f"{name}-{smallest(name)}",
+        marks=() if name in ONE_OF_EACH else pytest.mark.slow,
+    )
+    for name in NAMES
+]
 
 
 class Whole(NamedTuple):
@@ -186,7 +193,7 @@ class Whole(NamedTuple):
     end: tuple[Any, dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+@pytest.fixture(scope="module", params=KINDS)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(request.param, ended(tmp_path_factory.mktemp("whole"), request.param))
 

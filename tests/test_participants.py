@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_tasks import ON_LOGISTIC
+from small_tasks import ON_LOGISTIC, others_slow
 from softmax_by_hand import Array, Data, array, gradient, softmax
 from test_memory import Killed, faces, kill_after
 from test_run import without_times
@@ -187,7 +187,7 @@ def poisoned(store: ClientStore, run: Run) -> ClientStore:
     return ClientStore(x, y, store.offsets, store.ids, store.environments, store.about)
 
 
-@pytest.mark.parametrize("name", ON_LOGISTIC)
+@pytest.mark.parametrize("name", others_slow(ON_LOGISTIC))
 def test_what_is_held_out_changes_nothing_but_participants_scores(tmp_path: Path, name: str) -> None:
     """Not the state, not what validation and so tuning and selection see, not the scores of new clients."""
     found = []

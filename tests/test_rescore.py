@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from small_tasks import ON_LOGISTIC
+from small_tasks import ON_LOGISTIC, others_slow
 
 from metaleaf.cli import main
 from metaleaf.errors import ConfigError, DataError
@@ -95,7 +95,7 @@ def as_read(found: Rescored, path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"client": "string", "environment": "string"})
 
 
-@pytest.mark.parametrize("algorithm", ON_LOGISTIC)
+@pytest.mark.parametrize("algorithm", others_slow(ON_LOGISTIC))
 def test_the_records_own_scores_come_out_again(made: Path, tmp_path: Path, algorithm: str) -> None:
     path = record(made, algorithm)
     content = json.loads(path.read_text())

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_tasks import ON_LOGISTIC
+from small_tasks import ON_LOGISTIC, others_slow
 
 from metaleaf import trees
 from metaleaf.algorithm import Context, State
@@ -62,7 +62,7 @@ def test_tables_are_written_as_pandas_writes_them(tmp_path: Path) -> None:
         assert (tmp_path / "table.csv").read_bytes() == pd.DataFrame(table).to_csv(index=False).encode()
 
 
-@pytest.mark.parametrize("algorithm", ON_LOGISTIC)
+@pytest.mark.parametrize("algorithm", others_slow(ON_LOGISTIC))
 def test_a_record_agrees_with_its_tables(tmp_path: Path, algorithm: str) -> None:
     record, clients, rounds = execute(tmp_path, algorithm)
     assert record["status"] == "finished"

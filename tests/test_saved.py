@@ -12,7 +12,7 @@ import pytest
 import small_environments
 import torch
 from safetensors.torch import load_file
-from small_tasks import ON_LOGISTIC
+from small_tasks import ON_LOGISTIC, others_slow
 
 from metaleaf import trees
 from metaleaf.cli import main
@@ -62,7 +62,7 @@ def assert_same(found: Saved, progress: Progress) -> None:
     assert all(torch.equal(same[name], leaf) and same[name].dtype == leaf.dtype for name, leaf in expected.items())
 
 
-@pytest.mark.parametrize("algorithm", ON_LOGISTIC)
+@pytest.mark.parametrize("algorithm", others_slow(ON_LOGISTIC))
 def test_what_is_loaded_is_what_training_ended_with(tmp_path: Path, algorithm: str) -> None:
     config = coins.config(algorithm)
     cell, run = Cell(tmp_path, config), Watched(config, STORE, mode="sequential")

@@ -11,6 +11,7 @@ import task_cases
 import torch
 import torchmetrics.functional as tm
 from sklearn import metrics as sk
+from small_tasks import others_slow
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -421,7 +422,7 @@ ALL = sorted(name for name in registry.names("algorithms"))
 
 
 @pytest.mark.parametrize("kind", ["regression", "multilabel"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", others_slow(ALL))
 def test_every_algorithm_serves_the_task_or_says_that_it_does_not(kind: str, name: str) -> None:
     cls = registry.plugin("algorithms", name)
     if getattr(cls, "unit", "client") == "environment":

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_tasks import LEARN_FROM_CLIENTS, RAGGED, episode, handed, home, stepped, task
+from small_tasks import LEARN_FROM_CLIENTS, ONE_OF_EACH, RAGGED, episode, handed, home, stepped, task
 from test_algorithms import CPU, VARIANTS, assert_near, default
 from torch import Tensor
 from torch.testing import assert_close
@@ -26,7 +26,10 @@ from metaleaf.trees import Tree
 
 WEIGHTS = [0.1, 0.2, 0.3, 0.4]
 CASES = [
-    *(pytest.param(default(name), home(default(name)), id=name) for name in LEARN_FROM_CLIENTS),
+    *(
+        pytest.param(default(name), home(default(name)), id=name, marks=() if name in ONE_OF_EACH else pytest.mark.slow)
+        for name in LEARN_FROM_CLIENTS
+    ),
     *(pytest.param(found, "logistic", id=name) for name, found in VARIANTS.items()),
     *(pytest.param(default(name), "small_cnn", id=f"{name}-small_cnn") for name in ("fedavg", "maml", "scaffold")),
     pytest.param(default("fomaml"), "lstm", id="fomaml-lstm"),  # its operators write to their arguments
