@@ -5,9 +5,11 @@ from typing import Any
 
 import coins
 import pytest
+import torch
 
+from metaleaf.algorithm import Replies
 from metaleaf.config.config import RunConfig
-from metaleaf.config.protection import resolve_protection
+from metaleaf.config.protection import pipeline_of, resolve_protection
 from metaleaf.config.suite import suite_of
 from metaleaf.errors import ConfigError
 from metaleaf.jobs.execute import runner
@@ -70,6 +72,17 @@ def test_noise_is_in_the_record_with_what_it_is_worth(tmp_path: Path) -> None:
     assert local["privacy"]["epsilon"] > found["epsilon"]
 
 
+def test_noise_is_on_the_sum_of_those_who_stay() -> None:
+    """Else the mean of fewer clients would have less noise than one client can move it by."""
+    zero = Replies({"a": torch.zeros(10, 40_000)}, torch.full((10,), 0.1, dtype=torch.float64))
+    nobody, seed = torch.zeros(10, dtype=torch.bool), torch.tensor(5)
+    for drop_outs, stay in ((0.0, 10), (0.3, 7)):
+        layers = {"clip": {"norm": 2.0}, "noise": {"multiplier": 1.5}, "secure": {"drop_outs": drop_outs}}
+        pipeline = pipeline_of(layers)
+        passed = pipeline(zero, torch.arange(10), nobody, pipeline.start({"a": torch.zeros(40_000)}), (), seed)
+        assert float(passed.update["a"].std()) == pytest.approx(1.5 * 2.0 / stay, rel=0.02)
+
+
 def test_masks_change_nothing_but_the_last_digits_and_the_bytes(tmp_path: Path) -> None:
     bounded = executed(tmp_path, config(layers={"clip": {"norm": 5.0}}))
     masked = executed(tmp_path, config(layers={"clip": {"norm": 5.0}, "secure": {}}))
@@ -91,8 +104,7 @@ def test_a_median_bears_liars_that_a_mean_does_not(tmp_path: Path) -> None:
 EVERYTHING = {
     "attack": {"name": "sign_flip", "share": 0.2},
     "compress": {"name": "top_k", "share": 0.4},
-    "clip": {"norm": 0.05, "quantile": 0.5, "count_noise": 4.0},
-    "noise": {"multiplier": 2.0, "place": "clients"},
+    "clip": {"norm": 0.05, "quantile": 0.5},
     "aggregate": {"name": "centred_clipping", "radius": 0.1},
 }
 
@@ -132,6 +144,10 @@ def test_a_record_is_read_and_says_what_to_run(tmp_path: Path) -> None:
     ("layers", "said"),
     [
         ({"noise": {"multiplier": 1.0}}, "noise has no measure without clip"),
+        (
+            {"clip": {"quantile": 0.5}, "noise": {"place": "clients"}},
+            "a bound that follows the clients' norms tells a server",
+        ),
         ({"secure": {}}, "secure aggregation needs a range of numbers"),
         ({**BOUNDED, "secure": {}, "aggregate": "median"}, "hides what the rule in aggregate compares"),
         ({**BOUNDED, "secure": {}, "compress": "sign"}, "a masked update is as long as any"),

@@ -55,9 +55,15 @@ class Pipeline:
     def _senseless(self, each: bool, traffic: bool, weighting: str) -> list[tuple[Any, str]]:
         central = self.noise is not None and self.noise.place == "server"
         bounded = self.clip is not None
+        learnt = self.clip is not None and self.clip.quantile is not None
         return [
             (self.noise and not bounded, "noise has no measure without clip: give clip = { norm = ... } as well"),
             (self.secure and not bounded, "secure aggregation needs a range of numbers: give clip = { norm = ... }"),
+            (
+                self.noise and not central and learnt,
+                "a bound that follows the clients' norms tells a server that is not trusted whose are short: leave out "
+                "quantile",
+            ),
             (self.noise and weighting != "uniform", "noise counts clients alike: set weighting = 'uniform'"),
             (central and each, "a server that reads every update sees it without noise: noise.place = 'clients'"),
             (central and self.aggregate, "noise on the server is for the mean: leave out aggregate or noise"),
@@ -123,7 +129,8 @@ class Pipeline:
             return Passed(Replies(whole, weights), state, residuals, facts)
         update, state = self._summed(Replies(updates, weights), state, bound, draws[4])
         if noise is not None and bound is not None and noise.place == "server":
-            update = noise.on_mean(update, bound, len(weights), draws[3])
+            lost = self.secure.lost(len(weights)) if self.secure is not None else 0
+            update = noise.on_mean(update, bound, len(weights) - lost, draws[3])
         return Passed(_with(replies.mean(), update), state, residuals, facts)
 
     def _compressed(self, updates: Tree, residuals: Tree, clients: Tensor, seed: Tensor) -> tuple[Tree, Tree]:
