@@ -57,7 +57,7 @@ def write_femnist(folder: Path, share: float) -> None:
             x = ", ".join(images[i] for i in generator.integers(0, len(images), count))
             users.append(f'"{name}": {{"x": [{x}], "y": {json.dumps(generator.integers(0, 62, count).tolist())}}}')
         head = f'{{"users": {json.dumps(names)}, "num_samples": {json.dumps(part.tolist())}, "user_data": {{'
-        (folder / f"all_data_{number}.json").write_text(head + ", ".join(users) + "}}")
+        (folder / f"all_data_{number}.json").write_text(head + ", ".join(users) + "}}", encoding="utf-8")
 
 
 def write_sent140(folder: Path, share: float) -> None:
