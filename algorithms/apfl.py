@@ -27,7 +27,7 @@ from torch import Tensor
 from metaleaf.algorithm import About, Reply, Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
-from metaleaf.learning import fit, fit_epochs, where_real
+from metaleaf.learning import fit_epochs, where_real
 from metaleaf.shots import Episode, Shots, minibatches
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, dot, leaves, subtract, tree_map
@@ -66,16 +66,7 @@ class APFL(FedAvg):
             return {"shared": shared, "own": _by_own(task, models["shared"], models["own"], alpha, batch)}
 
         start: Tree = {"shared": params, "own": episode.memory["own"]}
-        trained = fit(
-            task,
-            start,
-            episode.data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-            gradient=gradient,
-        )
+        trained = self.trained(task, start, episode.data, episode.round, gradient)
         return Reply(subtract(params, trained["shared"]), {"own": trained["own"], "alpha": alpha})
 
     def _alpha(self, task: Task, params: Params, memory: Tree, data: Shots) -> Tensor:

@@ -19,7 +19,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from metaleaf.algorithm import About, Reply, Space
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.learning import fit, fit_epochs, proximal
+from metaleaf.learning import fit_epochs, proximal
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
@@ -44,16 +44,7 @@ class Ditto(FedAvg):
 
     def client(self, task: Task, params: Params, episode: Episode) -> Reply:
         """FedAvg's update; the own model is trained and kept."""
-        own = fit(
-            task,
-            episode.memory,
-            episode.data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-            gradient=proximal(task, params, self.strength),
-        )
+        own = self.trained(task, episode.memory, episode.data, episode.round, proximal(task, params, self.strength))
         return Reply(super().client(task, params, episode), own)
 
     def personal(self, task: Task, params: Params, episode: Episode) -> Iterator[Params]:

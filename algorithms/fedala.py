@@ -25,7 +25,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from metaleaf.algorithm import About, Reply, Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
-from metaleaf.learning import fit, fit_epochs, passes, some, where_real
+from metaleaf.learning import fit_epochs, passes, some, where_real
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract, tree_map
@@ -62,15 +62,7 @@ class FedALA(FedAvg):
     def client(self, task: Task, params: Params, episode: Episode) -> Reply:
         """Learn the weights, train the mixture, and keep both."""
         weights = self._weights(task, params, episode)
-        trained = fit(
-            task,
-            _mixture(params, episode.memory["own"], weights),
-            episode.data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-        )
+        trained = self.trained(task, _mixture(params, episode.memory["own"], weights), episode.data, episode.round)
         return Reply(subtract(params, trained), {"own": trained, "weights": weights})
 
     def _weights(self, task: Task, params: Params, episode: Episode) -> Params:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
 
 from metaleaf.algorithm import About, Space, State
-from metaleaf.learning import fit
+from metaleaf.learning import Gradient, fit
 from metaleaf.optimizers import SGD, Optimizer
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
@@ -43,16 +44,22 @@ class FedAvg:
 
     def client(self, task: Task, params: Params, episode: Episode) -> Tree:
         """The difference from the global model to the locally trained one, as a gradient to descend."""
-        trained = fit(
+        return subtract(params, self.trained(task, params, episode.data, episode.round))
+
+    def trained(
+        self, task: Task, start: Params, data: Shots, number: Tensor, gradient: Gradient | None = None
+    ) -> Params:
+        """The local training of round `number`, from `start` on; gradient as in `metaleaf.learning.fit`."""
+        return fit(
             task,
-            params,
-            episode.data,
+            start,
+            data,
             self.client_optimizer,
             epochs=self.epochs,
             batch_size=self.batch_size,
-            rate=self.decay**episode.round,
+            rate=self.decay**number,
+            gradient=gradient,
         )
-        return subtract(params, trained)
 
     def server(self, state: State, update: Tree) -> State:
         """One step of the server optimizer."""

@@ -26,7 +26,7 @@ from torch import Tensor
 from metaleaf.algorithm import About, Reply, Space, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
-from metaleaf.learning import Gradient, fit, fit_epochs, linear_head, mean_over
+from metaleaf.learning import Gradient, fit_epochs, linear_head, mean_over
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract, where
@@ -61,15 +61,8 @@ class FedDBE(FedAvg):
     def client(self, task: Task, broadcast: Tree, episode: Episode) -> Reply:
         """FedAvg's update of the model and the mean of the features before it; the vector is trained and kept."""
         params, data = broadcast["params"], episode.data
-        trained = fit(
-            task,
-            {"params": params, "bias": episode.memory},
-            data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-            gradient=self._gradient(task, broadcast),
+        trained = self.trained(
+            task, {"params": params, "bias": episode.memory}, data, episode.round, self._gradient(task, broadcast)
         )
         mean = mean_over(data, task.features(params, data.x, data.mask))
         return Reply({"params": subtract(params, trained["params"]), "mean": mean}, trained["bias"])

@@ -19,7 +19,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from metaleaf.algorithm import About, Space
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.learning import descend, fit, proximal
+from metaleaf.learning import descend, proximal
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract
@@ -45,16 +45,7 @@ class FedProx(FedAvg):
 
     def client(self, task: Task, params: Params, episode: Episode) -> Tree:
         """The difference from the global model to the locally trained one, as a gradient to descend."""
-        trained = fit(
-            task,
-            params,
-            episode.data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-            gradient=proximal(task, params, self.mu),
-        )
+        trained = self.trained(task, params, episode.data, episode.round, proximal(task, params, self.mu))
         return subtract(params, trained)
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:

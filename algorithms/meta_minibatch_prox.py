@@ -18,7 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from metaleaf.algorithm import About, Space
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.learning import fit, fit_epochs, proximal
+from metaleaf.learning import fit_epochs, proximal
 from metaleaf.optimizers import SGD, Optimizer
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
@@ -47,16 +47,7 @@ class MetaMinibatchProx(FedAvg):
 
     def client(self, task: Task, params: Params, episode: Episode) -> Tree:
         """The difference from the global model to the one trained near it."""
-        trained = fit(
-            task,
-            params,
-            episode.data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-            gradient=proximal(task, params, self.strength),
-        )
+        trained = self.trained(task, params, episode.data, episode.round, proximal(task, params, self.strength))
         return subtract(params, trained)
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
@@ -23,7 +22,7 @@ from torch import Tensor
 from metaleaf.algorithm import About, Reply, Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
-from metaleaf.learning import descend, fit
+from metaleaf.learning import descend, mean_over
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract
@@ -60,16 +59,7 @@ class MOON(FedAvg):
         def loss(y: Params, batch: Shots) -> Tensor:
             return task.loss(y, batch) + self.mu * self._contrast(task, y, params, episode.memory, batch)
 
-        trained = fit(
-            task,
-            params,
-            episode.data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-            gradient=grad(loss),
-        )
+        trained = self.trained(task, params, episode.data, episode.round, grad(loss))
         return Reply(subtract(params, trained), trained)
 
     def _contrast(self, task: Task, params: Params, towards: Params, away: Params, batch: Shots) -> Tensor:
@@ -80,9 +70,7 @@ class MOON(FedAvg):
         )
         terms = F.softplus((far - near) / self.temperature)
         terms = terms.reshape(len(batch.y), -1).mean(1)  # a sequence may have features at every position
-        if batch.mask is None:
-            return terms.mean()
-        return torch.where(batch.mask, terms, 0.0).sum() / batch.mask.sum().clamp(min=1)
+        return mean_over(batch, terms)
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
         """Gradient descent on the support set."""

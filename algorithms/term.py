@@ -25,7 +25,7 @@ from torch import Tensor
 from metaleaf.algorithm import About, Replies, Space, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
-from metaleaf.learning import descend, fit
+from metaleaf.learning import descend
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract, weighted_sum
@@ -56,15 +56,8 @@ class TERM(FedAvg):
 
     def client(self, task: Task, params: Params, episode: Episode) -> Tree:
         """FedAvg's update on the tilted loss, and that loss before it."""
-        trained = fit(
-            task,
-            params,
-            episode.data,
-            self.client_optimizer,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            rate=self.decay**episode.round,
-            gradient=lambda p, batch: grad(task.loss)(p, self._tilted(task, p, batch)),
+        trained = self.trained(
+            task, params, episode.data, episode.round, lambda p, batch: grad(task.loss)(p, self._tilted(task, p, batch))
         )
         return {"model": subtract(params, trained), "loss": self._loss(task, params, episode.data)}
 
