@@ -166,6 +166,19 @@ def test_a_server_that_reads_every_update_allows_no_masks() -> None:
         ProtectedRun(config("ifca", {**BOUNDED, "secure": {}}), STORE)
 
 
+def test_whole_numbers_are_not_hidden_by_noise(tmp_path: Path) -> None:
+    """IFCA's clients say which model they took."""
+    layers = {**BOUNDED, "noise": {"place": "clients"}}
+    with pytest.raises(ConfigError, match="sends whole numbers, which noise does not hide"):
+        executed(tmp_path, config("ifca", layers))
+
+
+def test_too_little_noise_on_the_count_is_said_before_training() -> None:
+    layers = {"clip": {"quantile": 0.5, "count_noise": 0.1}, "noise": {"multiplier": 1.0}}
+    with pytest.raises(ConfigError, match=r"count_noise = 0\.1 tells more"):
+        ProtectedRun(config("fedavg", layers), STORE)
+
+
 def test_noise_needs_clients_that_count_alike() -> None:
     one = config("fedavg", {**BOUNDED, "noise": {}})
     by_samples = one.model_copy(update={"protocol": one.protocol.model_copy(update={"weighting": "samples"})})

@@ -51,6 +51,7 @@ class Pipeline:
         for layer in (self.secure, self.aggregate):
             if layer is not None:
                 layer.check(cohort)
+        self._noise(cohort)
 
     def _senseless(self, each: bool, traffic: bool, weighting: str) -> list[tuple[Any, str]]:
         central = self.noise is not None and self.noise.place == "server"
@@ -78,7 +79,12 @@ class Pipeline:
         ]
 
     def start(self, like: Tree) -> Tree:
-        """What the layers keep from round to round, at first; like: one client's update."""
+        """What the layers keep from round to round, at first; like: one client's update.
+
+        ConfigError if there is noise, and the update has whole numbers, which noise would not hide.
+        """
+        if self.noise is not None and len(numbers(like)) < len(trees.leaves(like)):
+            raise ConfigError("protection: this algorithm sends whole numbers, which noise does not hide: no noise.")
         found: dict[str, Tree] = {}
         if self.clip is not None:
             found["bound"] = self.clip.start()

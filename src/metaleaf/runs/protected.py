@@ -1,5 +1,6 @@
 """A run whose updates pass through layers on their way to the server (`metaleaf.protection`)."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -74,7 +75,7 @@ class ProtectedRun(Run):
         empty = trees.to(empty_episode(self.spec, self.kind, 2, 2, 2), self.task.device)._replace(memory=memory)
         one = self._addressed(state, empty) if hasattr(self.algorithm, "send") else empty
         reply = respond(self.algorithm, self.task, state.broadcast, one)
-        return zeros(reply.update if remembers else reply)
+        return trees.zeros_like(reply.update if remembers else reply)
 
     def _drawn(self, cohort: Sequence[int], number: int, broadcast: Tree, written: Mapping[int, int]) -> list[Episode]:
         """With the examples of malicious clients changed, where the attack is on data."""
@@ -135,7 +136,7 @@ class ProtectedRun(Run):
     def _privacy(self, rounds: int) -> dict[str, Any]:
         """What the rounds tell about one client."""
         assert self.pipeline.noise is not None
-        drawn = [client for number in range(1, rounds + 1) for client in self.federation.cohort(number)]
-        most = max((drawn.count(client) for client in set(drawn)), default=0)
+        drawn = Counter(client for number in range(1, rounds + 1) for client in self.federation.cohort(number))
+        most = max(drawn.values(), default=0)
         sizes = len(self.federation.cohort(1)), len(self.federation.clients["train"])
         return self.pipeline.noise.guarantee(rounds, *sizes, most)
