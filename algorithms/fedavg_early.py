@@ -13,6 +13,7 @@ trained again on the whole support set. A participant does with its data what a 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, ClassVar
 
 import torch
@@ -52,9 +53,10 @@ class FedAvgEarly(FedAvg):
 
     def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
         """The best model so far, by the examples held back, before and after each step on the others."""
+        yield params
         training, judging, judged = self._parted(support)
-        best, lowest = params, torch.full((), torch.inf, device=task.device)
-        for own in descend(task, params, training, self.adapt_lr, self.adapt_steps):
+        best, lowest = params, task.loss(params, judging, training=False)
+        for own in islice(descend(task, params, training, self.adapt_lr, self.adapt_steps), 1, None):
             loss = task.loss(own, judging, training=False)
             better = (loss < lowest) | ~judged
             best, lowest = where(better, own, best), torch.where(better, loss, lowest)

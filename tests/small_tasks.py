@@ -60,9 +60,9 @@ def home(algorithm: Any) -> str:
 
 
 ONE_OF_EACH = {
-    *("fedavg", "fedavg_meta", "reptile", "fedadam", "maml", "meta_sgd", "per_fedavg", "anil", "local"),
+    *("fedavg", "fedavg_meta", "reptile", "fedadam", "maml", "meta_sgd", "per_fedavg", "local"),
     *("ditto", "scaffold", "fedrep", "fedbn", "knn_per", "ifca", "pfedhn", "pefll", "few_round", "learned_start"),
-    *("feddyn", "term", "aruba", "fedem", "fedfomo", "feddbe", "bmaml", "protonet", "imaml", "fedavg_early"),
+    *("aruba", "fedem", "fedfomo", "feddbe", "bmaml", "protonet"),
 }
 """An algorithm for every part of the contract and every shape of state, memory and message."""
 

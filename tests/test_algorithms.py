@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from small_tasks import (
     LEARN_FROM_CLIENTS,
     ON_LOGISTIC,
+    ONE_OF_EACH,
     RAGGED,
     SPECS,
     cohort,
@@ -159,7 +160,8 @@ ON_EVERY_MODEL = {"fedavg", "maml", "meta_sgd", "per_fedavg", "ditto", "scaffold
 
 def how_long(name: str, model: str) -> Sequence[pytest.MarkDecorator]:
     """Minutes for forty algorithms, or seconds for some."""
-    short = name in ON_EVERY_MODEL or model in (*MODELS[:2], home(default(name)))
+    short = name in ON_EVERY_MODEL or model in ("logistic", home(default(name)))
+    short = short or (model == "cnn" and name in ONE_OF_EACH)
     return () if short else (pytest.mark.slow,)
 
 
@@ -246,6 +248,7 @@ ADAM_ON_CLIENTS = [
     pytest.param(
         build("algorithms", name, {"client_optimizer": ADAM} if hasattr(default(name), "client_optimizer") else {}),
         id=name,
+        marks=() if name in ONE_OF_EACH else pytest.mark.slow,
     )
     for name in ON_LOGISTIC
 ]

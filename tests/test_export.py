@@ -31,6 +31,9 @@ from metaleaf.task import Task
 EACH_ITS_OWN = {"ifca", "pefll"}
 """Algorithms that choose or write a model for each client."""
 
+SEVERAL = {"bmaml", "fedem", "protonet", "fedproto"}
+"""Algorithms that predict from more than one model's parameters."""
+
 SUITE = f"""
 name = "small"
 title = "Small"
@@ -100,7 +103,7 @@ def loaded(loader: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-@pytest.mark.parametrize("algorithm", others_slow(sorted({*ON_LOGISTIC} - EACH_ITS_OWN)))
+@pytest.mark.parametrize("algorithm", others_slow(sorted({*ON_LOGISTIC} - EACH_ITS_OWN - SEVERAL)))
 def test_the_exported_model_answers_as_the_record_says(made: Path, tmp_path: Path, algorithm: str, suffix: str) -> None:
     """Right answers and loss of every test client before adaptation, of both models."""
     path = record(made, algorithm)
@@ -122,9 +125,11 @@ def test_the_exported_model_answers_as_the_record_says(made: Path, tmp_path: Pat
             assert float(loss) == pytest.approx(row["loss"], rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", sorted(EACH_ITS_OWN))
-def test_a_model_for_each_client_is_not_exported(made: Path, tmp_path: Path, algorithm: str) -> None:
-    with pytest.raises(ConfigError, match="chooses or writes a model for each client, so there is no one model"):
+@pytest.mark.parametrize("algorithm", sorted(EACH_ITS_OWN | SEVERAL))
+def test_what_is_not_one_model_is_not_exported(made: Path, tmp_path: Path, algorithm: str) -> None:
+    """Stacked models, too, though their tensors have a model's names."""
+    why = "predicts from more" if algorithm in SEVERAL else "chooses or writes a model for each client, so there is no"
+    with pytest.raises(ConfigError, match=why):
         export(record(made, algorithm), tmp_path / "model.pt")
     assert not list(tmp_path.iterdir())
 

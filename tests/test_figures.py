@@ -156,7 +156,7 @@ class TestLegibility:
 
 class TestFiles:
     def test_determinism_and_formats(self, suites: dict[str, list[Record]]) -> None:
-        first, second = (dict(drawings(Runs(suites["one"]), MAKERS, ["svg"])) for _ in range(2))
+        first, second = (dict(drawings(Runs(suites["one"]), ORDINARY, ["svg"])) for _ in range(2))
         assert first == second
         for made in first.values():
             assert isinstance(made, Drawing)
@@ -181,7 +181,15 @@ class TestFiles:
         made = dict(drawings(Runs(records), WITH_DATA, ["svg"]))
         reasons = {name: str(made) for name, made in made.items() if isinstance(made, NotDrawnError)}
         assert set(reasons) == {
-            *("cost_to_target", "adaptation_steps", "support", "participants", "critical_difference", "portrait"),
+            *(
+                "cost_to_target",
+                "adaptation_steps",
+                "support",
+                "participants",
+                "critical_difference",
+                "portrait",
+                "protection",
+            ),
         }
         assert reasons["adaptation_steps"] == "no algorithm adapts"
         assert reasons["cost_to_target"] == "no target is declared for femnist"

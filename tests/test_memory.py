@@ -9,7 +9,7 @@ import coins
 import numpy as np
 import pytest
 import torch
-from small_tasks import ONE_OF_EACH, home, others_slow
+from small_tasks import home
 from test_run import without_times
 
 from metaleaf import registry, trees
@@ -26,7 +26,12 @@ NAMES = [name for name in registry.names("algorithms") if hasattr(registry.plugi
 ROUNDS, COHORT = 6, 5
 QUICK: dict[str, dict[str, Any]] = {"ditto": {"adapt_epochs": 1}, "fedrep": {"head_epochs": 1}}
 
-every_name = pytest.mark.parametrize("name", others_slow(NAMES))
+SHORT = {"scaffold", "ditto", "fedrep", "fedbn", "feddbe"}
+"""Of every shape of memory one; the others where there is time."""
+
+every_name = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in NAMES]
+)
 
 
 def faces() -> ClientStore:
@@ -180,7 +185,7 @@ KINDS = [
     pytest.param(
         (name, smallest(name)),
         id=f"{name}-{smallest(name)}",
-        marks=() if name in ONE_OF_EACH else pytest.mark.slow,
+        marks=() if name in SHORT else pytest.mark.slow,
     )
     for name in NAMES
 ]

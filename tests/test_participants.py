@@ -203,9 +203,11 @@ def test_what_is_held_out_changes_nothing_but_participants_scores(tmp_path: Path
     assert rows == others[2]
     assert record["scores"] == bad["scores"]
     assert record["selected_round"] == bad["selected_round"]
-    for name in ("seed-1.clients.csv", "seed-1.rounds.csv"):
-        assert files[name] == bad_files[name]
+    for file in ("seed-1.clients.csv", "seed-1.rounds.csv"):
+        assert files[file] == bad_files[file]
     assert table["correct"].sum() > 0
+    if name == "protonet":  # without prototypes it answers without a look at x
+        bad_table = bad_table[bad_table["step"] > 0]
     assert bad_table["correct"].sum() == 0, "the poison is in there"
 
 

@@ -46,19 +46,28 @@ from metaleaf.trees import Tree
 Session = dict[str, Tree]
 
 
+def sent_params(task: Task, algorithm: Algorithm, broadcast: Tree) -> Params | None:
+    """The model's parameters in what an algorithm broadcasts: by its `params`, else all of it; None if it is others."""
+    found = getattr(algorithm, "params", lambda broadcast: broadcast)(broadcast)
+    expected = {name: leaf.shape for name, leaf in task.params().items()}
+    if not isinstance(found, dict) or {name: getattr(leaf, "shape", None) for name, leaf in found.items()} != expected:
+        return None  # stacked models have the names, and other shapes
+    return found
+
+
 class Newcomer:
     """A method in new environments: the plugin's own parts, and the default for the others."""
 
     def __init__(self, task: Task, algorithm: Algorithm, broadcast: Tree) -> None:
         self.task, self.algorithm, self.broadcast = task, algorithm, broadcast
-        self.params: Params = self._part("params", lambda broadcast: broadcast)(broadcast)
-        expected = task.params().keys()
-        if not isinstance(self.params, dict) or self.params.keys() != expected:
+        params = sent_params(task, algorithm, broadcast)
+        if params is None:
             name = type(algorithm).__name__
             raise ConfigError(
                 f"{name} sends other things than the model's parameters, so it does not fit the track of new "
                 "environments; with a method params(broadcast) it would (metaleaf.environments.newcomers)."
             )
+        self.params = params
 
     def _part(self, name: str, otherwise: Any) -> Any:
         return getattr(self.algorithm, name, otherwise)

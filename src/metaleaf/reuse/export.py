@@ -17,7 +17,7 @@ import torch
 from metaleaf import models, tasks
 from metaleaf.algorithm import Algorithm
 from metaleaf.data.scale import Scale
-from metaleaf.environments.newcomers import Newcomer
+from metaleaf.environments.newcomers import sent_params
 from metaleaf.errors import ConfigError, DataError
 from metaleaf.files import tensor_files
 from metaleaf.files.whole_files import write_atomically
@@ -125,14 +125,22 @@ def model_params(task: Task, algorithm: Algorithm, broadcast: Tree) -> Params:
     """The parameters of the model before adaptation in what the algorithm broadcasts; ConfigError if there is none."""
     with torch.no_grad():
         if hasattr(algorithm, "predict"):
-            return Newcomer(task, algorithm, broadcast).params
-        try:
-            return next(iter(algorithm.adapt(task, broadcast, cast(Shots, _Nobodys()))))
-        except _LookedError:
-            raise ConfigError(
-                f"{type(algorithm).__name__} chooses or writes a model for each client, so there is no one model to "
-                "export; metaleaf evaluate scores them."
-            ) from None
+            params, why = sent_params(task, algorithm, broadcast), "predicts from more than a model's parameters"
+        else:
+            params, why = _adapted_to_nobody(task, algorithm, broadcast), "chooses or writes a model for each client"
+    if params is None:
+        raise ConfigError(
+            f"{type(algorithm).__name__} {why}, so there is no one model to export; metaleaf evaluate scores them."
+        )
+    return params
+
+
+def _adapted_to_nobody(task: Task, algorithm: Algorithm, broadcast: Tree) -> Params | None:
+    """The first model that `adapt` yields; None if that takes a look at a client's examples."""
+    try:
+        return next(iter(algorithm.adapt(task, broadcast, cast(Shots, _Nobodys()))))
+    except _LookedError:
+        return None
 
 
 class _LookedError(Exception):
