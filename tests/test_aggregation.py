@@ -19,6 +19,7 @@ from metaleaf.protection.aggregation import (
     RULES,
     Bulyan,
     CentredClipping,
+    FLTrust,
     GeometricMedian,
     Krum,
     Median,
@@ -96,7 +97,7 @@ def with_attackers(updates: Tree, value: float, count: int = 2) -> Tree:
 
 def test_rules_by_name() -> None:
     assert [rule.name for rule in RULES.values()] == list(RULES)
-    assert {type(rule) for rule in ALL} == set(RULES.values())
+    assert {type(rule) for rule in ALL} | {FLTrust} == set(RULES.values())
 
 
 def test_median_by_hand() -> None:
@@ -350,3 +351,40 @@ def test_mixing_is_the_same_as_byzfls(attackers: int) -> None:
     mixed, trimmed = byzfl("aggregators.preaggregators").NNM, byzfl("aggregators.aggregators").TrMean
     updates = drawn(7, dtype=torch.float32)
     assert_close(vector(NearestNeighbours(attackers), updates), trimmed(f=attackers)(mixed(f=attackers)(flat(updates))))
+
+
+class TestFLTrust:
+    """Its state is the honest update, so it stands apart from the rules that see nothing but the cohort."""
+
+    honest = torch.tensor([2.0, 0.0], dtype=torch.float64)
+
+    def made(self, *updates: list[float], honest: Tensor | None = None) -> Any:
+        rows = torch.tensor(updates, dtype=torch.float64)
+        parts = {"a": rows[:, :1], "b": (rows[:, 1],)}
+        own = self.honest if honest is None else honest
+        found, state = FLTrust()(parts, even(len(rows)), {"a": own[:1], "b": (own[1],)})
+        assert_close(trees.flatten(state), own)
+        return trees.flatten(found)
+
+    def test_by_hand(self) -> None:
+        """Cosines 1, 0, -1 and 1/sqrt 2; the first and the last count, both made 2 long."""
+        found = self.made([1, 0], [0, 3], [-1, 0], [1, 1])
+        share = 0.5**0.5
+        expected = [(1 * 2 + share * 2 * share) / (1 + share), share * 2 * share / (1 + share)]
+        assert found.tolist() == pytest.approx(expected)
+
+    def test_length_buys_nothing(self) -> None:
+        assert_close(self.made([1, 0], [1, 1]), self.made([1, 0], [1e6, 1e6]))
+        assert self.made([5, 0], [7, 0]).tolist() == [2, 0]
+
+    @pytest.mark.parametrize("void", [torch.nan, torch.inf, -torch.inf, 1e200])
+    def test_void_updates_do_not_count(self, void: float) -> None:
+        assert_close(self.made([1, 1], [void, 1]), self.made([1, 1]))
+
+    def test_where_nobody_is_trusted_nothing_moves(self) -> None:
+        assert self.made([-1, 0], [0, 1], [0, 0]).tolist() == [0, 0]
+        assert self.made([1, 0], honest=torch.zeros(2, dtype=torch.float64)).tolist() == [0, 0]
+
+    def test_before_the_first_round_it_knows_nobody(self) -> None:
+        like = {"a": torch.ones(3)}
+        assert FLTrust().start(like)["a"].tolist() == [0, 0, 0]

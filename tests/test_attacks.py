@@ -308,3 +308,10 @@ def test_data_that_fit_are_not_refused() -> None:
 def test_options_that_make_no_sense_are_refused(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(ATTACKS[name]).validate_python(options)
+
+
+def test_what_is_learnt_from_poison_may_be_sent_longer() -> None:
+    updates, malicious = {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}, torch.tensor([False, True])
+    weights, seed = torch.full((2,), 0.5, dtype=torch.float64), torch.tensor(1)
+    assert LabelFlip()(updates, malicious, weights, seed) is updates
+    assert Backdoor(factor=3)(updates, malicious, weights, seed)["a"].tolist() == [[1, 2], [9, 12]]

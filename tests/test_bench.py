@@ -30,7 +30,7 @@ NAMED = {work.name: work for work in CPU}
 
 
 def small(work: Workload, **changes: Any) -> Workload:
-    return replace(work, clients=3, mean=25, shape=SHAPES[work.model], **changes)
+    return replace(work, clients=3, mean=25, shape=SHAPES[work.model.removeprefix("small_")], **changes)
 
 
 def faster(work: Workload) -> Workload:
@@ -71,6 +71,11 @@ def test_a_plain_loop_trains_as_the_plugin_does(name: str) -> None:
         assert_close(found, value, rtol=1e-7, atol=1e-7 if "adam" in name else 1e-9)
     for key, rate in loop.rates.items():
         assert_close(rate.detach(), learned["rates"][key], rtol=1e-7, atol=1e-9)
+    assert len(loop.own) == (3 if work.algorithm == "ditto" else 0)
+    for client, model in loop.own.items():
+        for key, value in ours.cohort[client].memory.items():
+            assert_close(model.get_parameter(key).detach(), value, rtol=1e-7, atol=1e-9)
+            assert not torch.equal(value, learned[key])
 
 
 @pytest.mark.parametrize("name", [work.name for work in CPU if work.scores])

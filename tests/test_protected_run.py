@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import coins
+import numpy as np
 import pytest
 import torch
 
+from metaleaf import trees
 from metaleaf.algorithm import Replies
 from metaleaf.config.config import RunConfig
 from metaleaf.config.protection import pipeline_of, resolve_protection
 from metaleaf.config.suite import suite_of
+from metaleaf.data.client_store import ClientStore
 from metaleaf.errors import ConfigError
 from metaleaf.jobs.execute import runner
 from metaleaf.jobs.from_record import config_of
@@ -99,6 +102,78 @@ def test_a_median_bears_liars_that_a_mean_does_not(tmp_path: Path) -> None:
     median = executed(tmp_path, config("fedavg", {**liars, "aggregate": "median"}, **protocol))
     assert after(mean) > 2 * after(honest)
     assert after(median) < 1.3 * after(honest)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "maml", "ditto"])
+def test_wrong_labels_teach_something_else(tmp_path: Path, algorithm: str) -> None:
+    honest = executed(tmp_path, config(algorithm))
+    lied_to = executed(tmp_path, config(algorithm, {"attack": {"name": "label_flip", "share": 1.0, "to": "next"}}))
+    assert abs(after(lied_to) - after(honest)) > 1e-4 * after(honest)
+
+
+def test_a_server_that_trusts_some_follows_their_update(tmp_path: Path) -> None:
+    """All others send the opposite: what is left of the cohort is as long as the trusted clients' own mean update."""
+    layers = {"attack": {"name": "sign_flip", "share": 0.7}, "aggregate": {"name": "fltrust", "trusted": 3}}
+    run = ProtectedRun(config("fedavg", layers, clients_per_round=10), STORE)
+    progress = run._start()
+    assert len(set(run.trusted)) == 3
+    numbers = np.searchsorted(run.federation.clients["train"], run.trusted).tolist()
+    assert run.malicious.isdisjoint(numbers)
+    honest = Run(config("fedavg", clients_per_round=10), STORE)
+    episodes = honest.federation.episodes(run.trusted, 1)
+    expected, _ = honest.engine.gather(honest._start().state.broadcast, episodes, [1 / 3] * 3)
+    found = run._with_trusted(progress, 1)["rule"]
+    for name, leaf in trees.named_leaves(expected).items():
+        torch.testing.assert_close(found[name], leaf, rtol=1e-5, atol=1e-6)
+    trained = run.train()
+    assert trained.rows[1]["update_norm"] <= trees.length(expected) * (1 + 1e-5)
+    broadcast = trees.named_leaves(trained.state.broadcast)
+    again = ProtectedRun(config("fedavg", layers, clients_per_round=10), STORE).train()
+    torch.testing.assert_close(broadcast, trees.named_leaves(again.state.broadcast), rtol=0, atol=0)
+
+
+def test_more_trust_than_honest_clients_is_refused() -> None:
+    layers = {"attack": {"name": "sign_flip", "share": 0.9}, "aggregate": {"name": "fltrust", "trusted": 3}}
+    with pytest.raises(ConfigError, match="trusts 3 clients, and only 2 that train are honest"):
+        ProtectedRun(config("fedavg", layers), STORE)
+
+
+def images() -> ClientStore:
+    """The coins as pictures of 5 x 5 pixels, of which only the upper left ones tell the class."""
+    x = np.zeros((len(STORE.x), 5, 5), np.uint8)
+    x[:, 0, :4] = np.clip(128 + 40 * np.array(STORE.x), 0, 255)
+    spec = {**coins.SPEC, "x_shape": [5, 5], "x_dtype": "uint8"}
+    return ClientStore(x, STORE.y, STORE.offsets, STORE.ids, STORE.environments, {**STORE.about, "spec": spec})
+
+
+def test_how_often_a_trigger_works_is_in_the_record(tmp_path: Path) -> None:
+    shares = []
+    for share in (0.0, 0.6):
+        attack = {"name": "backdoor", "share": share, "target": 1, "size": 2, "value": 255, "poisoned_share": 0.8}
+        one = config("fedavg", {"attack": attack}, rounds=30, evaluate_every=30, clients_per_round=15)
+        record = runner(one)(one, images()).execute(Cell(tmp_path, one))
+        assert record["backdoor"].keys() == {"final", "selected"}
+        shares.append(record["backdoor"]["final"]["0.5"])
+    assert shares[0]["before"] < 0.7 < 0.95 < shares[1]["before"]
+    assert len(read_records(tmp_path / "coins")) == 2
+
+
+def test_a_trigger_is_scored_on_query_examples_of_other_classes(tmp_path: Path) -> None:
+    """As if they were all there is to score, by hand from the model's answers."""
+    attack = {"name": "backdoor", "share": 0.5, "target": 1, "size": 2, "value": 255, "poisoned_share": 0.5}
+    run = ProtectedRun(config("fedavg_meta", {"attack": attack}), images())
+    rng = torch.Generator().manual_seed(3)
+    broadcast = {name: torch.randn(leaf.shape, generator=rng) / 100 for name, leaf in run.task.params().items()}
+    pixels = broadcast["out.weight"].view(3, 5, 5)
+    pixels[:, -2:, -2:] = 0  # the trigger alone decides nothing, nor does the others' brightness
+    pixels[:, 0, :4] -= pixels[:, 0, :4].mean(1, keepdim=True)
+    asked = taken = 0
+    for _, query in run.federation.support_queries([int(i) for i in run.federation.clients["test"]], 0.2):
+        triggered = run.pipeline.attack.triggered(query)
+        asked += len(triggered.y)
+        taken += int((run.task.logits(broadcast, triggered.x).argmax(1) == 1).sum())
+    assert 0 < taken < asked
+    assert run._deceived(broadcast)["0.2"]["before"] == pytest.approx(taken / asked)
 
 
 EVERYTHING = {

@@ -20,7 +20,7 @@ from metaleaf.report.figures.overview import overview
 from metaleaf.report.figures.runs import Runs
 from metaleaf.report.shown import Shown
 from metaleaf.report.tables.clients import budget
-from metaleaf.report.tables.tables import tuning_sentence
+from metaleaf.report.tables.tables import protection_sentences, tuning_sentence
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +187,25 @@ def test_captions_say_who_trained_how_long_and_searched_how_much(baselines: Path
     assert tuning_sentence(record.content for record in both) == (
         "Hyper-parameters: unequal numbers of trials on validation clients: 10 (FedAvg, Local, MAML), 0 (Reptile)."
     )
+
+
+def test_captions_say_what_protects_and_what_noise_leaves(tmp_path: Path) -> None:
+    folder = write_suite(tmp_path / "suite", ["femnist"], ["fedavg", "maml"], seeds=1, clients=4)
+
+    def sentences() -> list[str]:
+        return protection_sentences(record.content for record in read_records(folder))
+
+    assert sentences() == []
+    layers = {"attack": {"name": "sign_flip", "share": 0.3}, "clip": {"norm": 1.0, "quantile": None}, "secure": {}}
+    for path in folder.rglob("seed-*.json"):
+        edit(path, lambda content: content["config"].update(protection=layers))
+    said = "attack (sign_flip, share 0.3); clip (norm 1.0); secure"
+    assert sentences() == [f"Protection: {said}."]
+    told = {"epsilon": 3.254, "delta": 1e-3, "of": "all broadcasts"}
+    for path in folder.rglob("maml/**/seed-*.json"):
+        edit(path, lambda content: content["config"].update(protection={"noise": {"multiplier": "1\x1b[2J"}}))
+        edit(path, lambda content: content.update(privacy=told))
+    assert sentences() == [
+        f"Protection: {said} (FedAvg), noise (multiplier 1[2J) (MAML).",
+        "Of one client: ε = 3.25 at δ = 0.001.",
+    ]

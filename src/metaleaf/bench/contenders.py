@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metaleaf import trees
 from metaleaf.algorithm import Context, State, sent, step
@@ -51,8 +51,11 @@ class Metaleaf:
         return step(self.algorithm, self.state, self.update(), self.context)
 
     def update(self) -> Tree:
-        """What the server reads of the cohort."""
-        return self.engine.gather(self.state.broadcast, self.cohort, self.weights).update
+        """What the server reads of the cohort, whose clients keep what they remember."""
+        found = self.engine.gather(self.state.broadcast, self.cohort, self.weights)
+        for place, memory in enumerate(found.memories):
+            self.cohort[place] = self.cohort[place]._replace(memory=memory)
+        return found.update
 
     def score(self) -> list[Tensor]:
         """Each client's (examples, correct, summed loss), before and after adapting."""
@@ -75,6 +78,7 @@ class Loop:
     ) -> None:
         self.cohort, self.model = work.cohort(), work.build_textbook().to(device, dtype)
         self.rates: Params = {}
+        self.own: dict[int, nn.Module] = {}
         # cuDNN's LSTM has no second derivative; torch's own has.
         self.without_cudnn = work.model == "lstm" and work.algorithm in ("maml", "meta_sgd")
         self.round = self._round(work, work.build_algorithm(), order)
@@ -83,8 +87,11 @@ class Loop:
         if work.scores:
             return loops.evaluation(self.model, plugin.adapt_lr, plugin.adapt_steps)
         server_lr = plugin.server_optimizer.lr
-        if work.algorithm in ("fedavg", "reptile"):
+        if hasattr(plugin, "client_optimizer"):
             local = getattr(loops, plugin.client_optimizer.name)(plugin.client_optimizer.lr)
+            if work.algorithm == "ditto":
+                known = plugin.batch_size, plugin.strength, server_lr
+                return loops.ditto(self.model, self.own, local, *known, order)
             return loops.fedavg(self.model, local, plugin.batch_size, server_lr, order)
         if work.algorithm == "meta_sgd":
             trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}

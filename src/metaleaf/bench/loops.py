@@ -70,6 +70,37 @@ def fedavg(
     return one_round
 
 
+def ditto(
+    model: nn.Module,
+    own: dict[int, nn.Module],
+    local_optimizer: Optimizer,
+    batch_size: int,
+    strength: float,
+    server_lr: float = 1.0,
+    order: Order = shuffled,
+) -> Round:
+    """FedAvg beside models of the clients' own, which are pulled to the global one; `own`, by client, is changed."""
+    average = fedavg(model, local_optimizer, batch_size, server_lr, order)
+    device = next(model.parameters()).device
+
+    def one_round(clients: Sequence[Episode]) -> list[Tensor]:
+        centre = [p.detach().clone() for p in model.parameters()]
+        for client in clients:
+            mine = own.setdefault(int(client.client), copy.deepcopy(model))
+            optimizer = local_optimizer(mine.parameters())
+            shots = to(client.data, device)
+            for batch in batches(shots, batch_size, order(shots)):
+                optimizer.zero_grad()
+                F.cross_entropy(mine(batch.x), batch.y).backward()  # type: ignore[no-untyped-call]
+                for p, w in zip(mine.parameters(), centre, strict=True):
+                    assert p.grad is not None
+                    p.grad.add_(p.detach() - w, alpha=strength)
+                optimizer.step()
+        return average(clients)
+
+    return one_round
+
+
 def maml(model: nn.Module, inner_lr: float, steps: int, server_lr: float, first_order: bool = False) -> Round:
     """MAML through functional_call and create_graph, with Adam on the server; `first_order` makes it FOMAML."""
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -1,4 +1,4 @@
-"""LEAF's models as one writes them with torch.nn: what the baselines train.
+"""LEAF's models, and a small one, as one writes them with torch.nn: what the baselines train.
 
 Parameters are named as in `metaleaf.models`. pfl's Python reads this file, too: it imports nothing of metaleaf.
 """
@@ -25,6 +25,24 @@ class CNN(nn.Module):
         h = x.unsqueeze(1).to(self.out.weight.dtype) / 255
         h = F.max_pool2d(F.relu(self.conv1(h)), 2)
         h = F.max_pool2d(F.relu(self.conv2(h)), 2)
+        logits: Tensor = self.out(F.relu(self.hidden(h.flatten(1))))
+        return logits
+
+
+class SmallCNN(nn.Module):
+    """The lite division's for images."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(8, 16, 3, stride=2)
+        self.hidden = nn.Linear(16 * (((spec["x_shape"][0] + 1) // 2 - 1) // 2) ** 2, 64)
+        self.out = nn.Linear(64, spec["classes"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        h = 1 - x.unsqueeze(1).to(self.out.weight.dtype) / 255
+        h = F.relu(self.conv2(F.relu(self.conv1(h))))
         logits: Tensor = self.out(F.relu(self.hidden(h.flatten(1))))
         return logits
 
@@ -60,4 +78,4 @@ class Logistic(nn.Module):
         return logits
 
 
-MODELS: Mapping[str, type[nn.Module]] = {"cnn": CNN, "lstm": LSTM, "logistic": Logistic}
+MODELS: Mapping[str, type[nn.Module]] = {"cnn": CNN, "small_cnn": SmallCNN, "lstm": LSTM, "logistic": Logistic}

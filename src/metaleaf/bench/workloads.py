@@ -20,6 +20,7 @@ from metaleaf.trees import Tree
 
 SPECS: Mapping[str, Mapping[str, Any]] = {
     "cnn": {"classes": 62, "x_shape": (28, 28), "x_dtype": "uint8"},
+    "small_cnn": {"classes": 62, "x_shape": (28, 28), "x_dtype": "uint8"},
     "lstm": {"classes": 80, "x_shape": (80,), "x_dtype": "uint8"},
     "logistic": {"classes": 5, "x_shape": (60,), "x_dtype": "float32"},
 }
@@ -153,7 +154,13 @@ def _evaluation(model: str, clients: int, goal: Goal, **rest: Any) -> Workload:
     return Workload(f"evaluate-{model}", "fedavg_meta", model, clients, goals=(goal,), scores=True, **rest)
 
 
+def _ditto(name: str, model: str, clients: int, goal: Goal) -> Workload:
+    options = {"client_optimizer": _SGD, "batch_size": 10}
+    return Workload(name, "ditto", model, clients, options=options, goals=(goal,))
+
+
 _CNN, _LOOP = Goal("pfl", (2.2, 3), (0.5, 0.75)), Goal("loop", (2, 4))
+_LITE = Goal("loop", (4, 8))
 _READ = Goal("loop", (1, 1.5))
 """Of rules that read every entry of every matrix: nothing of a client's work is spared."""
 _VARIANT, _SMALL = Goal("pfl", (2, 3)), (Goal("loop", (40, 100)), Goal("pfl", (40, 100)))
@@ -172,6 +179,10 @@ CPU = (
     _meta("fomaml-cnn", "fomaml", "cnn", 8, _LOOP),
     _meta("meta-sgd-cnn", "meta_sgd", "cnn", 8, _LOOP),
     Workload("reptile-cnn", "reptile", "cnn", 8, goals=(_LOOP,)),
+    _fedavg("small-cnn", "small_cnn", 10, (_LITE,)),
+    _meta("maml-small-cnn", "maml", "small_cnn", 10, _LITE),
+    _meta("maml-small-cnn-5-steps", "maml", "small_cnn", 10, _LITE, steps=5),
+    _ditto("ditto-small-cnn", "small_cnn", 10, _LITE),
     _fedavg("lstm", "lstm", 10, (Goal("pfl", (1.2, 1.6)),), mean=60),
     _meta("maml-lstm", "maml", "lstm", 4, Goal("loop", (3, 8)), mean=60),
     _fedavg("logistic", "logistic", 100, _SMALL, mean=110),
@@ -179,10 +190,12 @@ CPU = (
     _evaluation("logistic", 100, Goal("loop", (40, 100)), mean=110),
 )
 
+_META = "maml-cnn", "maml-small"
+
 CUDA = (
     _fedavg("cnn-100", "cnn", 100, (Goal("loop", (20, 20)),)),
     *(replace(work, goals=(Goal("loop", (10, 10)),)) for work in CPU if work.name.endswith("lstm")),
-    *(replace(work, goals=(Goal("loop", (10, 10)),)) for work in CPU if work.name.startswith("maml-cnn")),
+    *(replace(work, goals=(Goal("loop", (10, 10)),)) for work in CPU if work.name.startswith(_META)),
     *(
         replace(work, goals=())
         for work in CPU

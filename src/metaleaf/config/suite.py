@@ -142,8 +142,6 @@ class Suite(Strict):
         if method.start and not protocol.environments:
             raise ConfigError(f"suite {self.name}: {algorithm} has a start, which only new environments have.")
         layers = self.protection if place.protection is None else place.protection
-        if layers and protocol.environments:
-            raise ConfigError(f"suite {self.name}: protection is for the tracks of clients, not for new environments.")
         return RunConfig(
             suite=self.name,
             dataset_label=dataset,

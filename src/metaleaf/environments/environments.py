@@ -13,6 +13,9 @@ from metaleaf.errors import ConfigError
 from metaleaf.seeds import derive
 from metaleaf.shots import EnvironmentEpisode, Shots
 
+Visit = tuple[str, int]
+"""A new environment and which of its draws."""
+
 
 class EnvironmentFederation(Federation):
     """Environments of a store split 60/20/20, and their clients.

@@ -16,7 +16,7 @@ from metaleaf.config.provenance import device_facts, versions
 from metaleaf.config.sources import of_run
 from metaleaf.engine.cost import count
 from metaleaf.engine.vectorisable import obstacle
-from metaleaf.environments.environments import EnvironmentFederation
+from metaleaf.environments.environments import EnvironmentFederation, Visit
 from metaleaf.environments.newcomers import Newcomer, Session, advance, enter, scores
 from metaleaf.environments.starts import kept, start_of
 from metaleaf.errors import ConfigError
@@ -128,14 +128,14 @@ class EnvironmentRun(Run):
     def start_params(self) -> Params:
         """The parameters that the configured start reaches."""
         start = start_of(self.config)
-        sources = of_run(start, type(self).__module__, self.store.about)
+        sources = of_run(start, __name__, self.store.about)
         made_by = [self.store.about["data_hash"], sources, versions(start), device_facts(self.device)]
         rounding = [self.rounding] if self.rounding.said() else []
         params = kept([start.resolved(), start.seed, *made_by, *rounding], lambda: self._reached(start))
         return {name: params[name].to(self.task.device) for name in self.task.params()}
 
     def _reached(self, start: RunConfig) -> Params:
-        other = type(self)(start, self.store, mode="auto", device=self.device, rounding=self.rounding)
+        other = EnvironmentRun(start, self.store, mode="auto", device=self.device, rounding=self.rounding)
         progress = other.train()
         if progress.diverged:
             raise ConfigError(f"{start.algorithm_label}: its start {start.algorithm} diverged ({progress.diverged}).")
@@ -260,18 +260,16 @@ class EnvironmentRun(Run):
         return Newcomer(self.task, self.algorithm, broadcast).params
 
     def _enter_group(
-        self, newcomer: Newcomer, visits: list[tuple[str, int]], rounds: Sequence[int], adapt: bool
+        self, newcomer: Newcomer, visits: list[Visit], rounds: Sequence[int], adapt: bool
     ) -> list[pd.DataFrame]:
         clients = [self.federation.roles(*visit)[1] for visit in visits]
         halves = self._placed([self.federation.stacked_halves(scored) for scored in clients])
         with torch.no_grad():
-            session = over(lambda cohort: enter(newcomer, *cohort))(self._cohorts(visits, 0))
+            session = self._entered(newcomer, visits)
             frames = []
             for number in range(max(rounds) + 1):
                 if number:
-                    session = over(lambda session, cohort: advance(newcomer, session, *cohort))(
-                        session, self._cohorts(visits, number)
-                    )
+                    session = self._advanced(newcomer, visits, number, session)
                 if number in rounds:
                     found = over(lambda session, both: scores(newcomer, session, both, adapt))(session, halves)
                     frames += [
@@ -280,7 +278,19 @@ class EnvironmentRun(Run):
                     ]
         return frames
 
-    def _cohorts(self, visits: list[tuple[str, int]], number: int) -> tuple[Shots, torch.Tensor]:
+    def _entered(self, newcomer: Newcomer, visits: list[Visit]) -> Session:
+        """The sessions at R = 0 of all visits, stacked."""
+        session: Session = over(lambda cohort: enter(newcomer, *cohort))(self._cohorts(visits, 0))
+        return session
+
+    def _advanced(self, newcomer: Newcomer, visits: list[Visit], number: int, session: Session) -> Session:
+        """The sessions a round later."""
+        following: Session = over(lambda one, cohort: advance(newcomer, one, *cohort))(
+            session, self._cohorts(visits, number)
+        )
+        return following
+
+    def _cohorts(self, visits: list[Visit], number: int) -> tuple[Shots, torch.Tensor]:
         size = self.rules.participants
         cohorts = [self.federation.new_cohort(*visit, number) for visit in visits]
         stacked: tuple[Shots, torch.Tensor] = self._placed([self.federation.stacked(c, size) for c in cohorts])
@@ -289,7 +299,7 @@ class EnvironmentRun(Run):
     def _placed(self, items: Sequence[Tree]) -> Any:
         return trees.to(trees.stack(items), self.task.device)
 
-    def _frame(self, visit: tuple[str, int], number: int, clients: np.ndarray, found: np.ndarray) -> pd.DataFrame:
+    def _frame(self, visit: Visit, number: int, clients: np.ndarray, found: np.ndarray) -> pd.DataFrame:
         """found: [clients, 1 or 2, sums], scores (`Task.score`) before and after adaptation."""
         n = found[:, 0, 0]
         frame = pd.DataFrame({"client": [str(self.federation.store.ids[i]) for i in clients], "n": n.astype(int)})
@@ -312,7 +322,11 @@ class EnvironmentRun(Run):
             later = over(lambda one: newcomer.visit(session, one))(shots)
         down = {"first": newcomer.greeting(), "round": session["params"]}
         up = {"first": first, "round": later}
-        return {when: len(weights) * trees.nbytes(down[when]) + trees.nbytes(up[when]) for when in down}
+        return {when: len(weights) * trees.nbytes(down[when]) + self._travelling(up[when]) for when in down}
+
+    def _travelling(self, updates: Tree) -> int:
+        """Bytes of the updates [k, ...] of all participants, with what else they need to send them."""
+        return trees.nbytes(updates)
 
     def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
         record = super()._record(progress, scores)

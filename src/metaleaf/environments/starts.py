@@ -30,7 +30,10 @@ def kept(decided_by: Any, compute: Callable[[], Params]) -> Params:
 
 
 def start_of(config: RunConfig) -> RunConfig:
-    """The configuration of a run's start as a run of its own, on other cohorts than those that follow."""
+    """The configuration of a run's start as a run of its own, on other cohorts than those that follow.
+
+    Without layers, which are for new environments.
+    """
     start: Start = config.start  # type: ignore[assignment]  # only asked for where there is one
     rules = config.protocol.environments
     assert rules is not None
@@ -45,5 +48,6 @@ def start_of(config: RunConfig) -> RunConfig:
             "protocol": protocol,
             "start": start.start and start.start.model_copy(update={"share": start.start.share / start.share}),
             "seed": config.seed + 1_000_000,
+            "protection": {},
         }
     )

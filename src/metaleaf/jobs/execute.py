@@ -79,16 +79,20 @@ Job = Callable[[Settings, RunConfig, OnRound], Outcome]
 
 def runner(config: RunConfig) -> type[Run]:
     """What runs a configuration: that of its track."""
+    # Only here: those of environments import pandas, which takes half a second.
+    if config.protocol.environments and config.protection:
+        from metaleaf.environments.protected import ProtectedEnvironmentRun
+
+        return ProtectedEnvironmentRun
+    if config.protocol.environments:
+        from metaleaf.environments.run import EnvironmentRun
+
+        return EnvironmentRun
     if config.protection:
         from metaleaf.runs.protected import ProtectedRun
 
         return ProtectedRun
-    if not config.protocol.environments:
-        return Run
-    # Only here: it imports pandas, which takes half a second.
-    from metaleaf.environments.run import EnvironmentRun
-
-    return EnvironmentRun
+    return Run
 
 
 def compute(settings: Settings, config: RunConfig, on_round: OnRound) -> Outcome:

@@ -13,9 +13,6 @@ so, and bear what they say for the attackers' share of the weight.
 An update is void if its squared length is no finite float64: NaN, infinite, or beyond 1e154. Rules by length or
 distance leave void updates out (to the Krum family they are infinitely far from everyone); to rules by coordinate NaN
 is one more greatest value. If more clients are void than a rule bears, the aggregate is not finite, which is seen.
-
-FLTrust (Cao et al. 2021, arXiv 2012.13995) is not here: it weighs updates by their cosine to one that the server
-computes from clean examples of its own, so it would need that update as another argument, and a client to trust.
 """
 
 import math
@@ -296,6 +293,34 @@ class NearestNeighbours(Rule):
         return _by_columns(clean, lambda x: _trimmed_mean(mixing.to(x) @ x, self.attackers)), state
 
 
+@dataclass(frozen=True)
+class FLTrust(Rule):
+    """Updates count by their cosine to one that the server knows to be honest, and are made as long as that.
+
+    Cao et al. 2021 (arXiv 2012.13995): negative cosines count as 0, and where none is positive the aggregate is 0.
+    Ignores weights; bears any number of attackers, void updates too. trusted: how many honest clients there are of whom
+    the server has the examples, fixed by the run's seed; the honest update is the mean of theirs (the paper's server
+    gathers a hundred examples by hand). state: that update, which whoever calls the rule puts there.
+    """
+
+    trusted: PositiveInt = 1
+
+    name: ClassVar[str] = "fltrust"
+
+    def start(self, like: Tree) -> Tree:
+        """Zeros."""
+        return zeros_like(like)
+
+    def __call__(self, updates: Tree, weights: Tensor, state: Tree) -> tuple[Tree, Tree]:
+        """See `Rule`."""
+        clean, _, lengths = _cleaned(updates, weights)
+        own = _squared_lengths(tree_map(lambda leaf: leaf[None], state), weights.new_ones(1)).sqrt()
+        along = _products(clean, state) / (own * lengths)
+        trust = torch.where(along > 0, along, 0)  # nan: of zeros; nothing: of void ones
+        shares = trust / trust.sum() * own / lengths
+        return weighted_sum(clean, torch.where(trust > 0, shares, 0)), state
+
+
 _ALL: tuple[type[Rule], ...] = (
     Median,
     TrimmedMean,
@@ -306,6 +331,7 @@ _ALL: tuple[type[Rule], ...] = (
     NormClipping,
     CentredClipping,
     NearestNeighbours,
+    FLTrust,
 )
 
 RULES: Mapping[str, type[Rule]] = {rule.name: rule for rule in _ALL}
@@ -361,6 +387,16 @@ def _squared_lengths(updates: Tree, weights: Tensor, centre: Tree | None = None)
         for piece, part in zip(_pieces(leaf), _pieces(other.expand_as(leaf)), strict=True):
             found += (piece.double() - part[0].double()).square().sum(1)
     return found
+
+
+def _products(updates: Tree, other: Tree) -> Tensor:
+    """The inner products of updates [k, ...] with another update, float64 [k]."""
+    found = [
+        piece.double() @ part[0].double()
+        for leaf, own in zip(leaves(updates), leaves(other), strict=True)
+        for piece, part in zip(_pieces(leaf), _pieces(own.expand_as(leaf)), strict=True)
+    ]
+    return torch.stack(found).sum(0)
 
 
 def _shortening(lengths: Tensor, bound: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ where it says so use it; where all are malicious they take their own updates for
 not count by weight, as in the papers.
 
 On data (``on = "data"``): ``attack.check(spec)`` refuses data that it makes no sense for, and
-``attack.poison(episode, spec)`` is the episode of a malicious client. spec: a `metaleaf.dataset.Spec` as a dict. The
-episode holds tensors, not yet padded; what is read when it is asked for has to be read first.
+``attack.poison(episode, spec)`` is the episode of a malicious client, whose update may be made longer as well. spec: a
+`metaleaf.dataset.Spec` as a dict. The episode holds tensors, not yet padded; what is read when it is asked for has to
+be read first.
 """
 
 import math
@@ -88,7 +89,7 @@ class Scaling(OnUpdates):
     """Each sends its own update times a factor: model replacement (Bagdasaryan et al. 2020, arXiv 1807.00459).
 
     factor: by default 1 / the weight of the malicious clients of the cohort, so that the weighted mean is moved by
-    their whole update as if nobody else was there. It makes something of an attack on data, such as `Backdoor`.
+    their whole update as if nobody else was there.
     """
 
     factor: PositiveFloat | None = None
@@ -185,9 +186,18 @@ class InnerProduct(OnUpdates):
 
 @dataclass(frozen=True)
 class OnData(Attack):
-    """Changes what malicious clients learn from: support, query and data alike."""
+    """Changes what malicious clients learn from: support, query and data alike.
+
+    factor: what they send of it is multiplied by that; above 1 it is model replacement (see `Scaling`).
+    """
+
+    factor: PositiveFloat = 1.0
 
     on: ClassVar[Literal["updates", "data"]] = "data"
+
+    def __call__(self, updates: Tree, malicious: Tensor, weights: Tensor, seed: Tensor) -> Tree:
+        """The updates [k, ...], those of malicious clients (bool [k]) times the factor."""
+        return updates if self.factor == 1 else _replaced(updates, malicious, lambda x: self.factor * x)
 
     def poison(self, episode: Episode, spec: Spec) -> Episode:
         """The episode with poisoned examples."""

@@ -40,12 +40,13 @@ class Pipeline:
     secure: SecureAggregation | None = None
     aggregate: Any = None
 
-    def check(self, algorithm: Any, weighting: str, cohort: int) -> None:
+    def check(self, weighting: str, cohort: int, *, each: bool = False, traffic: bool = False) -> None:
         """ConfigError if the layers make no sense together, or with this algorithm and so many clients a round.
 
-        weighting: how the clients count, by the protocol or the algorithm.
+        weighting: how the clients count, by the protocol or the algorithm. each: its server reads every update itself;
+        traffic: it counts its bytes itself.
         """
-        for holds, why in self._senseless(getattr(algorithm, "each", False), hasattr(algorithm, "traffic"), weighting):
+        for holds, why in self._senseless(each, traffic, weighting):
             if holds:
                 raise ConfigError(f"protection: {why}.")
         for layer in (self.secure, self.aggregate):

@@ -125,6 +125,13 @@ class Privacy(Part):
     of: Printable
 
 
+class Deceived(Part):
+    """The share of examples with a backdoor's trigger that are taken for its target (docs/protection.md)."""
+
+    before: Fraction
+    after: Fraction
+
+
 class SavedState(Part):
     """The file beside the record that holds the trained model (`metaleaf.runs.saved`)."""
 
@@ -239,6 +246,7 @@ class Content(Head):
 
     scores: dict[Model, dict[str, Scores]]
     participants: dict[Model, Scores] | None = None
+    backdoor: dict[Model, dict[str, Deceived]] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Content":

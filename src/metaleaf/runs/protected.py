@@ -16,10 +16,10 @@ from metaleaf.engine.cost import empty_episode, exchanged
 from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError
 from metaleaf.protection.attacks import malicious
-from metaleaf.protection.pipeline import Pipeline, zeros
+from metaleaf.protection.pipeline import Pipeline, numbers, zeros
 from metaleaf.runs.run import Arrived, Progress, Run
 from metaleaf.runs.store import Cell
-from metaleaf.seeds import derive
+from metaleaf.seeds import choice, derive
 from metaleaf.shots import Episode
 from metaleaf.trees import Tree
 
@@ -47,9 +47,11 @@ class ProtectedRun(Run):
             raise ConfigError(f"protection: {self.config.algorithm} sends nothing: leave it out of this suite.")
         self.pipeline = pipeline_of(self.config.protection)
         weighting = getattr(algorithm, "weighting", None) or self.config.protocol.weighting
-        self.pipeline.check(algorithm, weighting, len(self.federation.cohort(1)))
         self.each = getattr(algorithm, "each", False)
+        counts_itself = hasattr(algorithm, "traffic")
+        self.pipeline.check(weighting, len(self.federation.cohort(1)), each=self.each, traffic=counts_itself)
         self.malicious = self._malicious(len(self.federation.clients["train"]))
+        self.trusted = self._trusted([int(client) for client in self.federation.clients["train"]])
         self.residuals = ClientMemory()
         return cast(Algorithm, OneByOne(algorithm))
 
@@ -60,6 +62,18 @@ class ProtectedRun(Run):
             return set()
         attack.check(self.spec)
         return set(malicious(attack.share, clients, self.config.seed).tolist())
+
+    def _trusted(self, clients: list[int]) -> list[int]:
+        """The training clients of whom the server has the examples, where a rule asks for some."""
+        wanted = getattr(self.pipeline.aggregate, "trusted", 0)
+        honest = [client for number, client in enumerate(clients) if number not in self.malicious]
+        if wanted > len(honest):
+            raise ConfigError(
+                f"protection: aggregate trusts {wanted} clients, and only {len(honest)} that train are honest: lower "
+                "trusted or share."
+            )
+        drawn = choice(torch.tensor(derive(self.config.seed, "trusted")), len(honest), wanted)
+        return sorted(honest[i] for i in drawn.tolist())
 
     def _keep_in(self, cell: Cell) -> None:
         super()._keep_in(cell)
@@ -95,7 +109,7 @@ class ProtectedRun(Run):
             update,
             context.cohort,
             self._are_malicious(context.cohort),
-            progress.layers,
+            self._with_trusted(progress, int(context.round) + 1),
             self._left(progress, context.cohort, one),
             torch.tensor(derive(self.config.seed, "protection", int(context.round)), device=self.device),
             each=self.each,
@@ -103,6 +117,17 @@ class ProtectedRun(Run):
         kept = self._keep(progress, context, passed.residuals)
         progress = replace(progress, layers=passed.state, residuals=kept)
         return Arrived(passed.update, trees.nbytes(traffic.down) + extra, up, progress, passed.facts)
+
+    def _with_trusted(self, progress: Progress, number: int) -> Tree:
+        """What the layers have kept, with the update that the server itself makes of trusted clients' examples."""
+        if not self.trusted:
+            return progress.layers
+        broadcast = progress.state.broadcast
+        episodes = self._drawn(self.trusted, number, broadcast, {})
+        if hasattr(self.algorithm, "send"):
+            episodes = [self._addressed(progress.state, episode) for episode in episodes]
+        replies, _ = self.engine.gather(broadcast, episodes, [1 / len(episodes)] * len(episodes))
+        return {**progress.layers, "rule": numbers(replies.mean())}
 
     def _are_malicious(self, cohort: Tensor) -> Tensor:
         return torch.tensor([client in self.malicious for client in cohort.tolist()], device=cohort.device)
@@ -129,9 +154,31 @@ class ProtectedRun(Run):
 
     def _record(self, progress: Progress, scores: dict[str, Any]) -> dict[str, Any]:
         record = super()._record(progress, scores)
+        if hasattr(self.pipeline.attack, "triggered") and not progress.diverged:
+            models = {"final": progress.state.broadcast, "selected": progress.best}
+            record["backdoor"] = {model: self._deceived(broadcast) for model, broadcast in models.items()}
         if self.pipeline.noise is not None:
             record["privacy"] = self._privacy(progress.round)
         return record
+
+    def _deceived(self, broadcast: Tree) -> dict[str, dict[str, float]]:
+        """By support: the share of the test clients' query examples with the trigger that are taken for the target.
+
+        Before and after clients adapt, on support examples without it.
+        """
+        clients = [int(i) for i in self.federation.clients["test"]]
+        found = {}
+        for support in self.config.protocol.test_supports:
+            pairs = [
+                (own, self.pipeline.attack.triggered(made(query)))
+                for own, query in self.federation.support_queries(clients, support)
+            ]
+            if asked := [pair for pair in pairs if len(pair[1].y)]:
+                n, *sums, _ = torch.stack(self.engine.score(broadcast, asked, False)).sum(0).T
+                known = {"n": n, **dict(zip(self.kind.columns, sums, strict=True))}
+                shares = (known[self.metric.total] / known[self.metric.weight]).tolist()
+                found[str(support)] = {"before": shares[0], "after": shares[-1]}
+        return found
 
     def _privacy(self, rounds: int) -> dict[str, Any]:
         """What the rounds tell about one client."""

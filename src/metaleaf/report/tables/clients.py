@@ -10,7 +10,7 @@ import pandas as pd
 from metaleaf.errors import unknown
 from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.records.client_scores import Setting
-from metaleaf.records.records import Record, names_of, tidy
+from metaleaf.records.records import Content, Model, Record, names_of, tidy
 from metaleaf.report.tables.tables import (
     BEST_ROUND,
     RELATIVE,
@@ -27,6 +27,7 @@ from metaleaf.report.tables.tables import (
     interval_cell,
     lay_out,
     p_cell,
+    protection_sentences,
     rounding_fields,
     score_cell,
     seeds_cell,
@@ -309,7 +310,7 @@ def _beside(setting: Setting, settings: Sequence[Setting], rows: pd.DataFrame, m
 # ----------------------------------------------------------------------------------------------- caption
 
 
-def _caption(records: Sequence[Record], setting: Setting, model: str) -> str:
+def _caption(records: Sequence[Record], setting: Setting, model: Model) -> str:
     """The protocol in a few sentences: what makes the numbers of this table comparable."""
     contents = [record.content for record in records]
     train, validation, test = (
@@ -333,6 +334,8 @@ def _caption(records: Sequence[Record], setting: Setting, model: str) -> str:
         f"{budget(records)}, model of {chosen}.",
         INTERVALS,
         tuning_sentence(contents),
+        *protection_sentences(contents),
+        *_deceived(contents, setting, model),
         f"Hurt: share of clients whose {metric.name} {'fell' if metric.higher_is_better else 'rose'} by adapting.",
         f"{constant_of(metric)}: {_CONSTANT[constant_of(metric)]} the client's own {own}.",
         *([rounding] if any(content.rounding for content in contents) else []),
@@ -340,6 +343,19 @@ def _caption(records: Sequence[Record], setting: Setting, model: str) -> str:
         "Only algorithms with all seeds compete.",
     )
     return " ".join(sentences)
+
+
+def _deceived(contents: Sequence[Content], setting: Setting, model: Model) -> list[str]:
+    """Of a backdoor: how often its trigger works on new clients that have adapted, means over seeds."""
+    found: dict[str, list[float]] = {}
+    for content in contents:
+        shares = (content.backdoor or {}).get(model, {}).get(str(setting.support))
+        if shares and setting.who == "new":
+            found.setdefault(content.title, []).append(shares.after)
+    if not found:
+        return []
+    said = by_value((title, f"{100 * sum(shares) / len(shares):.1f} %") for title, shares in found.items())
+    return [f"Examples with the backdoor's trigger that are taken for its target, after adaptation: {said}."]
 
 
 _CONSTANT = {

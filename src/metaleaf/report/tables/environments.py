@@ -24,6 +24,7 @@ from metaleaf.report.tables.tables import (
     count_cell,
     integer,
     lay_out,
+    protection_sentences,
     rounding_fields,
     score_cell,
     seeds_cell,
@@ -260,6 +261,7 @@ def _caption(rows: pd.DataFrame, records: Sequence[EnvironmentRecord]) -> str:
         f"Mean ± two standard errors over {pairs or 'no'} pairs of environment and seed, each counting once.",
         f"Local adaptation: {steps} steps.",
         tuning_sentence(contents),
+        *protection_sentences(contents),
         *([ROUNDING] if any(content.rounding for content in contents) else []),
         "Bold: the best algorithm among those with all seeds; underlined: the second.",
     )

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
@@ -199,6 +199,33 @@ def tuning_sentence(contents: Iterable[Head]) -> str:
     if len(each) == 1:
         return f"Hyper-parameters: {span(each)} trials per algorithm on validation clients."
     return f"Hyper-parameters: unequal numbers of trials on validation clients: {by_value(trials)}."
+
+
+def protection_sentences(contents: Iterable[Head]) -> list[str]:
+    """The layers between clients and server, and what noise leaves of privacy; nothing where there are none."""
+    known = [(content.title, content) for content in contents]
+    layers = [(title, _layers(content.config.get("protection"))) for title, content in known]
+    found = []
+    if any(text for _, text in layers):
+        found.append(f"Protection: {by_value((title, text or 'none') for title, text in layers)}.")
+    if told := [(title, content.privacy) for title, content in known if content.privacy]:
+        sizes = by_value((title, f"ε = {one.epsilon:.3g} at δ = {one.delta:.2g}") for title, one in told)
+        found.append(f"Of one client: {sizes}.")
+    return found
+
+
+def _layers(given: object) -> str:
+    """What a configuration's protection is, with the options that are not None."""
+    if not isinstance(given, Mapping):
+        return ""
+    texts = []
+    for layer, options in given.items():
+        known = options if isinstance(options, Mapping) else {}
+        said = [f"{key} {value}" for key, value in known.items() if key != "name" and value is not None]
+        name = [str(known["name"])] if "name" in known else []
+        texts.append(layer + (f" ({', '.join([*name, *said])})" if name or said else ""))
+    # Without what would move a terminal's cursor: records may be a stranger's.
+    return "".join(letter for letter in "; ".join(texts) if letter.isprintable())
 
 
 def integer(value: object) -> int | None:
