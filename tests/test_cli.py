@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,46 @@ sys.exit(cli.main([]))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "metaleaf: interrupted; finished runs are kept, the same command goes on from here.\n"
+
+
+DROPPED = """
+import gc, os, signal, time
+{setup}
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{signal})
+        for _ in range(1000):  # the signal's handler runs in here, and what it raises goes nowhere
+            pass
+
+def work(*_):
+    dying = Dying()
+    del dying
+    time.sleep(20)
+
+try:
+    {call}
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("setup", "signal_name", "call"),
+    [
+        ("from metaleaf.cli.process import interruptible", "SIGINT", "with interruptible(): work()"),
+        ("from metaleaf.cli.process import interruptible", "SIGTERM", "with interruptible(): work()"),
+        (
+            "from metaleaf.jobs import execute; signal.signal(signal.SIGTERM, execute._stop)",
+            "SIGTERM",
+            "execute._in_worker(work, None, 'cell', None)",
+        ),
+    ],
+)
+def test_an_interrupt_that_falls_into_a_destructor_is_not_lost(setup: str, signal_name: str, call: str) -> None:
+    script = DROPPED.format(setup=setup, signal=signal_name, call=call)
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "interrupted\n", done.stderr
+    assert done.stderr == ""
+    assert time.monotonic() - begun < 15

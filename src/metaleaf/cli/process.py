@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from metaleaf.terminal.interrupts import never_dropped
+
 
 @contextmanager
 def interruptible() -> Iterator[None]:
@@ -21,10 +23,15 @@ def interruptible() -> Iterator[None]:
     for number in ours:
         signal.signal(number, _interrupt)
     try:
-        yield
+        with never_dropped(_again):
+            yield
     finally:
         for number in ours:
             signal.signal(number, kept[number])
+
+
+def _again(interrupt: KeyboardInterrupt) -> None:
+    os.kill(os.getpid(), interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -26,6 +26,7 @@ from metaleaf.runs.rounding import AS_EVER, Rounding
 from metaleaf.runs.run import OnRound, Run
 from metaleaf.runs.store import Cell, write_json
 from metaleaf.terminal.display import Display
+from metaleaf.terminal.interrupts import never_dropped
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,11 @@ def _stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
 
+def _stop_again(interrupt: KeyboardInterrupt) -> None:
+    _Worker.stopping = False
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _die_with_parent() -> None:
     """Workers of a killed process would otherwise go on through the whole queue, unseen."""
     parent = multiprocessing.parent_process()
@@ -292,7 +298,8 @@ def _in_worker(job: Job, settings: Settings, name: str, config: RunConfig) -> Ou
         raise KeyboardInterrupt
     _Worker.busy = True
     try:
-        return job(settings, config, lambda number, rounds, row: _Worker.rounds.put((name, number, rounds, row)))
+        with never_dropped(_stop_again):
+            return job(settings, config, lambda number, rounds, row: _Worker.rounds.put((name, number, rounds, row)))
     finally:
         _Worker.busy = False
 
