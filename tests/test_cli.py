@@ -56,6 +56,7 @@ def test_report_needs_records(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--model", "cn"], "unknown model 'cn'"),
         (["run", "--model", "cnn", *SMALL], "model 'cnn' cannot read float32 examples of shape (5,)"),
         (["run", "--protocol", "clients_per_round=0"], "clients_per_round"),
+        (["run", "--protection", "clipp={norm = 1}"], "unknown layer in [protection] 'clipp': did you mean 'clip'"),
         (["data", "stats"], "needs a dataset: arrays, celeba"),
         (["data", "verify", "synthetic"], "synthetic"),
         (["run", "--workers", "0"], "workers and threads must be at least 1"),

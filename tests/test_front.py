@@ -169,15 +169,19 @@ class TestClients:
 class TestRun:
     def test_it_is_the_run_of_the_command_line(self, tmp_path: Path) -> None:
         words = ["--options", "tasks=40", "--options", "dimension=5", "--set", "inner_lr=0.2", "--protocol", "rounds=3"]
+        words += ["--protection", "clip={norm = 0.5}", "--protection", "compress=sign"]
         assert main(["run", *words, "--results", "there", "--threads", "1"]) == 0
         [path] = Path("there").rglob("seed-1.json")
         clients = ml.load("synthetic", tasks=40, dimension=5)
-        result = ml.run(MAML(inner_lr=0.2), clients, rounds=3, results="here", threads=1, progress=False)
+        layers = {"clip": {"norm": 0.5}, "compress": "sign"}
+        known = {"protection": layers, "rounds": 3, "progress": False}
+        result = ml.run(MAML(inner_lr=0.2), clients, results="here", threads=1, **known)
         assert result.path == Path("here", *path.parts[1:])
         there, here = json.loads(path.read_text()), json.loads(result.path.read_text())
         for part in ("config", "config_hash", "scores", "data", "cost", "sources", "title"):
             assert here[part] == there[part], part
-        named = ml.run("maml", clients, hyperparameters={"inner_lr": 0.2}, rounds=3, progress=False)
+        assert here["config"]["protection"]["clip"]["norm"] == 0.5
+        named = ml.run("maml", clients, hyperparameters={"inner_lr": 0.2}, **known)
         assert named.record.content.config_hash == there["config_hash"]
 
     def test_it_is_not_made_again(self) -> None:

@@ -34,6 +34,8 @@ class RunCommand:
     """A hyper-parameter, ``--set inner_lr=0.1`` or ``--set server_optimizer.lr=0.01``; repeatable."""
     protocol: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A protocol setting, ``--protocol rounds=50``; repeatable."""
+    protection: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A layer between clients and server, ``--protection 'clip={norm = 1.0}'``; repeatable (docs/protection.md)."""
     save: bool = False
     """Keep the trained model beside the record, for `metaleaf evaluate` and `metaleaf export`."""
     compute: Compute = field(default_factory=Compute)
@@ -45,7 +47,12 @@ class RunCommand:
 
         for kind, name in ("datasets", self.dataset), ("algorithms", self.algorithm):
             registry.plugin(kind, name)  # an unknown one is said to be that, not to be no folder
-        given = {"model": _named(self.model), "task": _named(self.task), "options": assignments(self.options)}
+        given = {
+            "model": _named(self.model),
+            "task": _named(self.task),
+            "options": assignments(self.options),
+            "protection": assignments(self.protection),
+        }
         config = one_cell(
             (self.dataset, given),
             self.algorithm,
