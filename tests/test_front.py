@@ -174,7 +174,7 @@ class TestRun:
         [path] = Path("there").rglob("seed-1.json")
         clients = ml.load("synthetic", tasks=40, dimension=5)
         layers = {"clip": {"norm": 0.5}, "compress": "sign"}
-        known = {"protection": layers, "rounds": 3, "progress": False}
+        known: dict[str, Any] = {"protection": layers, "rounds": 3, "progress": False}
         result = ml.run(MAML(inner_lr=0.2), clients, results="here", threads=1, **known)
         assert result.path == Path("here", *path.parts[1:])
         there, here = json.loads(path.read_text()), json.loads(result.path.read_text())

@@ -58,6 +58,10 @@ def test_any_algorithm_passes_its_updates_on(tmp_path: Path, algorithm: str) -> 
     assert ("clip_bound" in next(rows).read_text().splitlines()[0]) == sends
 
 
+def test_messages_call_the_algorithm_by_its_name() -> None:
+    assert type(ProtectedRun(config("fedavg", BOUNDED), STORE).algorithm).__name__ == "FedAvg"
+
+
 def test_a_bound_bounds_what_a_round_moves(tmp_path: Path) -> None:
     one = config("fedavg", BOUNDED)
     progress = ProtectedRun(one, STORE).train()

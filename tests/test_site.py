@@ -178,6 +178,10 @@ class TestWhatIsLeftOut:
         found = collect(results)
         assert (list(found.clients), list(found.environments), found.refused) == (["small"], ["entered"], [])
 
+    def test_suites_may_be_left_out_by_pattern(self, results: Path) -> None:
+        found = collect(results, ["sm*", "nothing"])
+        assert (list(found.clients), list(found.environments)) == ([], ["entered"])
+
     def test_nothing_to_show(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no records"):
             write_site(tmp_path, tmp_path / "site")
@@ -238,10 +242,22 @@ class TestCommands:
             "metaleaf suite femnist --algorithms maml --seeds 1",
         )
 
-    @pytest.mark.parametrize("label", ["fedavg", "maml", "reptile", "local"])
-    def test_of_any_other_run_is_complete(self, tmp_path: Path, asked: list[RunConfig], label: str) -> None:
+    @pytest.mark.parametrize(
+        ("label", "layers"),
+        [
+            ("fedavg", {}),
+            ("maml", {}),
+            ("reptile", {}),
+            ("local", {}),
+            ("fedavg", {"attack": "alie", "clip": {"norm": 0.5, "quantile": 0.5}, "aggregate": "median"}),
+        ],
+    )
+    def test_of_any_other_run_is_complete(
+        self, tmp_path: Path, asked: list[RunConfig], label: str, layers: dict[str, Any]
+    ) -> None:
         suite = load_suite("synthetic")
-        suite = suite.model_copy(update={"name": "own", "protocol": {**suite.protocol, "rounds": 7}})
+        other = {"name": "own", "protocol": {**suite.protocol, "rounds": 7}, "protection": layers}
+        suite = suite.model_copy(update=other)
         content = content_of(suite.config("synthetic", label, 3), tmp_path)
         [line] = command(content, [3, 4]).lines
         assert "--seed 4" in command(content, [3, 4]).note

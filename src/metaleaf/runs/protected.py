@@ -24,9 +24,7 @@ from metaleaf.shots import Episode
 from metaleaf.trees import Tree
 
 
-class OneByOne:
-    """An algorithm whose clients' updates are gathered one by one, whatever its server reads."""
-
+class _OneByOne:
     each = True
 
     def __init__(self, algorithm: Algorithm) -> None:
@@ -34,6 +32,11 @@ class OneByOne:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.own, name)
+
+
+def one_by_one(algorithm: Algorithm) -> Algorithm:
+    """The algorithm, by its own name, with clients' updates gathered one by one, whatever its server reads."""
+    return cast(Algorithm, type(type(algorithm).__name__, (_OneByOne,), {})(algorithm))
 
 
 class ProtectedRun(Run):
@@ -53,7 +56,7 @@ class ProtectedRun(Run):
         self.malicious = self._malicious(len(self.federation.clients["train"]))
         self.trusted = self._trusted([int(client) for client in self.federation.clients["train"]])
         self.residuals = ClientMemory()
-        return cast(Algorithm, OneByOne(algorithm))
+        return one_by_one(algorithm)
 
     def _malicious(self, clients: int) -> set[int]:
         """The numbers of the training clients that are."""

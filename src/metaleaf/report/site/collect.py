@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from metaleaf.errors import DataError
@@ -31,14 +32,15 @@ class Collected:
     refused: list[str] = field(default_factory=list)
 
 
-def collect(results: Path) -> Collected:
-    """The records of each folder of `results` that has any, read with their tables.
+def collect(results: Path, leave_out: Sequence[str] = ()) -> Collected:
+    """The records of each folder of `results` that has any, read with their tables; not of those that fit a pattern.
 
     A record that is damaged, lies elsewhere than it says, or cannot be compared with most of its suite is refused.
     Raises DataError when no record is left.
     """
     found = Collected()
-    for folder in sorted(path for path in results.glob("*") if path.is_dir()):
+    folders = (path for path in results.glob("*") if path.is_dir())
+    for folder in sorted(path for path in folders if not any(fnmatchcase(path.name, one) for one in leave_out)):
         paths = record_paths(folder)
         entering = [path for path in paths if of_new_environments(path)]
         meeting = [path for path in paths if path not in set(entering)]

@@ -73,6 +73,7 @@ def _complete(content: Head, seeds: Sequence[int]) -> Command:
         "--options": _set(config.dataset_options),
         "--set": _set(config.hyperparameters),
         "--protocol": _set(content.config["protocol"]),
+        "--protection": _set(config.protection),
     }
     _check(content, config.dataset, config.algorithm, parts)
     words = ["metaleaf", "run", "--dataset", config.dataset, "--algorithm", config.algorithm]
@@ -94,7 +95,8 @@ def _complete(content: Head, seeds: Sequence[int]) -> Command:
 def _check(content: Head, dataset: str, algorithm: str, parts: dict[str, dict[str, Any]]) -> None:
     """ConfigError if the run that ``metaleaf run`` makes of this is another."""
     method = {"name": algorithm, **parts["--set"]}
-    place = {"name": dataset, "model": content.config["model"], "options": parts["--options"]}
+    given = {"options": parts["--options"], "protection": parts["--protection"]}
+    place = {"name": dataset, "model": content.config["model"], **given}
     cell = {"name": "runs", "title": "runs", "protocol": parts["--protocol"], "datasets": {"data": place}}
     suite = Suite.model_validate(cell | {"algorithms": {"method": method}})
     if suite.config("data", "method", content.seed).resolved() != content.config:

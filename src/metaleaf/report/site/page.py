@@ -35,12 +35,13 @@ class Figure(NamedTuple):
     svg: Markup
 
 
-def write_site(results: Path, output: Path) -> tuple[Path, list[str]]:
+def write_site(results: Path, output: Path, leave_out: Sequence[str] = ()) -> tuple[Path, list[str]]:
     """Write ``index.html`` with everything below `results`; its path, and a sentence on each record left out.
 
+    leave_out: patterns of suites that are no part of it, such as ``claim_*``.
     Raises DataError when there is no record that can be shown.
     """
-    found = collect(results)
+    found = collect(results, leave_out)
     html = render(found)
     output.mkdir(parents=True, exist_ok=True)
     return replace_file(output / "index.html", html.encode()), found.refused
