@@ -276,7 +276,7 @@ class TestMarkup:
         change(one, title=EVIL)
         text = to_markdown(tables_of(read_records(one.parent))[::2])
         lines = [line for line in text.splitlines() if line.startswith("|")]
-        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {14}
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {15}
         assert "<script>" not in text.replace("\\<", "")
         text = to_markdown(tables_of(records)[:1])
         assert re.search(r"\| +\*\*\d\d\.\d\*\* \[\d\d\.\d, \d\d\.\d\] \|", text)
@@ -289,7 +289,7 @@ class TestMarkup:
         row = next(line for line in text.splitlines() if "script" in line)
         assert r"\$x\_1\textasciicircum{}2\textbackslash{}frac\{" in row
         assert text.isascii()
-        assert len(re.findall(r"(?<!\\)&", row)) == 12
+        assert len(re.findall(r"(?<!\\)&", row)) == 13
         assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 6
         assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
 

@@ -10,6 +10,7 @@ from metaleaf.metrics import ACCURACY, Metric
 from metaleaf.records.client_scores import ClientScores, Setting
 from metaleaf.records.records import Model, Record, tidy
 from metaleaf.statistics.intervals import Estimate, estimate
+from metaleaf.statistics.late_gain import late_gain
 from metaleaf.statistics.paired import Comparison, all_pairs
 from metaleaf.statistics.statistics import over_seeds
 
@@ -51,8 +52,8 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
     `<metric>_mean` and `<metric>_sd` over finished seeds (shares as fractions; nan where there are none, sd nan for one
     seed), for some metrics `<metric>_low` and `<metric>_high`, the 95 % interval of
     `metaleaf.statistics.intervals.estimate`; `rounds`, `bytes` and `flops` (means over seeds, for the whole run);
-    `rounding` (how far it moves a score of the worst seed; nan where it was not measured). `scores` are those of the
-    same model.
+    `rounding` (how far it moves a score of the worst seed; nan where it was not measured); `late_gain`
+    (`metaleaf.statistics.late_gain`, mean over seeds). `scores` are those of the same model.
     """
     frame = tidy(records)
     rows = []
@@ -70,6 +71,7 @@ def comparison(records: Sequence[Record], scores: Scores, model: Model = "select
                 each = runs[runs["name"] == name].drop_duplicates("record")
                 costs = {key: each[key].mean() for key in ("rounds", "bytes", "flops")}
                 costs["rounding"] = each["rounding"].max()
+                costs["late_gain"] = each["record"].map(lambda place: late_gain(records[place])).mean()
                 row = {"label": each["algorithm"].iloc[0], "algorithm": name, "diverged": diverged.get(name, 0)}
                 rows.append(start | row | _means(cells[cells["name"] == name], known.get(name), "after") | costs)
     return pd.DataFrame(rows)

@@ -1,5 +1,6 @@
 """The tracks of new clients and of participants: a row per dataset, support fraction and algorithm."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from metaleaf.report.site import table
 from metaleaf.report.site.runs import run_id
 from metaleaf.report.site.table import BASELINE, Cell, Column, Row, Track
 from metaleaf.statistics.comparison import constant_of
-from metaleaf.statistics.intervals import estimate
+from metaleaf.statistics.intervals import Estimate, estimate
+from metaleaf.statistics.late_gain import late_gain
 
 ABOUT = (
     "Scores over the query examples of test clients nobody has trained on, before and after each adapts "
@@ -19,7 +21,9 @@ ABOUT = (
     "95 % interval of a bootstrap over seeds and clients. Worst 10 %: mean of the worst tenth of the clients. "
     "Hurt: share of clients whom adapting made worse. Metric: accuracy in %, or what the dataset's task asks for. "
     "Sent and FLOPs: of the whole training. Rounding: "
-    "points by which a score moves when only rounding differs, at most. Majority class answers with the most "
+    "points by which a score moves when only rounding differs, at most. Late gain: how much better validation is in "
+    "the last quarter of the rounds than in the quarter before; above half a point an algorithm is still learning. "
+    "Majority class answers with the most "
     "frequent class of a client's own support; constant answer is its like for other tasks. Compare algorithms at "
     "one support fraction of one suite."
 )
@@ -36,6 +40,7 @@ COLUMNS = (
     Column("hurt", "Hurt", "low"),
     Column("seeds", "Seeds"),
     Column("rounding", "Rounding", "low"),
+    Column("late_gain", "Late gain", "low"),
     Column("rounds", "Rounds", "low"),
     Column("sent", "Sent", "low"),
     Column("flops", "FLOPs", "low"),
@@ -100,10 +105,12 @@ def _row(name: str, its: pd.DataFrame, scores: ClientScores | None, setting: Set
     content = records[int(its["record"].iloc[0])].content
     diverged = int((its["status"] == "diverged").sum())
     metric = content.metric
+    gains = its["record"].map(lambda place: late_gain(records[place]))
     cells = {
         "metric": Cell(metric.name),
         "seeds": table.seeds(len(its) - diverged, diverged),
         "rounding": table.points(its["rounding"].max()),
+        "late_gain": table.score(Estimate(gains.mean(), math.nan, math.nan), metric, signed=True),
         "rounds": table.count(its["rounds"].mean()),
         "sent": table.amount(its["bytes"].mean(), "B"),
         "flops": table.amount(its["flops"].mean(), "FLOPs"),

@@ -38,6 +38,7 @@ from metaleaf.report.tables.tables import (
     whole,
 )
 from metaleaf.statistics.comparison import CONSTANT, CONSTANTS, MAJORITY, Scores, compared, constant_of
+from metaleaf.statistics.late_gain import STILL_LEARNING
 from metaleaf.statistics.paired import against_best
 
 MAJORITY_LABEL = "majority"
@@ -127,7 +128,7 @@ def held_out(setting: Setting) -> str:
 
 COLUMNS = (
     *("before", "after", "mean", "bottom10", "p10", "p50", "p90", "hurt"),
-    *("rounding", "seeds", "rounds", "bytes", "flops"),
+    *("rounding", "late_gain", "seeds", "rounds", "bytes", "flops"),
 )
 """Names of a comparison's columns, beside the algorithm's, to choose and order them by. Rounding may be missing."""
 
@@ -152,6 +153,7 @@ def _compared(
         ),
         Field(over_clients, "Hurt", _plain("after_hurt")),
         *rounding,
+        Field("", "Late gain", lambda row: interval_cell(row["late_gain"], math.nan, math.nan, metric, metric.signed)),
         Field("Cost", "Seeds", seeds_cell),
         Field("Cost", "Rounds", lambda row: count_cell(row["rounds"])),
         Field("Cost", f"{byte_unit[1]}B sent", lambda row: amount_cell(row["bytes"], byte_unit[0])),
@@ -339,6 +341,7 @@ def _caption(records: Sequence[Record], setting: Setting, model: Model) -> str:
         f"Hurt: share of clients whose {metric.name} {'fell' if metric.higher_is_better else 'rose'} by adapting.",
         f"{constant_of(metric)}: {_CONSTANT[constant_of(metric)]} the client's own {own}.",
         *([rounding] if any(content.rounding for content in contents) else []),
+        _late_gain(metric),
         MARKS,
         "Only algorithms with all seeds compete.",
     )
@@ -356,6 +359,14 @@ def _deceived(contents: Sequence[Content], setting: Setting, model: Model) -> li
         return []
     said = by_value((title, f"{100 * sum(shares) / len(shares):.1f} %") for title, shares in found.items())
     return [f"Examples with the backdoor's trigger that are taken for its target, after adaptation: {said}."]
+
+
+def _late_gain(metric: Metric) -> str:
+    enough = f"above {100 * STILL_LEARNING:g} an algorithm is still learning, and " if metric.unit == "%" else ""
+    return (
+        f"Late gain: how much better validation is in the last quarter of the rounds than in the quarter before; "
+        f"{enough}far below 0 it has fallen apart."
+    )
 
 
 _CONSTANT = {
