@@ -130,11 +130,10 @@ def test_a_new_client_fine_tunes_the_global_model_without_correction() -> None:
     assert_models(adapted(SCAFFOLD(adapt_steps=0), broadcast, 1), [THETA])
 
 
-def test_sends_two_models_each_way_and_keeps_the_share_at_home() -> None:
+def test_sends_two_models_each_way() -> None:
     work = tiny(clients=5, cohort=2)
     state = SCAFFOLD().init(work, work.params())
     assert trees.nbytes(state.broadcast) == 2 * trees.nbytes(work.params())
-    assert float(state.kept["sampled"]) == 2 / 5
 
 
 def test_costs_as_many_flops_as_fedavg() -> None:

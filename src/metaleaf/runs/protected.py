@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.algorithm import Algorithm, Context, State, received, respond
+from metaleaf.algorithm import Algorithm, Context, State, received
 from metaleaf.config.protection import pipeline_of
 from metaleaf.data.deferred import made
-from metaleaf.engine.cost import empty_episode, exchanged
+from metaleaf.engine.cost import exchanged
 from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError
 from metaleaf.protection.attacks import malicious
@@ -48,10 +48,21 @@ class ProtectedRun(Run):
         self.pipeline = pipeline_of(self.config.protection)
         weighting = getattr(algorithm, "weighting", None) or self.config.protocol.weighting
         self.pipeline.check(algorithm, weighting, len(self.federation.cohort(1)))
+        self._check_fewer(algorithm, weighting)
         self.each = getattr(algorithm, "each", False)
         self.malicious = self._malicious(len(self.federation.clients["train"]))
         self.residuals = ClientMemory()
         return cast(Algorithm, OneByOne(algorithm))
+
+    def _check_fewer(self, algorithm: Algorithm, weighting: str) -> None:
+        """ConfigError if the layers make no sense for the smallest cohorts that may come back in time."""
+        if self.fleet is None:
+            return
+        for size in range(self.fleet.systems.least, self.fleet.wanted):
+            try:
+                self.pipeline.check(algorithm, weighting, size)
+            except ConfigError as error:
+                raise ConfigError(f"{str(error).removesuffix('.')}, or systems.least, the fewest of a round.") from None
 
     def _malicious(self, clients: int) -> set[int]:
         """The numbers of the training clients that are."""
@@ -66,16 +77,15 @@ class ProtectedRun(Run):
         self.residuals = ClientMemory(cell.partial / "residuals")
 
     def _first_layers(self, state: State) -> Tree:
-        return self.pipeline.start(self._like(state))
+        return self.pipeline.start(self._one(state)[1])
 
-    def _like(self, state: State) -> Tree:
-        """Zeros in the shape of one client's update."""
-        remembers = hasattr(self.algorithm, "memory")
-        memory = cast(Any, self.algorithm).memory(self.task, state.broadcast) if remembers else ()
-        empty = trees.to(empty_episode(self.spec, self.kind, 2, 2, 2), self.task.device)._replace(memory=memory)
-        one = self._addressed(state, empty) if hasattr(self.algorithm, "send") else empty
-        reply = respond(self.algorithm, self.task, state.broadcast, one)
-        return trees.zeros_like(reply.update if remembers else reply)
+    def _nbytes(self, got: Tree, update: Tree, clients: int) -> tuple[int, int]:
+        """With what layers add and save."""
+        traffic = exchanged(self.algorithm, got, update)
+        extra, up = self.pipeline.sent_bytes(update, clients)
+        return trees.nbytes(traffic.down) + extra, trees.nbytes(traffic.up) if hasattr(
+            self.algorithm, "traffic"
+        ) else up
 
     def _drawn(self, cohort: Sequence[int], number: int, broadcast: Tree, written: Mapping[int, int]) -> list[Episode]:
         """With the examples of malicious clients changed, where the attack is on data."""
@@ -87,10 +97,7 @@ class ProtectedRun(Run):
 
     def _arrived(self, progress: Progress, update: Tree, episodes: Sequence[Episode], context: Context) -> Arrived:
         one = trees.tree_map(lambda leaf: leaf[0], update.updates)
-        traffic = exchanged(self.algorithm, received(self.algorithm, progress.state.broadcast, episodes[0]), one)
-        extra, up = self.pipeline.sent_bytes(one, len(episodes))
-        if hasattr(self.algorithm, "traffic"):
-            up = trees.nbytes(traffic.up)
+        down, up = self._nbytes(received(self.algorithm, progress.state.broadcast, episodes[0]), one, len(episodes))
         passed = self.pipeline(
             update,
             context.cohort,
@@ -102,7 +109,7 @@ class ProtectedRun(Run):
         )
         kept = self._keep(progress, context, passed.residuals)
         progress = replace(progress, layers=passed.state, residuals=kept)
-        return Arrived(passed.update, trees.nbytes(traffic.down) + extra, up, progress, passed.facts)
+        return Arrived(passed.update, down, up, progress, passed.facts)
 
     def _are_malicious(self, cohort: Tensor) -> Tensor:
         return torch.tensor([client in self.malicious for client in cohort.tolist()], device=cohort.device)
