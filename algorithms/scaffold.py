@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from metaleaf.algorithm import About, Reply, Space, State
+from metaleaf.algorithm import About, Context, Reply, Space, State
 from metaleaf.gradient import grad
 from metaleaf.learning import count_steps, descend, fit
 from metaleaf.optimizers import SGD
@@ -48,10 +47,8 @@ class SCAFFOLD:
     adapt_steps: NonNegativeInt = 5
 
     def init(self, task: Task, params: Params) -> State:
-        """The global model x and its control variate c; at home the part of the clients that a cohort is."""
-        one = next(iter(params.values()))
-        sampled = torch.tensor(task.cohort / task.clients, dtype=one.dtype, device=one.device)
-        return State({"params": params, "control": zeros_like(params)}, {"sampled": sampled})
+        """The global model x and its control variate c."""
+        return State({"params": params, "control": zeros_like(params)})
 
     def memory(self, task: Task, broadcast: Tree) -> Tree:
         """A client's control variate c_i."""
@@ -79,11 +76,13 @@ class SCAFFOLD:
         kept = add(subtract(own, control), moved, -1 / length)
         return Reply({"params": moved, "control": subtract(kept, own)}, kept)
 
-    def server(self, state: State, update: Tree) -> State:
+    def server(self, state: State, update: Tree, context: Context) -> State:
         """x moves by the mean of the models' moves, c by the cohort's part of that of the control variates."""
+        # A tensor: `add` rounds otherwise with a number, and results/ has runs that were added up so.
+        part = context.weights.new_tensor(len(context.cohort) / context.task.clients)
         params = add(state.broadcast["params"], update["params"], self.server_lr)
-        control = add(state.broadcast["control"], update["control"], state.kept["sampled"])
-        return State({"params": params, "control": control}, state.kept)
+        control = add(state.broadcast["control"], update["control"], part)
+        return State({"params": params, "control": control})
 
     def adapt(self, task: Task, broadcast: Tree, support: Shots) -> Iterator[Params]:
         """Gradient descent on the support set."""

@@ -22,7 +22,7 @@ from metaleaf.data.client_store import ClientStore
 from metaleaf.errors import DataError
 from metaleaf.records.records import Record, read_records
 from metaleaf.report.figures import adaptation, distribution, fairness, levels, participants, portrait
-from metaleaf.report.figures.convergence import _apart, convergence, convergence_bytes
+from metaleaf.report.figures.convergence import _apart, convergence, convergence_bytes, convergence_hours
 from metaleaf.report.figures.cost import cost
 from metaleaf.report.figures.critical_difference import critical_difference
 from metaleaf.report.figures.drawing import Drawing, NotDrawnError, drawings, drawn
@@ -36,8 +36,8 @@ NAMES = (
 )
 
 
-ORDINARY = {name: make for name, make in MAKERS.items() if name != "protection"}
-"""What suites without levels of protection have."""
+ORDINARY = {name: make for name, make in MAKERS.items() if name not in ("protection", "convergence_hours")}
+"""What suites without levels of protection and without systems have."""
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +187,7 @@ class TestFiles:
                 "support",
                 "participants",
                 "critical_difference",
+                "convergence_hours",
                 "portrait",
                 "protection",
             ),
@@ -255,6 +256,26 @@ class TestNumbers:
             np.testing.assert_allclose([y[0] for y in lines], 100 * rows["before_pooled"].mean())
             np.testing.assert_allclose([y[-1] for y in lines], 100 * rows["after_pooled"].mean())
             assert {len(y) for y in lines} == {6}
+
+    def test_convergence_hours(self, tmp_path: Path) -> None:
+        """Against the clock of the runs that have one: of half an hour a round it shows fifty hours."""
+        for dataset, algorithm, seed in itertools.product(("femnist", "shakespeare"), ("fedavg", "maml"), (0, 1)):
+            path = write_record(tmp_path / "suite", dataset, algorithm, seed, clients=12)
+            if dataset == "femnist":
+                content = json.loads(path.read_text())
+                content["config"]["systems"] = {"deadline": 1800.0}
+                path.write_text(json.dumps(content))
+                rounds = pd.read_csv(path.with_suffix(".rounds.csv"))
+                rounds.assign(simulated_seconds=1800.0 * rounds["round"]).to_csv(
+                    path.with_suffix(".rounds.csv"), index=False
+                )
+        runs = Runs(read_records(tmp_path / "suite"))
+        [axes] = convergence_hours(runs).figure.axes
+        assert axes.get_xlabel() == "Simulated hours"
+        ends = [float(np.asarray(line.get_xdata())[-1]) for line in axes.lines if len(np.asarray(line.get_xdata())) > 2]
+        assert ends == [50.0, 50.0]
+        with pytest.raises(NotDrawnError, match="no systems were simulated"):
+            convergence_hours(Runs([one for one in runs.records if one.content.dataset == "shakespeare"]))
 
     def test_support(self, records: list[Record]) -> None:
         runs = Runs(records)

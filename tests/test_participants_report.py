@@ -130,7 +130,7 @@ def test_figures(records: list[Record]) -> None:
     assert runs.settings == [Setting("femnist", 0.2), Setting("sent140", 0.2), *runs.participants]
     assert runs.participants == [HERE, Setting("sent140", 0.8, "participants")]
     for name, make in MAKERS.items():
-        if name not in ("cost_to_target", "protection"):
+        if name not in ("cost_to_target", "protection", "convergence_hours"):
             make(runs)
     figure, caption = MAKERS["participants"](runs)
     assert len(figure.axes) == 2

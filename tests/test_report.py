@@ -189,13 +189,13 @@ class TestReport:
         assert names == {"table.md", "table.csv", "pairs.csv", "table.tex", "index.html"} | {
             f"{name}.{kind}"
             for name in MAKERS
-            if name not in ("participants", "protection")
+            if name not in ("participants", "protection", "convergence_hours")
             for kind in ("png", "svg", "pdf")
         }
         assert names == {path.name for path in (tmp_path / "site").iterdir()}
         parsed = tags((tmp_path / "site" / "index.html").read_text())
         assert parsed.tags.count("table") == 6  # at each support fraction the comparison and the pairs
-        assert parsed.tags.count("svg") == len(MAKERS) - 2
+        assert parsed.tags.count("svg") == len(MAKERS) - 3
         assert all(link.startswith("#") or link in names for link in parsed.links)  # nothing from the network
 
     def test_ids_are_unique(self, suite: Path, tmp_path: Path) -> None:

@@ -155,7 +155,8 @@ Optional parts of the contract, each declared by being there; the fragments go i
 
 Parts of a model are the model's affair: ``task.split(params, "head")`` and ``"norm"`` take it apart, and
 ``task.holding(part)`` is the task of training the rest. A model that has no such part is refused. ``episode.client`` is
-the client's number among the ``task.clients`` that train, of whom ``task.cohort`` are sampled a round.
+the client's number among the ``task.clients`` that train, of whom ``task.cohort`` are sampled a round; where some come
+back too late (docs/systems.md), ``context.cohort`` has fewer.
 ``task.params(draw)`` gives further random initial parameters. Batch normalisation uses the statistics of the batch at
 hand (`metaleaf.models.BatchNorm`), so its scale and bias are parameters like all others: every algorithm averages them
 unless its docstring says otherwise.

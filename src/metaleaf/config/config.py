@@ -155,6 +155,8 @@ class RunConfig(Strict):
     start: Start | None = None
     protection: dict[str, Any] = {}
     """The layers between clients and server, resolved (`metaleaf.protection.pipeline`)."""
+    systems: dict[str, Any] = {}
+    """Availability, devices and deadlines, resolved (`metaleaf.systems.fleet`)."""
 
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the numbers, except the seed. What is not used is not there."""
@@ -173,6 +175,8 @@ class RunConfig(Strict):
             found["task"] = self.task
         if self.protection:
             found["protection"] = self.protection
+        if self.systems:
+            found["systems"] = self.systems
         return found if self.start is None else {**found, "start": self.start.resolved()}
 
     def config_hash(self) -> str:

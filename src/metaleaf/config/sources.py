@@ -58,6 +58,7 @@ UNDECIDING = frozenset(
         "metaleaf.registry",
         "metaleaf.runs.saved",
         "metaleaf.config.sources",
+        "metaleaf.config.systems",  # makes systems, whose own files count where there are some
         "metaleaf.runs.store",
         "metaleaf.files.verified",
         "metaleaf.files.whole_files",
@@ -95,7 +96,8 @@ class Making(NamedTuple):
 
 def of_run(config: RunConfig, root: str, about: Mapping[str, Any]) -> Sources:
     """The sources of a run whose class is in the module `root`, on prepared data with that manifest."""
-    harness = _closure([root], beyond={*UNDECIDING, MODELS})
+    systems = ["metaleaf.systems.fleet"] if config.systems else []
+    harness = _closure([root, *systems], beyond={*UNDECIDING, MODELS})
     beyond = {*UNDECIDING, *harness}
     model = registry.plugin("models", config.model_name)
     algorithms = [registry.plugin("algorithms", name) for name in config.algorithms()]

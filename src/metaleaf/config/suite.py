@@ -22,6 +22,7 @@ from metaleaf.config.config import (
 )
 from metaleaf.config.labels import Label, Printable, printable
 from metaleaf.config.protection import resolve_protection
+from metaleaf.config.systems import resolve_systems
 from metaleaf.errors import ConfigError, unknown
 
 SUITES = Path(__file__).resolve().parent.parent / "suites"
@@ -52,7 +53,7 @@ class Tuning(Strict):
 
 class DatasetEntry(Strict):
     """``[datasets.<label>]``: `name` is the plugin (default: the label); `protocol` overrides the suite's, `protection`
-    stands in its place.
+    and `systems` stand in its place.
 
     `model`: its name (default: the dataset's), or ``{ name = ..., <option> = ... }``; `task` likewise. `redraw`: the
     dataset's option `seed` is the run's seed, so that every seed is another draw of the data.
@@ -64,6 +65,7 @@ class DatasetEntry(Strict):
     options: dict[str, Any] = {}
     protocol: dict[str, Any] = {}
     protection: dict[str, Any] | None = None
+    systems: dict[str, Any] | None = None
     redraw: bool = False
 
 
@@ -111,6 +113,8 @@ class Suite(Strict):
     protocol: dict[str, Any] = {}
     protection: dict[str, Any] = {}
     """Layers between clients and server (docs/protection.md)."""
+    systems: dict[str, Any] = {}
+    """Availability, devices and deadlines (docs/systems.md)."""
     datasets: dict[Label, DatasetEntry]
     algorithms: dict[Label, AlgorithmEntry]
     tuning: Tuning | None = None
@@ -142,6 +146,9 @@ class Suite(Strict):
         if method.start and not protocol.environments:
             raise ConfigError(f"suite {self.name}: {algorithm} has a start, which only new environments have.")
         layers = self.protection if place.protection is None else place.protection
+        systems = self.systems if place.systems is None else place.systems
+        if systems and protocol.environments:
+            raise ConfigError(f"suite {self.name}: systems are for the tracks of clients, not for new environments.")
         return RunConfig(
             suite=self.name,
             dataset_label=dataset,
@@ -160,6 +167,7 @@ class Suite(Strict):
             redraw=place.redraw,
             start=method.start and _resolved_start(method.start),
             protection=resolve_protection(layers) if layers else {},
+            systems=resolve_systems(systems, layers) if systems else {},
         )
 
     def protocol_for(self, dataset: str) -> Protocol:

@@ -122,12 +122,26 @@ class Federation:
             return np.arange(n - held, n)
         return np.sort(next(self._orders([client]))[n - held : n])
 
-    def cohort(self, round_number: int) -> list[int]:
-        """The training clients sampled for a round (from 1), uniformly without replacement."""
+    def cohort(self, round_number: int, among: np.ndarray | None = None, size: int | None = None) -> list[int]:
+        """The training clients sampled for a round (from 1), uniformly without replacement.
+
+        among: numbers of training clients, where not all of them can be sampled; size: how many, where not as many as
+        the protocol says.
+        """
         rng = np.random.default_rng(derive(self.seed, "cohort", round_number))
-        train = self.clients["train"]
-        size = min(self.protocol.clients_per_round, len(train))
-        return [int(i) for i in rng.choice(train, size, replace=False)]
+        clients = self.clients["train"] if among is None else among
+        size = min(size or self.protocol.clients_per_round, len(clients))
+        return [int(i) for i in rng.choice(clients, size, replace=False)]
+
+    def sizes(self, client: int) -> tuple[int, int, int]:
+        """How many examples the client's episode has: support, query, and all of its data."""
+        n = self.size(client)
+        return *self._parts(client, n), n
+
+    def _parts(self, client: int, n: int) -> tuple[int, int]:
+        """How many of n examples are support and how many query."""
+        cut = self._cut(client, n, self.protocol.support)
+        return cut, max(n - cut - self.window, 0)
 
     def weights(self, cohort: list[int], weighting: str | None = None) -> list[float]:
         """The cohort's aggregation weights, which sum to 1; by the protocol's weighting unless another is given."""
@@ -245,10 +259,8 @@ class Federation:
         now = torch.tensor(float(round_number - 1))
         found = []
         for i, ((whole,), place) in enumerate(zip(data, places, strict=True)):
-            n = whole.y.shape[0]
-            cut = self._cut(clients[i], n, support)
-            held = apart.part(i, 0, cut, whole.seed)
-            query = apart.part(i, 1, max(n - cut - self.window, 0), whole.seed)
+            sizes = self._parts(clients[i], whole.y.shape[0])
+            held, query = (apart.part(i, part, n, whole.seed) for part, n in enumerate(sizes))
             found.append(Episode(held, query, whole, now, place))
         return found
 

@@ -54,9 +54,12 @@ class ClientFlops:
 
     def __call__(self, episode: Episode) -> int:
         """FLOPs of one client's work on the (unpadded) episode."""
-        constant, support, query, data = self._coefficients
-        sizes = [part.y.shape[0] for part in (episode.support, episode.query, episode.data)]
-        return round(constant + support * sizes[0] + query * sizes[1] + data * sizes[2])
+        return self.of(episode.support.y.shape[0], episode.query.y.shape[0], episode.data.y.shape[0])
+
+    def of(self, support: int, query: int, data: int) -> int:
+        """The same of an episode with so many examples."""
+        constant, *each = self._coefficients
+        return round(constant + each[0] * support + each[1] * query + each[2] * data)
 
 
 def _coefficients(

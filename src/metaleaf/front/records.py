@@ -120,7 +120,7 @@ class Records(Sequence[Record]):
             row: dict[str, Any] = {"suite": content.suite, "dataset": content.dataset, "algorithm": content.algorithm}
             row |= {"name": content.title, "seed": content.seed, "status": content.status}
             row |= {"metric": content.metric.name, "rounds": content.rounds, "selected_round": content.selected_round}
-            row |= content.cost.model_dump()
+            row |= content.cost.model_dump(exclude_none=True)
             for _, one in scored[scored["record"] == place].dropna(subset="support").iterrows():
                 if one["who"] == "new":
                     row[f"before@{one['support']:g}"] = one["before_pooled"]

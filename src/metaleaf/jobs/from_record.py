@@ -35,6 +35,7 @@ class _Resolved(Strict):
     protocol: dict[str, Any]
     start: dict[str, Any] | None = None
     protection: dict[str, Any] = {}
+    systems: dict[str, Any] = {}
 
 
 def config_of(content: Head) -> RunConfig:
@@ -82,6 +83,7 @@ def _one_cell(content: Head, given: _Resolved) -> dict[str, Any]:
         "seeds": [content.seed],
         "protocol": given.protocol,
         "protection": given.protection,
+        "systems": given.systems,
         "datasets": {content.dataset: data},
         "algorithms": {content.algorithm: {**method, "start": given.start} if given.start else method},
     }

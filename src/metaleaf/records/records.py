@@ -110,11 +110,16 @@ class Data(Part):
 
 
 class Cost(Part):
-    """Counted cost of all rounds: bytes sent to and by clients, floating-point operations."""
+    """Counted cost of all rounds: bytes sent to and by clients, floating-point operations.
+
+    Of runs with systems (docs/systems.md) also the clock's seconds and the clients' joules.
+    """
 
     bytes_down: NonNegativeFloat
     bytes_up: NonNegativeFloat
     flops: NonNegativeFloat
+    simulated_seconds: NonNegativeFloat | None = None
+    joules: NonNegativeFloat | None = None
 
 
 class Privacy(Part):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from metaleaf import trees
-from metaleaf.algorithm import Algorithm, Context, State, received, respond
+from metaleaf.algorithm import Algorithm, Context, State, received
 from metaleaf.config.protection import pipeline_of
 from metaleaf.data.deferred import made
-from metaleaf.engine.cost import empty_episode, exchanged
+from metaleaf.engine.cost import exchanged
 from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError
 from metaleaf.protection.attacks import malicious
@@ -51,12 +51,21 @@ class ProtectedRun(Run):
         self.pipeline = pipeline_of(self.config.protection)
         weighting = getattr(algorithm, "weighting", None) or self.config.protocol.weighting
         self.each = getattr(algorithm, "each", False)
-        counts_itself = hasattr(algorithm, "traffic")
-        self.pipeline.check(weighting, len(self.federation.cohort(1)), each=self.each, traffic=counts_itself)
+        self._check(weighting, hasattr(algorithm, "traffic"))
         self.malicious = self._malicious(len(self.federation.clients["train"]))
         self.trusted = self._trusted([int(client) for client in self.federation.clients["train"]])
         self.residuals = ClientMemory()
         return one_by_one(algorithm)
+
+    def _check(self, weighting: str, counts_itself: bool) -> None:
+        """ConfigError if the layers make no sense with this algorithm, or for the fewest clients that may come back."""
+        wanted, how = len(self.federation.cohort(1)), {"each": self.each, "traffic": counts_itself}
+        self.pipeline.check(weighting, wanted, **how)
+        for size in range(self.fleet.systems.least if self.fleet else wanted, wanted):
+            try:
+                self.pipeline.check(weighting, size, **how)
+            except ConfigError as error:
+                raise ConfigError(f"{str(error).removesuffix('.')}, or systems.least, the fewest of a round.") from None
 
     def _malicious(self, clients: int) -> set[int]:
         """The numbers of the training clients that are."""
@@ -83,16 +92,15 @@ class ProtectedRun(Run):
         self.residuals = ClientMemory(cell.partial / "residuals")
 
     def _first_layers(self, state: State) -> Tree:
-        return self.pipeline.start(self._like(state))
+        return self.pipeline.start(self._one(state)[1])
 
-    def _like(self, state: State) -> Tree:
-        """Zeros in the shape of one client's update."""
-        remembers = hasattr(self.algorithm, "memory")
-        memory = cast(Any, self.algorithm).memory(self.task, state.broadcast) if remembers else ()
-        empty = trees.to(empty_episode(self.spec, self.kind, 2, 2, 2), self.task.device)._replace(memory=memory)
-        one = self._addressed(state, empty) if hasattr(self.algorithm, "send") else empty
-        reply = respond(self.algorithm, self.task, state.broadcast, one)
-        return trees.zeros_like(reply.update if remembers else reply)
+    def _nbytes(self, got: Tree, update: Tree, clients: int) -> tuple[int, int]:
+        """With what layers add and save."""
+        traffic = exchanged(self.algorithm, got, update)
+        extra, up = self.pipeline.sent_bytes(update, clients)
+        return trees.nbytes(traffic.down) + extra, trees.nbytes(traffic.up) if hasattr(
+            self.algorithm, "traffic"
+        ) else up
 
     def _drawn(self, cohort: Sequence[int], number: int, broadcast: Tree, written: Mapping[int, int]) -> list[Episode]:
         """With the examples of malicious clients changed, where the attack is on data."""
@@ -104,10 +112,7 @@ class ProtectedRun(Run):
 
     def _arrived(self, progress: Progress, update: Tree, episodes: Sequence[Episode], context: Context) -> Arrived:
         one = trees.tree_map(lambda leaf: leaf[0], update.updates)
-        traffic = exchanged(self.algorithm, received(self.algorithm, progress.state.broadcast, episodes[0]), one)
-        extra, up = self.pipeline.sent_bytes(one, len(episodes))
-        if hasattr(self.algorithm, "traffic"):
-            up = trees.nbytes(traffic.up)
+        down, up = self._nbytes(received(self.algorithm, progress.state.broadcast, episodes[0]), one, len(episodes))
         passed = self.pipeline(
             update,
             context.cohort,
@@ -119,7 +124,7 @@ class ProtectedRun(Run):
         )
         kept = self._keep(progress, context, passed.residuals)
         progress = replace(progress, layers=passed.state, residuals=kept)
-        return Arrived(passed.update, trees.nbytes(traffic.down) + extra, up, progress, passed.facts)
+        return Arrived(passed.update, down, up, progress, passed.facts)
 
     def _with_trusted(self, progress: Progress, number: int) -> Tree:
         """What the layers have kept, with the update that the server itself makes of trusted clients' examples."""

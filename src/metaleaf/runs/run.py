@@ -6,19 +6,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
 
 from metaleaf import models, tasks, trees
-from metaleaf.algorithm import Algorithm, Context, State, received, sent, step
+from metaleaf.algorithm import Algorithm, Context, State, received, respond, sent, step
 from metaleaf.config.config import RunConfig
 from metaleaf.config.provenance import device_facts, git_facts, versions
 from metaleaf.config.sources import REMEDY, Choice, Sources, differing, of_run
+from metaleaf.config.systems import fleet_of
 from metaleaf.data.client_store import ClientStore
 from metaleaf.data.federation import PARTS, Federation
-from metaleaf.engine.cost import ClientFlops, exchanged
+from metaleaf.engine.cost import ClientFlops, empty_episode, exchanged
 from metaleaf.engine.engine import Mode, engine
 from metaleaf.engine.memory import ClientMemory
 from metaleaf.errors import ConfigError, StaleError
@@ -34,8 +35,13 @@ from metaleaf.statistics.statistics import Columns, summaries
 from metaleaf.task import Task
 from metaleaf.trees import Tree
 
+if TYPE_CHECKING:
+    from metaleaf.systems.fleet import Fleet  # not imported by a run without systems
+
 COSTS = ("bytes_down", "bytes_up", "flops")
 """Columns of rounds.csv that add up over the rounds."""
+SIMULATED = ("simulated_seconds", "joules")
+"""Columns that add up, too, where systems are simulated (docs/systems.md)."""
 GROUP = 256
 """Participants scored at once, at most."""
 GROUP_BYTES = 1 << 30
@@ -117,6 +123,9 @@ class Run:
         self.kind = tasks.of(self.spec, config.task)
         self.metric = self.kind.measured[0]
         self.federation = self._federation()
+        self.fleet = self._fleet() if config.systems else None
+        self._traffic: tuple[int, int] | None = None
+        """Bytes down and up of any client in any round, once they are known: trees keep their shapes."""
         scale = self.federation.scale
         self.kind = self.kind.scaled(scale.y_mean, scale.y_sd)
         self.algorithm = self._algorithm()
@@ -130,6 +139,17 @@ class Run:
 
     def _federation(self) -> Federation:
         return Federation(self.store, self.config.protocol, self.config.seed, self.kind.y_dtype)
+
+    def _fleet(self) -> "Fleet":
+        store, train, everybody = self.store, self.federation.clients["train"], np.arange(len(self.store.ids))
+        about = {
+            "ids": store.ids[train].tolist(),
+            "groups": np.unique(store.environments[train], return_inverse=True)[1],
+            "others": store.ids[np.setdiff1d(everybody, train)].tolist(),
+            "rounds": self.config.protocol.rounds,
+            "seed": self.config.seed,
+        }
+        return fleet_of(self.config.systems, about, len(self.federation.cohort(1)))
 
     def _algorithm(self) -> Algorithm:
         return self.config.build_algorithm()
@@ -233,7 +253,7 @@ class Run:
 
     def _first_row(self) -> dict[str, float]:
         """The row of round 0."""
-        return {"round": 0}
+        return {"round": 0, **({} if self.fleet is None else self.fleet.nothing())}
 
     def _initial_state(self) -> State:
         return self.algorithm.init(self.task, self.task.params())
@@ -244,13 +264,18 @@ class Run:
 
     def _round(self, progress: Progress, flops: Callable[[Any], int] | None, begun: float) -> Progress:
         number, state = progress.round + 1, progress.state
-        cohort = self.federation.cohort(number)
+        cohort, simulated = self._cohort(number, state, flops)
+        if not cohort:  # nobody came back in time, which costs what it costs
+            return self._evaluated(progress, self._summed(progress, {"round": number, **simulated}), begun)
         episodes = self._drawn(cohort, number, state.broadcast, progress.memories)
         if hasattr(self.algorithm, "send"):
             episodes = [self._addressed(state, episode) for episode in episodes]
+        clients = [int(episode.client) for episode in episodes]
         weights = self.federation.weights(cohort, getattr(self.algorithm, "weighting", None))
+        if self.fleet is not None:
+            weights = self.fleet.weighed(weights, clients, number)
         update, memories = self.engine.gather(state.broadcast, episodes, weights)
-        context = self._context(number, [int(episode.client) for episode in episodes], weights)
+        context = self._context(number, clients, weights)
         update, down, up, progress, facts = self._arrived(progress, update, episodes, context)
         row = {
             "round": number,
@@ -259,12 +284,45 @@ class Run:
             "flops": sum(flops(episode) for episode in episodes if flops),
             "update_norm": trees.length(update),
             **facts,
+            **simulated,  # in the place of what would be spent if all who are asked came back
         }
-        row |= {key: row[key] + progress.rows[-1][key] for key in COSTS}
+        row = self._summed(progress, row)
         written = {**progress.memories, **dict.fromkeys(cohort[: len(memories)], number)}
         for client, memory in zip(cohort, memories, strict=False):  # none for most algorithms
             self.memories.put(client, number, memory)
         return self._follow(replace(progress, memories=written), row, update, context, begun)
+
+    def _cohort(self, number: int, state: State, flops: Any) -> tuple[list[int], dict[str, float]]:
+        """The clients whose work reaches the server in a round; where systems are simulated, entries of its row."""
+        if self.fleet is None:
+            return self.federation.cohort(number), {}
+        train = self.federation.clients["train"]
+        asked = self.federation.cohort(number, train[self.fleet.there(number)], self.fleet.asked)
+        if self._traffic is None:
+            self._traffic = self._nbytes(*self._one(state), len(asked))
+        down, up = self._traffic
+        work = [(down, flops.of(*self.federation.sizes(client)), up) for client in asked]
+        turn = self.fleet.turn(np.searchsorted(train, asked).tolist(), work)
+        return train[turn.arrived].tolist(), turn.row
+
+    def _one(self, state: State) -> tuple[Tree, Tree]:
+        """What one client receives, and zeros in the shape of what it sends."""
+        remembers = hasattr(self.algorithm, "memory")
+        memory = cast(Any, self.algorithm).memory(self.task, state.broadcast) if remembers else ()
+        empty = trees.to(empty_episode(self.spec, self.kind, 2, 2, 2), self.task.device)._replace(memory=memory)
+        one = self._addressed(state, empty) if hasattr(self.algorithm, "send") else empty
+        reply = respond(self.algorithm, self.task, state.broadcast, one)
+        sent_back = trees.zeros_like(reply.update if remembers else reply)
+        return received(self.algorithm, state.broadcast, one), sent_back
+
+    def _nbytes(self, got: Tree, update: Tree, clients: int) -> tuple[int, int]:
+        """Bytes down and up of one client of so many that receives this, of an update that it has sent."""
+        traffic = exchanged(self.algorithm, got, update)
+        return trees.nbytes(traffic.down), trees.nbytes(traffic.up)
+
+    def _summed(self, progress: Progress, row: dict[str, float]) -> dict[str, float]:
+        """The row with what adds up over the rounds."""
+        return row | {key: row[key] + progress.rows[-1][key] for key in (*COSTS, *SIMULATED) if key in row}
 
     def _drawn(self, cohort: Sequence[int], number: int, broadcast: Tree, written: Mapping[int, int]) -> list[Episode]:
         """What the cohort trains on."""
@@ -272,8 +330,8 @@ class Run:
 
     def _arrived(self, progress: Progress, update: Tree, episodes: Sequence[Episode], context: Context) -> Arrived:
         """What becomes of the cohort's work on its way to the server."""
-        down, up = exchanged(self.algorithm, received(self.algorithm, progress.state.broadcast, episodes[0]), update)
-        return Arrived(update, trees.nbytes(down), trees.nbytes(up), progress)
+        got = received(self.algorithm, progress.state.broadcast, episodes[0])
+        return Arrived(update, *self._nbytes(got, update, len(episodes)), progress)
 
     def _addressed(self, state: State, episode: Episode) -> Episode:
         """The episode with what its client alone is sent."""
@@ -425,7 +483,10 @@ class Run:
             "parameters": sum(leaf.numel() for leaf in self.task.params().values()),
             "rounds": progress.round,
             "selected_round": progress.best_round,
-            "cost": {key: int(last[key]) for key in COSTS},
+            "cost": {
+                **{key: int(last[key]) for key in COSTS},
+                **{key: last[key] for key in SIMULATED if key in last},
+            },
             "scores": scores,
             "sources": self.sources,
             "versions": versions(config),

@@ -9,7 +9,7 @@ import pandas as pd
 from metaleaf.metrics import Metric, Values
 from metaleaf.records.environments import EnvironmentContent
 from metaleaf.records.records import Head, reported, sums_of
-from metaleaf.runs.run import COSTS
+from metaleaf.runs.run import COSTS, SIMULATED
 from metaleaf.submission.entry import Entry
 from metaleaf.submission.scores import totals
 
@@ -52,7 +52,7 @@ def compare(record: Entry, here: Entry, tolerance: float) -> Iterator[Line]:
     """Hashes, facts and costs, which must be the same; scores over points, which may differ by `tolerance`."""
     for (what, theirs), (_, ours) in zip(_facts(record.content), _facts(here.content), strict=True):
         yield Line(what, str(theirs), str(ours), "same" if theirs == ours else "different")
-    for name in COSTS:
+    for name in (*COSTS, *(SIMULATED if here.config.systems else ())):
         yield _cost(name, record.rounds, here.rounds)
     yield _updates(record.rounds, here.rounds)
     yield _validation(record, here, tolerance)
@@ -78,9 +78,13 @@ def _facts(content: Head) -> list[tuple[str, object]]:
 
 
 def _cost(name: str, record: pd.DataFrame, here: pd.DataFrame) -> Line:
-    """The same only if it is the same after every single round: from these the cost to a target is read."""
-    same = record[name].tolist() == here[name].tolist()
-    theirs, ours = (f"{table[name].iloc[-1]:,.0f}" for table in (record, here))
+    """The same only if it is the same after every single round: from these the cost to a target is read.
+
+    Simulated costs are no whole numbers, and machines differ in their last digits.
+    """
+    before, now = (table[name].to_numpy(dtype=float) if name in table else np.zeros(0) for table in (record, here))
+    same = before.shape == now.shape and np.allclose(before, now, rtol=1e-9 if name in SIMULATED else 0, atol=0)
+    theirs, ours = (f"{values[-1]:,.0f}" if len(values) else "none" for values in (before, now))
     return Line(name.replace("_", " "), theirs, ours, "same" if same else "different")
 
 

@@ -48,15 +48,34 @@ def convergence_bytes(runs: Runs) -> Picture:
     return Picture(figure, f"Validation {runs.name} {what} {bands}")
 
 
+def convergence_hours(runs: Runs) -> Picture:
+    """The same against the hours that the rounds would have taken, where systems are simulated."""
+    timed = [dataset for dataset in runs.datasets if _simulates(runs, dataset)]
+    if not timed:
+        raise NotDrawnError("no systems were simulated ([systems])")
+    figure, curves, bands = _figure(runs, timed)
+    for axes, _ in curves:
+        axes.set_xlabel("Simulated hours")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    _draw_all(figure, curves, "hours", runs.look)
+    what = "after adaptation against the hours that the rounds until then would have taken on the devices of [systems]."
+    return Picture(figure, f"Validation {runs.name} {what} {bands}")
+
+
+def _simulates(runs: Runs, dataset: str) -> bool:
+    return any(r.content.config.get("systems") for r in runs.records if r.content.dataset == dataset)
+
+
 Curves = dict[str, pd.DataFrame]
-"""By algorithm: `round`, `bytes`, and as they are shown `mean`, `low` and `high`, one row per evaluated round."""
+"""By algorithm: `round`, `bytes`, `hours` (nan where no systems are simulated), and as they are shown `mean`, `low` and
+`high`, one row per evaluated round."""
 
 
-def _figure(runs: Runs) -> tuple[Figure, list[tuple[Axes, Curves]], str]:
-    """A figure with empty panels, what to draw in each, and what its bands are."""
+def _figure(runs: Runs, datasets: Sequence[str] = ()) -> tuple[Figure, list[tuple[Axes, Curves]], str]:
+    """A figure with empty panels of these datasets or of all, what to draw in each, and what its bands are."""
     seeds = runs.frame.groupby(["dataset", "name"])["seed"].nunique()
     by_t = bool((seeds[seeds > 1] >= ENOUGH_SEEDS).all())
-    curves = {dataset: _of_dataset(runs, dataset, by_t) for dataset in runs.datasets}
+    curves = {dataset: _of_dataset(runs, dataset, by_t) for dataset in datasets or runs.datasets}
     if not any(curves.values()):
         raise NotDrawnError("no run was evaluated while training")
     drawn = [dataset for dataset in curves if curves[dataset]]
@@ -88,15 +107,17 @@ def _of_dataset(runs: Runs, dataset: str, by_t: bool) -> Curves:
 
 def _curve(runs: Runs, positions: Iterable[int], by_t: bool, scale: float) -> pd.DataFrame:
     scores = pd.concat([runs.records[i].rounds for i in positions]).dropna(subset="validation_after")
-    scores = scores.assign(bytes=scores["bytes_down"] + scores["bytes_up"])
+    hours = scores.get("simulated_seconds", pd.Series(math.nan, scores.index)) / 3600
+    scores = scores.assign(bytes=scores["bytes_down"] + scores["bytes_up"], hours=hours)
     after = (scale * scores["validation_after"]).groupby(scores["round"])
     curve = after.agg(["mean", "min", "max", "count", "std"])
     half = (
         pd.Series(stats.t.ppf((1 + LEVEL) / 2, curve["count"] - 1), curve.index) * curve["std"] / curve["count"] ** 0.5
     )
     low, high = (curve["mean"] - half, curve["mean"] + half) if by_t else (curve["min"], curve["max"])
-    sent = scores.groupby("round")["bytes"].mean()
-    return curve.assign(low=low.fillna(curve["mean"]), high=high.fillna(curve["mean"]), bytes=sent).reset_index()
+    means = scores.groupby("round")[["bytes", "hours"]].mean()
+    bands = {"low": low.fillna(curve["mean"]), "high": high.fillna(curve["mean"])}
+    return curve.assign(**bands, **means).reset_index()
 
 
 def _draw_all(figure: Figure, curves: list[tuple[Axes, Curves]], along: str, look: dict[str, Look]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from metaleaf.records.records import Model, Record
 from metaleaf.report.figures.adaptation import adaptation_steps, support
 from metaleaf.report.figures.clients import clients
-from metaleaf.report.figures.convergence import convergence, convergence_bytes
+from metaleaf.report.figures.convergence import convergence, convergence_bytes, convergence_hours
 from metaleaf.report.figures.cost import cost
 from metaleaf.report.figures.critical_difference import critical_difference
 from metaleaf.report.figures.distribution import ecdf, profile
@@ -25,6 +25,7 @@ MAKERS: Makers[Runs] = {
     "overview": overview,
     "convergence": convergence,
     "convergence_bytes": convergence_bytes,
+    "convergence_hours": convergence_hours,
     "cost_to_target": cost,
     "adaptation_steps": adaptation_steps,
     "support": support,
