@@ -1,5 +1,7 @@
 """SCAFFOLD: two rounds by hand, what the control variates add up to, and that they end the drift of local training."""
 
+from typing import Any
+
 import coins
 import numpy as np
 import pytest
@@ -139,8 +141,9 @@ def test_sends_two_models_each_way() -> None:
 
 def test_costs_as_many_flops_as_fedavg() -> None:
     work, one = task("cnn", torch.float32), episode("cnn", 3, 20, seed=0)
+    methods: tuple[Any, Any] = (SCAFFOLD(), FedAvg())
     found = [
         ClientFlops(work, algorithm, algorithm.init(work, work.params()).broadcast, SPECS["cnn"])(one)
-        for algorithm in (SCAFFOLD(), FedAvg())
+        for algorithm in methods
     ]
     assert found[0] == found[1]
