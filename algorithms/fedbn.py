@@ -13,22 +13,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from metaleaf.algorithm import About, Reply, State
-from metaleaf.algorithms.fedavg_meta import FedAvgMeta
-from metaleaf.learning import descend, shared_and_own
+from metaleaf.algorithm import About, Reply, Space, State
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.learning import FineTuning, descend, shared_and_own
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree
 
 
 @dataclass(frozen=True)
-class FedBN(FedAvgMeta):
+class FedBN(FineTuning, FedAvg):
     """FedAvg with private normalisation; new clients fine-tune that alone."""
 
     title: ClassVar[str] = "FedBN"
     about: ClassVar[About] = About(
         "personalised", "FedAvg with private normalisation layers", "Li et al. 2021, arXiv 2102.07623"
     )
+    space: ClassVar[Space] = {**FedAvg.space, "adapt_lr": (0.003, 0.01, 0.03, 0.1)}
 
     def init(self, task: Task, params: Params) -> State:
         """The parameters outside the normalisation layers."""
