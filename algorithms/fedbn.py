@@ -1,8 +1,9 @@
 """FedBN: FedAvg but for the normalisation layers, whose parameters every client keeps to itself.
 
-Li, Jiang, Zhang, Kamp, Dou (2021), arXiv 2102.07623. Here the layers normalise by the batch at hand
+Li, Jiang, Zhang, Kamp, Dou (2021), arXiv 2102.07623. Here batch normalisation takes the batch at hand
 (`metaleaf.models.BatchNorm`), so what stays with a client are scale and bias; the paper's clients also keep running
-statistics, which these layers do not have. A model without normalisation layers is refused.
+statistics, which these layers do not have: what they would undo is undone for FedAvg, too. Layers that normalise in
+another way (layers, groups) stay with the clients likewise. A model without normalisation layers is refused.
 
 A client keeps the parameters it ended its last round with, and as a participant uses the global model with them
 (before: with the common initial ones, which follow from the seed). A new client starts from the common initial ones,
