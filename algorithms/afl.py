@@ -15,24 +15,24 @@ which the paper does not have, fine-tune the global model on their support set, 
 on their data.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from metaleaf.algorithm import About, Context, Replies, Space, State
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.learning import descend
-from metaleaf.shots import Episode, Shots
+from metaleaf.learning import FineTuning
+from metaleaf.shots import Episode
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, leaves, weighted_sum
 
 
 @dataclass(frozen=True)
-class AFL(FedAvg):
+class AFL(FineTuning, FedAvg):
     """FedAvg by weights that the server keeps, {"weights": [task.clients], "optimizer": the server optimizer's}."""
 
     title: ClassVar[str] = "AFL"
@@ -51,8 +51,6 @@ class AFL(FedAvg):
 
     ascent_lr: NonNegativeFloat = 0.01
     ascent: Literal["projected", "exponentiated"] = "projected"
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def init(self, task: Task, params: Params) -> State:
         """The global model and, at home, uniform weights."""
@@ -86,10 +84,6 @@ class AFL(FedAvg):
         """The largest weight, and how many clients as many equal weights would be: 1 over the sum of squares."""
         weights = state.kept["weights"]
         return {"largest_weight": weights.max(), "counted": 1 / (weights**2).sum()}
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)
 
 
 def _projected(v: Tensor) -> Tensor:

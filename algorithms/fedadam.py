@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from metaleaf.algorithm import About, Space
-from metaleaf.algorithms.fedavg_meta import FedAvgMeta
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.learning import FineTuning
 from metaleaf.optimizers import Adaptive, Optimizer
 
 
 @dataclass(frozen=True)
-class FedAdam(FedAvgMeta):
+class FedAdam(FineTuning, FedAvg):
     """FedAvg(Meta) with Adam on the server, without bias correction."""
 
     title: ClassVar[str] = "FedAdam"

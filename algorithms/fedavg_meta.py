@@ -5,21 +5,16 @@ arXiv 1910.10252. Chen et al. do not state the fine-tuning's steps; here it is g
 set, whose rate and number of steps are tuned.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import NonNegativeInt, PositiveFloat
-
 from metaleaf.algorithm import About, Space
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.learning import descend
-from metaleaf.shots import Shots
-from metaleaf.task import Params, Task
+from metaleaf.learning import FineTuning
 
 
 @dataclass(frozen=True)
-class FedAvgMeta(FedAvg):
+class FedAvgMeta(FineTuning, FedAvg):
     """FedAvg, then `adapt_steps` steps on the support set."""
 
     title: ClassVar[str] = "FedAvg(Meta)"
@@ -27,10 +22,3 @@ class FedAvgMeta(FedAvg):
         "averaging", "FedAvg, then fine-tuning on the support set", "Chen et al. 2018, arXiv 1802.07876"
     )
     space: ClassVar[Space] = {**FedAvg.space, "adapt_lr": (0.003, 0.01, 0.03, 0.1)}
-
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from metaleaf.algorithm import About, Space
-from metaleaf.algorithms.fedavg_meta import FedAvgMeta
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.learning import FineTuning
 from metaleaf.optimizers import SGD, Optimizer
 
 
 @dataclass(frozen=True)
-class FedAvgM(FedAvgMeta):
+class FedAvgM(FineTuning, FedAvg):
     """FedAvg(Meta) with momentum on the server."""
 
     title: ClassVar[str] = "FedAvgM"

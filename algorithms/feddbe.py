@@ -3,12 +3,14 @@
 Zhang, Hua, Cao, Wang, Song, Xue, Ma, Guan (2023), arXiv 2311.14975, FedAvg with the domain bias eliminator, both of its
 parts. The memory of the representation's bias: a vector of the client's own is added to its features before the head
 reads them, is trained with the model, and stays with the client. The regulariser of the mean: `strength` times the mean
-squared difference between the mean of a batch's features, without that vector, and a consensus of all clients.
+squared difference between the mean of a batch's features, without that vector, and a consensus of all clients (half of
+that in the authors' code).
 
-Deviations: the consensus, which the paper takes from all clients before training, is the mean over the first round's
-cohort of the features of their data by the initial model, and in that round there is no regulariser. The mean is that
-of the batch alone (the paper's momentum of means mu = 1). New clients, which the paper does not have, do what a client
-does in its first round, on their support set: their vector starts at zero, and is trained with the model.
+Deviations: the consensus, which the paper takes from all clients before training (in the authors' code: by models that
+each of them has trained for a round), is the mean over the first round's cohort of the features of their data by the
+initial model, and in that round there is no regulariser. The mean is that of the batch alone (the paper's momentum of
+means mu = 1). New clients, which the paper does not have, do what a client does in its first round, on their support
+set: their vector starts at zero, and is trained with the model.
 
 A participant uses the global model with its own vector (before: without). The vector is told as a change of the head's
 bias, which comes to the same as the head is linear; a model with another head than `out` is refused.

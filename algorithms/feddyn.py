@@ -13,14 +13,13 @@ model on their support set by their plain loss, as in FedAvg(Meta). So do partic
 to the federation's model, not to its own.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from metaleaf.algorithm import About, Context, Reply, Space, State
-from metaleaf.learning import descend, fit, proximal
+from metaleaf.learning import FineTuning, fit, proximal
 from metaleaf.optimizers import SGD, Optimizer
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
@@ -28,7 +27,7 @@ from metaleaf.trees import Tree, add, subtract, zeros_like
 
 
 @dataclass(frozen=True)
-class FedDyn:
+class FedDyn(FineTuning):
     """FedDyn. Only the model travels; the server keeps h at home."""
 
     title: ClassVar[str] = "FedDyn"
@@ -48,8 +47,6 @@ class FedDyn:
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 10
     decay: PositiveFloat = 1.0
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def init(self, task: Task, params: Params) -> State:
         """The global model, and h."""
@@ -85,7 +82,3 @@ class FedDyn:
         part = len(context.cohort) / context.task.clients
         h = add(state.kept, moved, -self.alpha * part)
         return State(add(add(state.broadcast, moved), h, -1 / self.alpha), h)
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

@@ -10,9 +10,9 @@ The components start from independent random draws: from the same one they would
 a round costs `components` times FedAvg's.
 
 A new client finds its shares by E- and M-steps on its support set with the components as they are, which is what the
-paper does with clients that were not there in training; it starts at equal shares (before adaptation). A participant
-starts at equal shares, too (before), and goes on from those of its last round by such steps on its data, for they
-belonged to older components.
+paper does with clients that were not there in training (the authors' code takes one such step whenever it scores); it
+starts at equal shares (before adaptation). A participant starts at equal shares, too (before), and goes on from those
+of its last round by such steps on its data, for they belonged to older components.
 
 Deviation: training has the cohort's members only, and the weights of the server's means are the protocol's.
 """

@@ -12,24 +12,23 @@ paper's are by examples). ``decay`` is FedAvg's. New clients, which the paper do
 on their support set, as in FedAvg(Meta); participants do so on their data.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from metaleaf.algorithm import About, Space, State
-from metaleaf.learning import count_steps, descend, fit
+from metaleaf.learning import FineTuning, count_steps, fit
 from metaleaf.optimizers import SGD, Fraction
-from metaleaf.shots import Episode, Shots
+from metaleaf.shots import Episode
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, add, subtract, tree_map
 
 
 @dataclass(frozen=True)
-class FedNova:
+class FedNova(FineTuning):
     """FedNova; what |a| is depends on the optimizer, so that clients train by SGD, with `momentum`."""
 
     title: ClassVar[str] = "FedNova"
@@ -49,8 +48,6 @@ class FedNova:
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 10
     decay: PositiveFloat = 1.0
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def init(self, task: Task, params: Params) -> State:
         """The global model."""
@@ -81,7 +78,3 @@ class FedNova:
     def server(self, state: State, update: Tree) -> State:
         """As many mean steps as the clients took on average."""
         return State(add(state.broadcast, update["step"], -self.server_lr * update["gradients"]))
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

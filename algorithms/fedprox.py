@@ -11,22 +11,21 @@ fine-tune the global model on their support set, without the proximal term, as i
 their data.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat
 
 from metaleaf.algorithm import About, Space
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.learning import descend, proximal
-from metaleaf.shots import Episode, Shots
+from metaleaf.learning import FineTuning, proximal
+from metaleaf.shots import Episode
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract
 
 
 @dataclass(frozen=True)
-class FedProx(FedAvg):
+class FedProx(FineTuning, FedAvg):
     """FedAvg with a proximal term of weight `mu`."""
 
     title: ClassVar[str] = "FedProx"
@@ -40,14 +39,8 @@ class FedProx(FedAvg):
     }
 
     mu: NonNegativeFloat = 0.01
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def client(self, task: Task, params: Params, episode: Episode) -> Tree:
         """The difference from the global model to the locally trained one, as a gradient to descend."""
         trained = self.trained(task, params, episode.data, episode.round, proximal(task, params, self.mu))
         return subtract(params, trained)
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from metaleaf.algorithm import About, Space
-from metaleaf.algorithms.fedavg_meta import FedAvgMeta
+from metaleaf.algorithms.fedavg import FedAvg
+from metaleaf.learning import FineTuning
 from metaleaf.optimizers import Adaptive, Optimizer
 
 
 @dataclass(frozen=True)
-class FedYogi(FedAvgMeta):
+class FedYogi(FineTuning, FedAvg):
     """FedAvg(Meta) with Yogi on the server."""
 
     title: ClassVar[str] = "FedYogi"

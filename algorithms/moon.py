@@ -11,25 +11,24 @@ evaluation mode. ``decay`` is FedAvg's. New clients, which the paper does not ha
 support set by their plain loss, as in FedAvg(Meta). So do participants on their data: v only guides the training of w.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from metaleaf.algorithm import About, Reply, Space
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
-from metaleaf.learning import descend, mean_over
+from metaleaf.learning import FineTuning, mean_over
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract
 
 
 @dataclass(frozen=True)
-class MOON(FedAvg):
+class MOON(FineTuning, FedAvg):
     """FedAvg with a contrastive term; its forward passes are four instead of one."""
 
     title: ClassVar[str] = "MOON"
@@ -46,8 +45,6 @@ class MOON(FedAvg):
 
     mu: NonNegativeFloat = 1.0
     temperature: PositiveFloat = 0.5
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def memory(self, task: Task, params: Params) -> Tree:
         """The client's last model."""
@@ -71,7 +68,3 @@ class MOON(FedAvg):
         terms = F.softplus((far - near) / self.temperature)
         terms = terms.reshape(len(batch.y), -1).mean(1)  # a sequence may have features at every position
         return mean_over(batch, terms)
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

@@ -13,16 +13,15 @@ cohort are weighted as the protocol says (the paper draws clients by their numbe
 their support set, as in FedAvg(Meta); participants do so on their data.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import NonNegativeFloat
 
 from metaleaf.algorithm import About, Space, State
 from metaleaf.algorithms.fedavg import FedAvg
-from metaleaf.learning import descend
-from metaleaf.shots import Episode, Shots
+from metaleaf.learning import FineTuning
+from metaleaf.shots import Episode
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, norm, tree_map
 
@@ -31,7 +30,7 @@ _LEAST = 1e-10
 
 
 @dataclass(frozen=True)
-class QFFL(FedAvg):
+class QFFL(FineTuning, FedAvg):
     """q-FedAvg; the server's optimizer follows q-FedAvg's step as it does FedAvg's."""
 
     title: ClassVar[str] = "q-FFL"
@@ -45,8 +44,6 @@ class QFFL(FedAvg):
     }
 
     q: NonNegativeFloat = 1.0
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def client(self, task: Task, params: Params, episode: Episode) -> Tree:
         """The difference times F^q, as a gradient to descend, and h."""
@@ -61,7 +58,3 @@ class QFFL(FedAvg):
         """One step of the server optimizer along the mean weighted difference over the mean h."""
         step: State = super().server(state, tree_map(lambda g: g / update["bound"], update["gradient"]))
         return step
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

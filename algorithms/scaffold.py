@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from metaleaf.algorithm import About, Context, Reply, Space, State
 from metaleaf.gradient import grad
-from metaleaf.learning import count_steps, descend, fit
+from metaleaf.learning import FineTuning, count_steps, fit
 from metaleaf.optimizers import SGD
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
@@ -25,7 +25,7 @@ from metaleaf.trees import Tree, add, subtract, zeros_like
 
 
 @dataclass(frozen=True)
-class SCAFFOLD:
+class SCAFFOLD(FineTuning):
     """SCAFFOLD; option II divides by the learning rate, so that clients train by plain SGD."""
 
     title: ClassVar[str] = "SCAFFOLD"
@@ -43,8 +43,6 @@ class SCAFFOLD:
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 10
     decay: PositiveFloat = 1.0
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def init(self, task: Task, params: Params) -> State:
         """The global model x and its control variate c."""
@@ -86,4 +84,4 @@ class SCAFFOLD:
 
     def adapt(self, task: Task, broadcast: Tree, support: Shots) -> Iterator[Params]:
         """Gradient descent on the support set."""
-        return descend(task, broadcast["params"], support, self.adapt_lr, self.adapt_steps)
+        return super().adapt(task, broadcast["params"], support)

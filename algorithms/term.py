@@ -14,25 +14,24 @@ support set by their plain loss, as in FedAvg(Meta); participants do so on their
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import FiniteFloat, NonNegativeInt, PositiveFloat
+from pydantic import FiniteFloat
 from torch import Tensor
 
 from metaleaf.algorithm import About, Replies, Space, State
 from metaleaf.algorithms.fedavg import FedAvg
 from metaleaf.gradient import grad
-from metaleaf.learning import descend
+from metaleaf.learning import FineTuning
 from metaleaf.shots import Episode, Shots
 from metaleaf.task import Params, Task
 from metaleaf.trees import Tree, subtract, weighted_sum
 
 
 @dataclass(frozen=True)
-class TERM(FedAvg):
+class TERM(FineTuning, FedAvg):
     """FedAvg of a tilted objective."""
 
     title: ClassVar[str] = "TERM"
@@ -51,8 +50,6 @@ class TERM(FedAvg):
     """The paper's t."""
     example_tilt: FiniteFloat = 0.0
     """The paper's tau."""
-    adapt_lr: PositiveFloat = 0.03
-    adapt_steps: NonNegativeInt = 5
 
     def client(self, task: Task, params: Params, episode: Episode) -> Tree:
         """FedAvg's update on the tilted loss, and that loss before it."""
@@ -85,7 +82,3 @@ class TERM(FedAvg):
         weights = (replies.weights.log() + self.tilt * replies.updates["loss"]).softmax(0)
         stepped: State = super().server(state, weighted_sum(replies.updates["model"], weights))
         return stepped
-
-    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
-        """Gradient descent on the support set."""
-        return descend(task, params, support, self.adapt_lr, self.adapt_steps)

@@ -49,25 +49,38 @@ PERSONAL = Measure("mean of participants, after adaptation", "participants", Fal
 
 @dataclass(frozen=True)
 class Claim:
-    """One row. margin: points by which the method is better with every seed; None: it is not shown."""
+    """One row. records: the suite, and if it has several datasets, which ("claim_shift/plain").
+
+    margin: points by which the method is better with every seed; None: it is not shown.
+    """
 
     what: str
-    suite: str
+    records: str
     method: str
     baseline: str
     measure: Measure
     margin: float | None
 
     @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.records.split("/")[0]
+
+    @property
     def key(self) -> str:
         """A name for tests."""
-        return f"{self.suite}-{self.method}-{self.baseline}-{self.measure.statistic}"
+        return f"{self.records}-{self.method}-{self.baseline}-{self.measure.statistic}"
 
 
 CLAIMS: tuple[Claim, ...] = (
     Claim("a pull to the global model against drift", "claim_drift", "fedprox", "fedavg", SHARED, 0.5),
     Claim("control variates against drift", "claim_drift", "scaffold", "fedavg", SHARED, 1.8),
     Claim("dynamic regularisation against drift", "claim_drift", "feddyn", "fedavg", SHARED, 1.8),
+    Claim("control variates with few local steps", "claim_few_steps", "scaffold", "fedavg", SHARED, 0.7),
+    Claim("dynamic regularisation with few local steps", "claim_few_steps", "feddyn", "fedavg", SHARED, 0.9),
+    Claim("own normalisation for shifted features", "claim_shift/shift", "fedbn", "fedavg", PERSONAL, 0.9),
+    Claim("the same without a shift", "claim_shift/plain", "fedbn", "fedavg", PERSONAL, None),
+    Claim("the same by batch normalisation", "claim_shift/batch", "fedbn", "fedavg", PERSONAL, None),
     Claim("lifts the worst tenth", "claim_fairness", "qffl", "fedavg", WORST, 1.5),
     Claim("lifts the worst tenth", "claim_fairness", "afl", "fedavg", WORST, 3.3),
     Claim("lifts the worst tenth", "claim_fairness", "term", "fedavg", WORST, 3.0),
@@ -106,7 +119,7 @@ def _scores(folder: Path) -> dict[tuple[str, str, int], dict[str, float]]:
 
 def figures(claim: Claim, results: Path = RESULTS) -> tuple[list[float], list[float]]:
     """The baseline's and the method's score, in points, of every seed."""
-    scores = _scores(results / claim.suite)
+    scores = _scores(results / claim.records)
     seeds = sorted({seed for label, who, seed in scores if label == claim.method and who == claim.measure.who})
 
     def of(label: str, baseline: bool) -> list[float]:
@@ -141,7 +154,7 @@ def rows(results: Path = RESULTS) -> Iterator[str]:
         cells = [
             claim.what,
             _paper(claim.method),
-            f"`{claim.suite}`",
+            f"`{claim.records}`",
             claim.measure.words,
             f"{_title(claim.baseline)} {_range(baseline)}",
             f"{_title(claim.method)} {_range(method)}",
@@ -175,7 +188,7 @@ def draw(path: Path, results: Path = RESULTS) -> None:
         axes.plot(means[0], y, "o", markersize=5, markerfacecolor="white", markeredgecolor=colour)
         axes.plot(means[1], y, "o", markersize=5, color=colour)
     names = [
-        f"{_title(claim.method)} / {_title(claim.baseline)}, {claim.suite.removeprefix('claim_')}" for claim in found
+        f"{_title(claim.method)} / {_title(claim.baseline)}, {claim.records.removeprefix('claim_')}" for claim in found
     ]
     axes.set_yticks(range(len(found)), names, fontsize=7)
     axes.invert_yaxis()

@@ -34,8 +34,9 @@ def test_every_suite_is_run_and_claimed_of() -> None:
     assert {path.stem for path in SUITES} == {claim.suite for claim in CLAIMS.CLAIMS}
     for path in SUITES:
         suite = load_suite(str(path))
-        found = {(one.content.algorithm, one.content.seed) for one in read_records(ROOT / "results" / suite.name)}
-        assert found == {(algorithm, seed) for algorithm in suite.algorithms for seed in suite.seeds}
+        contents = [one.content for one in read_records(ROOT / "results" / suite.name)]
+        found = {(content.dataset, content.algorithm, content.seed) for content in contents}
+        assert found == {(*cell, seed) for cell in suite.grid() for seed in suite.seeds}
 
 
 def test_the_page_has_the_table_of_the_records() -> None:

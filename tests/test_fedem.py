@@ -128,6 +128,19 @@ def test_a_new_client_finds_its_shares_only() -> None:
         assert all(torch.equal(m["components"]["out.weight"], stacked(MODELS)["out.weight"]) for m in found)
 
 
+@pytest.mark.parametrize("own", [0, 1, 2])
+def test_a_new_client_finds_the_component_that_made_its_data(own: int) -> None:
+    """Labels drawn by one of the components: its share goes to 1, and the mixture predicts as it does."""
+    drawn = np.random.default_rng(own)
+    x = drawn.normal(size=(300, 2)) * 2
+    y = np.array([drawn.choice(CLASSES, p=p) for p in softmax(MODELS[own], x)[1]])
+    algorithm, work, data = FedEM(3, adapt_steps=60), tiny(), as_shots((x, y), 1)
+    *_, model = algorithm.adapt(work, stacked(MODELS), data)
+    assert model["shares"][own] > 0.9
+    found = algorithm.predict(work, model, data.x, None).exp().numpy()
+    assert np.abs(found - softmax(MODELS[own], x)[1]).mean() < 0.05
+
+
 def test_participants_go_on_from_the_shares_they_kept() -> None:
     kept = np.array([0.7, 0.2, 0.1])
     one = episodes()[1]._replace(memory=torch.tensor(kept))

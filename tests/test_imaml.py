@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_tasks import episode, task
 from softmax_by_hand import (
+    FEATURES,
     QUERIES,
     SUPPORTS,
     THETA,
@@ -20,11 +21,13 @@ from softmax_by_hand import (
     episodes,
     gradient,
     hessian_product,
+    layered,
     mean,
     softmax,
     tensors,
     tiny,
 )
+from torch import Tensor
 from torch.testing import assert_close
 
 from metaleaf.algorithms.imaml import IMAML, conjugate_gradient
@@ -33,7 +36,12 @@ from metaleaf.config.config import build
 from metaleaf.engine.engine import Mode
 from metaleaf.errors import ConfigError
 from metaleaf.gradient import grad
+from metaleaf.models.logistic import Logistic
 from metaleaf.optimizers import SGD
+from metaleaf.shots import Episode, Shots
+from metaleaf.task import Task
+from metaleaf.tasks.regression import Regression
+from metaleaf.trees import Tree, dot
 
 
 def loss(theta: Array, data: Data) -> float:
@@ -94,20 +102,73 @@ def test_is_mamls_gradient_through_a_long_path_to_the_solution() -> None:
     assert_close(algorithm.client(work, tensors(THETA), whole), through, rtol=1e-9, atol=1e-12)
 
 
+def line(x: Array, y: Array) -> tuple[Array, Array]:
+    """Hessian and minus the gradient at 0 of the mean squared error of a line with a bias."""
+    ones = np.column_stack([x, np.ones(len(x))])
+    return 2 / len(y) * ones.T @ ones, 2 / len(y) * ones.T @ y
+
+
+@pytest.mark.parametrize("damping", [0.0, 1.5])
+def test_of_linear_regression_it_is_the_closed_form(damping: float) -> None:
+    """Phi = (H + strength)^-1 (strength theta + b), whatever theta is: without damping the system is its derivative."""
+    rng = np.random.default_rng(3)
+    data = [(rng.normal(size=(n, FEATURES)), rng.normal(size=n)) for n in (4, 5)]
+    (h, b), (h_query, b_query) = (line(*part) for part in data)
+    theta, eye, strength = rng.normal(size=FEATURES + 1), np.eye(FEATURES + 1), 0.4
+    g = h_query @ np.linalg.solve(h + strength * eye, strength * theta + b) - b_query
+    support, query = (Shots(torch.tensor(x), torch.tensor(y), torch.tensor(1)) for x, y in data)
+    whole = Episode(support, query, support, torch.tensor(0.0), torch.tensor(0))
+    work = Task(Logistic(1, (FEATURES,)).double(), kind=Regression())
+    algorithm = IMAML(0.2, inner_steps=600, strength=strength, damping=damping, cg_steps=3)
+    found = array(algorithm.client(work, tensors(theta[None]), whole))[0]
+    np.testing.assert_allclose(found, np.linalg.solve(eye + h / (strength + damping), g), rtol=1e-9)
+
+
+def test_damping_solves_where_negative_curvature_stops() -> None:
+    """On a network, whose inner problem is not convex; with far more of it the gradient is the first-order one."""
+    work, whole, strength = layered(), episodes()[1], 0.01
+    params, slope = work.params(), grad(work.loss)
+    phi = IMAML(0.3, strength=strength)._adapted(work, params, whole)
+    sizes = [p.numel() for p in params.values()]
+
+    def tree(v: Tensor) -> Tree:
+        return {name: part.view_as(params[name]) for name, part in zip(params, torch.split(v, sizes), strict=True)}
+
+    def flat(found: Tree) -> Tensor:
+        return torch.cat([found[name].flatten() for name in params])
+
+    def product(v: Tensor) -> Tensor:
+        return flat(grad(lambda at: dot(slope(at, whole.support), tree(v)))(phi))
+
+    def client(damping: float) -> Tensor:
+        return flat(IMAML(0.3, strength=strength, damping=damping, cg_steps=60).client(work, params, whole))
+
+    eye, g = torch.eye(sum(sizes), dtype=torch.float64), flat(slope(phi, whole.query))
+    h = torch.stack([product(unit) for unit in eye])
+    lowest = float(torch.linalg.eigvalsh(h)[0])
+    assert lowest < -strength
+    assert (client(0.0) - torch.linalg.solve(eye + h / strength, g)).norm() > 0.1 * g.norm()
+    damping = -2 * lowest
+    assert_close(client(damping), torch.linalg.solve(eye + h / (strength + damping), g), rtol=1e-6, atol=1e-9)
+    assert_close(client(1e9), g, rtol=1e-6, atol=1e-9)
+
+
 @both
-@pytest.mark.parametrize(("steps", "cg_steps"), [(2, 1), (3, 2), (1, 4)])
-def test_two_rounds_by_hand(steps: int, cg_steps: int, mode: Mode) -> None:
+@pytest.mark.parametrize(("steps", "cg_steps", "damping"), [(2, 1, 0.0), (3, 2, 0.0), (1, 4, 0.0), (3, 2, 1.5)])
+def test_two_rounds_by_hand(steps: int, cg_steps: int, damping: float, mode: Mode) -> None:
     """Neither the inner problem nor the system is solved to the end."""
     theta, expected = THETA, []
     for _ in range(2):
         found = []
         for support, query in zip(SUPPORTS, QUERIES, strict=True):
             phi = path(theta, support, 0.7, 0.5, steps)[-1]
-            x = krylov(matrix(phi, support, 0.7), gradient(phi, query).ravel(), cg_steps)
+            x = krylov(matrix(phi, support, 0.7 + damping), gradient(phi, query).ravel(), cg_steps)
             found.append(x.reshape(theta.shape))
         theta = theta - 0.5 * mean(found)
         expected.append(theta)
-    algorithm = IMAML(0.5, inner_steps=steps, strength=0.7, cg_steps=cg_steps, server_optimizer=SGD(0.5))
+    algorithm = IMAML(
+        0.5, inner_steps=steps, strength=0.7, damping=damping, cg_steps=cg_steps, server_optimizer=SGD(0.5)
+    )
     assert_rounds(algorithm, mode, expected)
 
 
@@ -163,7 +224,7 @@ def test_a_networks_gradient_is_near_the_one_through_the_path() -> None:
     assert_close(algorithm.client(work, params, whole), through, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("given", [{"strength": 0.0}, {"cg_steps": 0}, {"inner_lr": -1.0}])
+@pytest.mark.parametrize("given", [{"strength": 0.0}, {"damping": -1.0}, {"cg_steps": 0}, {"inner_lr": -1.0}])
 def test_refuses_wrong_values(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(given))):
         build("algorithms", "imaml", given)

@@ -314,9 +314,29 @@ def test_options_come_from_a_suite() -> None:
     assert not list(build({"name": "mlp", "hidden": []}, SYNTHETIC, 1).named_children())[1:], "only a head"
 
 
+@pytest.mark.parametrize(("norm", "eps", "names"), [("batch", 1e-3, "scale bias"), ("layer", 1e-5, "weight bias")])
+def test_a_perceptrons_units_can_be_normalised(norm: str, eps: float, names: str) -> None:
+    """Two layers by hand; padded rows change nothing, and the normalisation is a part of the model."""
+    spec = {"classes": 3, "x_shape": (4,), "x_dtype": "float32"}
+    work = Task(build({"name": "mlp", "hidden": [5, 2], "norm": norm}, spec, 1).double())
+    drawn, (scale, bias) = np.random.default_rng(0), names.split()
+    params = {name: torch.tensor(drawn.normal(size=p.shape)) for name, p in work.params().items()}
+    own = {f"{layer}.{name}" for layer in ("norm", "norm1") for name in (scale, bias)}
+    assert work.split(params, "norm")[1].keys() == own
+    h = x = drawn.normal(size=(6, 4))
+    over = 0 if norm == "batch" else 1
+    for hidden, layer in (("hidden", "norm"), ("hidden1", "norm1")):
+        h = h @ params[f"{hidden}.weight"].numpy().T + params[f"{hidden}.bias"].numpy()
+        h = (h - h.mean(over, keepdims=True)) / np.sqrt(h.var(over, keepdims=True) + eps)
+        h = np.tanh(h * params[f"{layer}.{scale}"].numpy() + params[f"{layer}.{bias}"].numpy())
+    np.testing.assert_allclose(work.features(params, torch.tensor(x)).numpy(), h, rtol=1e-11)
+    padded, mask = torch.tensor(np.vstack([x, 9 * x])), torch.arange(12) < 6
+    np.testing.assert_allclose(work.features(params, padded, mask)[:6].numpy(), h, rtol=1e-11)
+
+
 def test_what_is_as_by_default_is_left_out() -> None:
     """So that a model that gets an option keeps the hashes of the runs that are there."""
-    assert models.resolve("mlp") == models.resolve({"name": "mlp", "hidden": [32]}) == "mlp"
+    assert models.resolve("mlp") == models.resolve({"name": "mlp", "hidden": [32], "norm": "none"}) == "mlp"
     assert models.resolve({"name": "mlp", "hidden": (8, 8)}) == {"name": "mlp", "hidden": [8, 8]}
 
 

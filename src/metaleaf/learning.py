@@ -1,9 +1,11 @@
 """What clients do with their examples: the primitives that algorithms are written from."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from metaleaf import trees
@@ -154,6 +156,18 @@ def descend(
         else:
             params = trees.add(params, found, -rates)
         yield params
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """A base of algorithms whose clients fine-tune a model, as in FedAvg(Meta); it stands before the others."""
+
+    adapt_lr: PositiveFloat = 0.03
+    adapt_steps: NonNegativeInt = 5
+
+    def adapt(self, task: Task, params: Params, support: Shots) -> Iterator[Params]:
+        """Gradient descent on the support set."""
+        return descend(task, params, support, self.adapt_lr, self.adapt_steps)
 
 
 def shared_and_own(update: Params, own: Params) -> tuple[Params, Params]:
