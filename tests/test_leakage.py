@@ -110,14 +110,14 @@ class TestInversion:
             return update_of(one, state, subject.holding(low + (high - low) * inputs[0]))
 
         for distance in ("cosine", "squared"):
-            attack = Inversion(distance=distance, steps=200)
+            attack = Inversion(distance=distance, steps=120)
             found = attack(made, update, [subject.x.shape], torch.tensor(3))
             apart = found.inputs[0] - (closed[:1] - low) / (high - low)
             assert psnr(np.array(float(apart.square().mean()))) > 45
             assert found.objective < 1e-4
 
     def test_the_same_seed_finds_the_same(self) -> None:
-        first, second = attacked(run()), attacked(run())
+        first, second = (attacked(run(), inversion=Inversion(steps=20)) for _ in range(2))
         assert first.rows == second.rows
 
     def test_restarts_keep_the_best_objective(self) -> None:
@@ -195,7 +195,7 @@ class TestLayers:
         assert mean(leak, "error") < 1e-3 < mean(leak, "error_nearest")
 
     def test_so_it_is_through_several_steps(self) -> None:
-        assert mean(attacked(run(epochs=5)), "error") < 0.01
+        assert mean(attacked(run(epochs=3)), "error") < 0.01
 
     def test_a_bound_hides_nothing(self) -> None:
         assert mean(attacked(run(layers={"clip": {"norm": 1e-3}})), "error") < 1e-3
@@ -228,6 +228,11 @@ class TestTokens:
     def test_noise_hides_them(self) -> None:
         leak = attacked(run(layers=NOISY, store=TEXTS, model="char_mlp"), 3, clients=5)
         assert mean(leak, "f1") < 0.8
+
+    def test_signs_hide_nothing(self) -> None:
+        """Of a vector that has not moved they are all positive."""
+        leak = attacked(run(layers={"compress": "sign"}, store=TEXTS, model="char_mlp"), 8)
+        assert mean(leak, "f1") > 0.95
 
     def test_what_does_not_travel_is_not_found(self) -> None:
         layers = {"compress": {"name": "top_k", "share": 0.001}}
@@ -343,7 +348,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 class TestTheCommand:
     def test_with_and_without_layers(self, small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-        words = ["--algorithms", "fedavg", "maml", "--examples", "1", "2", "--clients", "2", "--steps", "60"]
+        words = ["--algorithms", "fedavg", "maml", "--examples", "1", "2", "--clients", "1", "--steps", "120"]
         assert main([*small, *words]) == 0
         *table, path = capsys.readouterr().out.splitlines()
         assert [line.split()[:4] for line in table[:2]] == [
@@ -353,14 +358,11 @@ class TestTheCommand:
         assert [line.split()[:3] for line in table if "nothing is sent" in line] == [["plain", "maml", "1"]]
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == 2 * 2 * 2 * 2
-        errors = {
-            place: np.mean(
-                [float(row["error"]) for row in rows if (row["dataset"], row["algorithm"], row["examples"]) == place]
-            )
-            for place in (("plain", "fedavg", "1"), ("noisy", "fedavg", "1"))
+        assert len(rows) == 2 * 2 * 2
+        of_one = {
+            row["dataset"]: row["error"] for row in rows if (row["algorithm"], row["examples"]) == ("fedavg", "1")
         }
-        assert errors["plain", "fedavg", "1"] < 0.1 < errors["noisy", "fedavg", "1"]
+        assert float(of_one["plain"]) < 0.1 < float(of_one["noisy"])
 
     @pytest.mark.parametrize(
         ("words", "said"),

@@ -1,8 +1,8 @@
 """What a client can lose: for cells of a suite, what a curious server finds in what clients send, layer by layer.
 
-The attacker follows the protocol and knows what the server knows: the broadcast, the algorithm and the layers with their
-options. It is told what it might have to guess: how many examples a client has, their labels, the
-order of its batches, the range of its inputs. It does not know noise or masks. See docs/leakage.md.
+The attacker follows the protocol and knows what the server knows: the broadcast, the algorithm and the layers with all
+their options. It is told what it might have to guess: how many examples a client has, their labels, the order of its
+batches, the range of its inputs. It does not know noise or masks. See docs/leakage.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -127,10 +127,9 @@ def of_run(run: Run, state: State, examples: int, question: Question) -> Leak:
     subjects = [subject_of(run, state, client, examples) for client in senders]
     updates = [trees.tree_map(Tensor.detach, update_of(run, state, one.episode)) for one in subjects]
     scene = Scene(run, state, senders, subjects)
-    attack = _tokens if scene.kind == "tokens" else _inputs
     sides = [[i] for i in range(len(subjects))] if alone else [list(range(len(subjects)))]
     seen = scene.arrived(updates)
-    found = [attack(scene, side, message, question) for side, message in zip(sides, seen, strict=True)]
+    found = [_attacked(scene, side, message, question) for side, message in zip(sides, seen, strict=True)]
     rows = [
         {
             "dataset": run.config.dataset_label,
@@ -157,11 +156,15 @@ class _Found(NamedTuple):
     images: tuple[Array, Array] | None = None
 
 
+def _attacked(scene: Scene, side: Sequence[int], message: Tree, question: Question) -> _Found:
+    if trees.length(message) == 0:  # as of MAML without a query: there is nothing to attack
+        return _Found([{} for _ in side])
+    return _tokens(scene, side, message) if scene.kind == "tokens" else _inputs(scene, side, message, question)
+
+
 def _inputs(scene: Scene, side: Sequence[int], message: Tree, question: Question) -> _Found:
     """Images and features, by inversion."""
     subjects = [scene.subjects[i] for i in side]
-    if trees.length(message) == 0:  # as of MAML without a query: there is nothing to attack
-        return _Found([{} for _ in subjects])
     images, (low, high) = scene.kind == "images", scene.range()
     if images:
         scene.check_floats(subjects[0])
@@ -199,11 +202,11 @@ def _scores(images: bool, found: Array, true: Array, others: Array) -> dict[str,
     return {"error": float(errors.mean() / mean.mean()), "error_nearest": float(nearest.mean() / mean.mean())}
 
 
-def _tokens(scene: Scene, side: Sequence[int], message: Tree, question: Question) -> _Found:
+def _tokens(scene: Scene, side: Sequence[int], message: Tree) -> _Found:
     """Tokens, by the rows of the embedding that have moved. The attacker is told how many different ones there are."""
     subjects = [scene.subjects[i] for i in side]
     own = [set(one.x.flatten().tolist()) for one in subjects]
-    lengths = moved(message, embedding_of(scene.run.task, subjects[0].x))
+    lengths = moved(scene.moves(message), embedding_of(scene.run.task, subjects[0].x))
     count = len(set().union(*own))
     found = largest(lengths, count)
     frequent = largest(torch.from_numpy(np.bincount(scene.others.ravel().astype(np.int64))), count)

@@ -14,7 +14,7 @@ from metaleaf.errors import ConfigError
 from metaleaf.leakage.inversion import TINY, Inputs
 from metaleaf.leakage.measure import Array
 from metaleaf.leakage.subjects import Subject, update_of
-from metaleaf.protection.compression import Sparse
+from metaleaf.protection.compression import Sign, Sparse
 from metaleaf.protection.pipeline import Pipeline, numbers, zeros
 from metaleaf.runs.run import Run
 from metaleaf.seeds import derive
@@ -92,6 +92,12 @@ class Scene:
         """1 where a number of the message travelled, 0 where a sparse message has none."""
         sparse = isinstance(self.pipeline.compress, Sparse) and self.pipeline.noise is None
         return trees.tree_map(lambda leaf: (leaf != 0).to(leaf) if sparse else torch.ones_like(leaf), message)
+
+    def moves(self, message: Tree) -> Tree:
+        """The message from where nothing moves on: signs have no zero, and send one as positive."""
+        if not isinstance(self.pipeline.compress, Sign):
+            return message
+        return trees.tree_map(lambda leaf: leaf - leaf.abs().median(), message)
 
     def range(self) -> tuple[float, float]:
         """The least and the greatest number of x: of whole numbers by their type, of others among training clients."""
