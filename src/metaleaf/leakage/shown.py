@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from metaleaf.config.suite import Suite
@@ -29,6 +30,9 @@ SHOWN = {
 
 IMAGES = 4
 """In a setting's row of the figure, at most."""
+
+DPI = 120
+"""Of the figure, whose images are small."""
 
 
 def lines(leak: Leak, suite: Suite, before: Sequence[Leak] = ()) -> list[str]:
@@ -66,7 +70,7 @@ def write(leaks: Sequence[Leak], folder: Path) -> list[Path]:
     if not shown:
         return [table]
     picture = folder / "leakage.png"
-    with styled():
+    with styled(), rc_context({"savefig.dpi": DPI}):
         content = encoded(figure(shown), ["png"])["png"]
     write_atomically(picture, lambda path: path.write_bytes(content))
     return [table, picture]
@@ -74,7 +78,7 @@ def write(leaks: Sequence[Leak], folder: Path) -> list[Path]:
 
 def figure(leaks: Sequence[Leak]) -> Figure:
     """A column an algorithm and number of examples: true images, and below what stands for them in each dataset."""
-    columns = list(dict.fromkeys((leak.config.algorithm_label, leak.examples) for leak in leaks))
+    columns = sorted({(leak.config.algorithm_label, leak.examples) for leak in leaks})
     datasets = list(dict.fromkeys(leak.config.dataset_label for leak in leaks))
     by_place = {(leak.config.dataset_label, leak.config.algorithm_label, leak.examples): leak for leak in leaks}
     height = DOUBLE / len(columns) / IMAGES + 0.08
@@ -86,20 +90,20 @@ def figure(leaks: Sequence[Leak]) -> Figure:
         axes.spines[:].set_visible(False)
     for column, (algorithm, examples) in enumerate(columns):
         found = [by_place.get((dataset, algorithm, examples)) for dataset in datasets]
-        true = next(_strip(leak, 0) for leak in found if leak)
-        grid[0, column].imshow(true, cmap="gray", vmin=0, vmax=1)
+        shown = min(IMAGES, *(sum(len(true) for true, _ in leak.images) for leak in found if leak))
+        grid[0, column].imshow(next(_strip(leak, 0, shown) for leak in found if leak), cmap="gray", vmin=0, vmax=1)
         for axes, leak in zip(grid[1:, column], found, strict=True):
             if leak:
-                axes.imshow(_strip(leak, 1), cmap="gray", vmin=0, vmax=1)
-        grid[0, column].set_title(f"{short(algorithm)}, {examples}")
+                axes.imshow(_strip(leak, 1, shown), cmap="gray", vmin=0, vmax=1)
+        grid[0, column].set_title(f"{short(algorithm)}\n{examples} each", loc="center")
     for axes, label in zip(grid[:, 0], ["true", *datasets], strict=True):
         axes.set_ylabel(short(label), rotation=0, ha="right", va="center")
     return drawn
 
 
-def _strip(leak: Leak, which: int) -> Array:
+def _strip(leak: Leak, which: int, count: int) -> Array:
     """The first images side by side, with a white line between them; which: 0 the true ones, 1 those found."""
-    images = np.concatenate([pair[which] for pair in leak.images])[:IMAGES]
+    images = np.concatenate([pair[which] for pair in leak.images])[:count]
     edge = np.ones((images.shape[1], 1, *images.shape[3:]))
     strip: Array = np.concatenate([part for image in images for part in (image, edge)], axis=1)[:, :-1]
     return strip
