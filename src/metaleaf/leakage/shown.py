@@ -43,7 +43,7 @@ def lines(leak: Leak, suite: Suite, before: Sequence[Leak] = ()) -> list[str]:
     widths = [max(map(len, [*labels, "algorithm"])) for labels in (suite.datasets, suite.algorithms)]
     columns = _columns(leak)
     summed = leak.rows[0]["summed"]
-    means = [f"{np.mean([row[name] for row in leak.rows]):.3g}" for name in columns]
+    means = [f"{np.mean([row[name] for row in leak.rows if name in row]):.3g}" for name in columns]
     cells = [leak.config.dataset_label, leak.config.algorithm_label, str(leak.examples)]
     cells += ["alone" if summed == 1 else f"sum of {summed}", *(means or ["nothing is sent"])]
     heading = ["dataset", "algorithm", "examples", "seen", *(SHOWN[name] for name in columns)]
@@ -52,7 +52,8 @@ def lines(leak: Leak, suite: Suite, before: Sequence[Leak] = ()) -> list[str]:
 
 
 def _columns(leak: Leak) -> list[str]:
-    return [name for name in SHOWN if name in leak.rows[0]]
+    """Of the table; a client that sends nothing has none."""
+    return [name for name in SHOWN if any(name in row for row in leak.rows)]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
