@@ -31,6 +31,8 @@ SHOWN = {
 IMAGES = 4
 """In a setting's row of the figure, at most."""
 
+WIDEST, LABELS = 2.0, 1.0
+"""Inches of a column, at most, and of the labels before the first."""
 DPI = 120
 """Of the figure, whose images are small."""
 
@@ -82,8 +84,8 @@ def figure(leaks: Sequence[Leak]) -> Figure:
     columns = sorted({(leak.config.algorithm_label, leak.examples) for leak in leaks})
     datasets = list(dict.fromkeys(leak.config.dataset_label for leak in leaks))
     by_place = {(leak.config.dataset_label, leak.config.algorithm_label, leak.examples): leak for leak in leaks}
-    height = DOUBLE / len(columns) / IMAGES + 0.08
-    drawn = canvas(DOUBLE, 0.4 + height * (len(datasets) + 1))
+    width = min(WIDEST, (DOUBLE - LABELS) / len(columns))
+    drawn = canvas(LABELS + width * len(columns), 0.5 + (width / IMAGES + 0.08) * (len(datasets) + 1))
     grid = drawn.subplots(len(datasets) + 1, len(columns), squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
