@@ -21,6 +21,7 @@ from metaleaf.cli.evaluate import EvaluateCommand
 from metaleaf.cli.export import ExportCommand
 from metaleaf.cli.figures import FiguresCommand
 from metaleaf.cli.gate import GateCommand
+from metaleaf.cli.leak import LeakCommand
 from metaleaf.cli.listing import ListCommand
 from metaleaf.cli.new import NewCommand
 from metaleaf.cli.process import interruptible, said
@@ -45,6 +46,7 @@ Command = (
     | Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
     | Annotated[StabilityCommand, tyro.conf.subcommand("stability")]
+    | Annotated[LeakCommand, tyro.conf.subcommand("leak")]
     | Annotated[FiguresCommand, tyro.conf.subcommand("figures")]
     | Annotated[SiteCommand, tyro.conf.subcommand("site")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
