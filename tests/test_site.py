@@ -218,6 +218,9 @@ def content_of(config: RunConfig, folder: Path, **changes: Any) -> Content:
     return read_record(Record, change(path, **(named | made | changes))).content
 
 
+PHONE = {"name": "phone", "share": 1.0, "flops": 1e7, "down": 1e5, "up": 1e4, "watts": 3.0, "radio_watts": 1.0}
+
+
 class TestCommands:
     @pytest.fixture
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
@@ -250,13 +253,20 @@ class TestCommands:
             ("reptile", {}),
             ("local", {}),
             ("fedavg", {"attack": "alie", "clip": {"norm": 0.5, "quantile": 0.5}, "aggregate": "median"}),
+            ("fedavg", {"systems": {"deadline": 9.5, "devices": [PHONE]}}),
         ],
     )
     def test_of_any_other_run_is_complete(
         self, tmp_path: Path, asked: list[RunConfig], label: str, layers: dict[str, Any]
     ) -> None:
         suite = load_suite("synthetic")
-        other = {"name": "own", "protocol": {**suite.protocol, "rounds": 7}, "protection": layers}
+        apart = {"protection": {key: value for key, value in layers.items() if key != "systems"}}
+        other = {
+            "name": "own",
+            "protocol": {**suite.protocol, "rounds": 7},
+            **apart,
+            "systems": layers.get("systems", {}),
+        }
         suite = suite.model_copy(update=other)
         content = content_of(suite.config("synthetic", label, 3), tmp_path)
         [line] = command(content, [3, 4]).lines

@@ -36,6 +36,8 @@ class RunCommand:
     """A protocol setting, ``--protocol rounds=50``; repeatable."""
     protection: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A layer between clients and server, ``--protection 'clip={norm = 1.0}'``; repeatable (docs/protection.md)."""
+    systems: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Who is there, on what devices, a line of it: ``--systems deadline=10.0``; repeatable (docs/systems.md)."""
     save: bool = False
     """Keep the trained model beside the record, for `metaleaf evaluate` and `metaleaf export`."""
     compute: Compute = field(default_factory=Compute)
@@ -52,6 +54,7 @@ class RunCommand:
             "task": _named(self.task),
             "options": assignments(self.options),
             "protection": assignments(self.protection),
+            "systems": assignments(self.systems),
         }
         config = one_cell(
             (self.dataset, given),

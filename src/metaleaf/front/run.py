@@ -38,6 +38,7 @@ def run(
     model: Any = None,
     task: str | Mapping[str, Any] | None = None,
     protection: Mapping[str, Any] | None = None,
+    systems: Mapping[str, Any] | None = None,
     hyperparameters: Mapping[str, Any] | None = None,
     seed: int = 1,
     name: str = "runs",
@@ -56,8 +57,8 @@ def run(
     algorithm: an object such as ``MAML(inner_lr=0.01)``, of any class that fits the contract (`metaleaf.algorithm`), a
     class, or a name; hyperparameters changes some of it by dotted key. model, task: as suites have them
     (docs/models.md, docs/tasks.md), or a torch module or class; by default the data's. protection: layers between
-    clients and server, such as {"clip": {"norm": 1.0}} (docs/protection.md). protocol: settings such as rounds=300 and
-    held_out=0.2 (docs/protocol.md).
+    clients and server, such as {"clip": {"norm": 1.0}} (docs/protection.md); systems: who is there, on what devices
+    (docs/systems.md). protocol: settings such as rounds=300 and held_out=0.2 (docs/protocol.md).
 
     results: the store that keeps the record, under the suite `name`: a run that is there already is not made again,
     one that was stopped goes on. By default all lies in a temporary folder until `Result.save`. save: keep the model.
@@ -68,7 +69,7 @@ def run(
     plugin, options = named("algorithms", algorithm)
     label, entry = dataset_entry(clients)
     config = one_cell(
-        (label, _place(entry, model, task, protection)),
+        (label, _place(entry, model=model, task=task, protection=protection, systems=systems)),
         plugin,
         name=name,
         seed=seed,
@@ -90,6 +91,7 @@ def compare(
     model: Any = None,
     task: str | Mapping[str, Any] | None = None,
     protection: Mapping[str, Any] | None = None,
+    systems: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 3,
     tune: int = 0,
     tune_rounds: int | None = None,
@@ -136,7 +138,10 @@ def compare(
         "title": name,
         "seeds": list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds),
         "protocol": protocol,
-        "datasets": {called or label: _place(entry, model, task, protection) for called, label, entry in entries},
+        "datasets": {
+            called or label: _place(entry, model=model, task=task, protection=protection, systems=systems)
+            for called, label, entry in entries
+        },
         "algorithms": methods,
     }
     if tune:
@@ -171,8 +176,8 @@ def _compared(suite: Suite, settings: Settings, progress: bool, keep: Any) -> Re
     return Records(tuple(in_order(records, tuple(suite.algorithms))), folder=keep)
 
 
-def _place(entry: Mapping[str, Any], model: Any, task: Any, protection: Any) -> dict[str, Any]:
-    return {**entry, "model": model_entry(model), "task": task, "protection": protection}
+def _place(entry: Mapping[str, Any], *, model: Any, **others: Any) -> dict[str, Any]:
+    return {**entry, "model": model_entry(model), **others}
 
 
 def _title(plugin: str, options: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:

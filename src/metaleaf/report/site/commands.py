@@ -74,6 +74,7 @@ def _complete(content: Head, seeds: Sequence[int]) -> Command:
         "--set": _set(config.hyperparameters),
         "--protocol": _set(content.config["protocol"]),
         "--protection": _set(config.protection),
+        "--systems": _set(config.systems),
     }
     _check(content, config.dataset, config.algorithm, parts)
     words = ["metaleaf", "run", "--dataset", config.dataset, "--algorithm", config.algorithm]
@@ -95,7 +96,7 @@ def _complete(content: Head, seeds: Sequence[int]) -> Command:
 def _check(content: Head, dataset: str, algorithm: str, parts: dict[str, dict[str, Any]]) -> None:
     """ConfigError if the run that ``metaleaf run`` makes of this is another."""
     method = {"name": algorithm, **parts["--set"]}
-    given = {"options": parts["--options"], "protection": parts["--protection"]}
+    given = {name: parts[f"--{name}"] for name in ("options", "protection", "systems")}
     place = {"name": dataset, "model": content.config["model"], **given}
     cell = {"name": "runs", "title": "runs", "protocol": parts["--protocol"], "datasets": {"data": place}}
     suite = Suite.model_validate(cell | {"algorithms": {"method": method}})
