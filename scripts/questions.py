@@ -4,7 +4,9 @@
 """
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from metaleaf.config.suite import Suite, load_suite
+from metaleaf.protection.aggregation import RULES as RULES_BY_NAME
+from metaleaf.protection.attacks import ATTACKS as ATTACKS_BY_NAME
+from metaleaf.protection.compression import COMPRESSORS
 from metaleaf.records.environments import EnvironmentRecord
 from metaleaf.records.records import read_all, read_records, tidy
 from metaleaf.report.tables.environments import comparison
@@ -172,8 +177,27 @@ def stragglers(results: Path = RESULTS) -> str:
     return lines(["rounds", "", *found], rows())
 
 
+def kinds(results: Path = RESULTS) -> str:
+    """The layers of which there are several, with their options and defaults."""
+    known = {"attack": ATTACKS_BY_NAME, "compress": COMPRESSORS, "aggregate": RULES_BY_NAME}
+
+    def rows() -> Iterator[Sequence[str]]:
+        for layer, kind in known.items():
+            for name, cls in kind.items():
+                options = ", ".join(f"`{one.name}` {json.dumps(one.default)}" for one in fields(cls))
+                yield [f"`{layer}`", f"`{name}`", options, (cls.__doc__ or "").splitlines()[0]]
+
+    return lines(["layer", "name", "options and defaults", ""], rows())
+
+
 PAGES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "protection.md": {"epsilon": epsilon, "attackers": attackers, "bytes": sent, "newcomers": newcomers},
+    "protection.md": {
+        "kinds": kinds,
+        "epsilon": epsilon,
+        "attackers": attackers,
+        "bytes": sent,
+        "newcomers": newcomers,
+    },
     "systems.md": {"stragglers": stragglers},
 }
 """The tables of each page."""

@@ -277,6 +277,18 @@ class TestNumbers:
         with pytest.raises(NotDrawnError, match="no systems were simulated"):
             convergence_hours(Runs([one for one in runs.records if one.content.dataset == "shakespeare"]))
 
+    def test_runs_without_a_clock_may_stand_beside_those_that_have_one(self, tmp_path: Path) -> None:
+        write_record(tmp_path / "suite", "femnist", "fedavg", 0, clients=12)
+        path = write_record(tmp_path / "suite", "femnist", "maml", 0, clients=12)
+        content = json.loads(path.read_text())
+        content["config"]["systems"] = {"deadline": 1800.0}
+        path.write_text(json.dumps(content))
+        rounds = pd.read_csv(path.with_suffix(".rounds.csv"))
+        rounds.assign(simulated_seconds=3600.0 * rounds["round"]).to_csv(path.with_suffix(".rounds.csv"), index=False)
+        [axes] = convergence_hours(Runs(read_records(tmp_path / "suite"))).figure.axes
+        ends = [float(np.asarray(line.get_xdata())[-1]) for line in axes.lines if len(np.asarray(line.get_xdata())) > 2]
+        assert ends == [100.0]
+
     def test_support(self, records: list[Record]) -> None:
         runs = Runs(records)
         *lines, majority = adaptation.support(runs).figure.axes[0].lines

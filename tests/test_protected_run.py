@@ -228,6 +228,7 @@ def test_a_record_is_read_and_says_what_to_run(tmp_path: Path) -> None:
             "a bound that follows the clients' norms tells a server",
         ),
         ({"secure": {}}, "secure aggregation needs a range of numbers"),
+        ({**BOUNDED, "aggregate": "fltrust"}, "this rule makes every update as long as the trusted clients' own"),
         ({**BOUNDED, "secure": {}, "aggregate": "median"}, "hides what the rule in aggregate compares"),
         ({**BOUNDED, "secure": {}, "compress": "sign"}, "a masked update is as long as any"),
         ({**BOUNDED, "noise": {}, "aggregate": "median"}, "noise on the server is for the mean"),

@@ -196,6 +196,19 @@ def test_captions_say_what_protects_and_what_noise_leaves(tmp_path: Path) -> Non
         return protection_sentences(record.content for record in read_records(folder))
 
     assert sentences() == []
+    phones = {
+        "availability": None,
+        "deadline": 20.0,
+        "over_select": 1.3,
+        "weigh": "arrived",
+        "devices": [{"name": "phone"}],
+    }
+    for path in folder.rglob("fedavg/**/seed-*.json"):
+        edit(path, lambda content: content["config"].update(systems=phones))
+    said = "deadline 20.0, over_select 1.3, weigh arrived, devices phone"
+    assert sentences() == [f"Systems: {said} (FedAvg), none (MAML)."]
+    for path in folder.rglob("fedavg/**/seed-*.json"):
+        edit(path, lambda content: content["config"].pop("systems"))
     layers = {"attack": {"name": "sign_flip", "share": 0.3}, "clip": {"norm": 1.0, "quantile": None}, "secure": {}}
     for path in folder.rglob("seed-*.json"):
         edit(path, lambda content: content["config"].update(protection=layers))

@@ -179,8 +179,10 @@ class TestWhatIsLeftOut:
         assert (list(found.clients), list(found.environments), found.refused) == (["small"], ["entered"], [])
 
     def test_suites_may_be_left_out_by_pattern(self, results: Path) -> None:
-        found = collect(results, ["sm*", "nothing"])
+        found = collect(results, ["sm*"])
         assert (list(found.clients), list(found.environments)) == ([], ["entered"])
+        with pytest.raises(DataError, match=r"no suite below .* fits 'clame_.', which is to be left out"):
+            collect(results, ["sm*", "clame_*"])
 
     def test_nothing_to_show(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no records"):

@@ -425,6 +425,12 @@ def test_only_those_in_time_train_and_keep() -> None:
     assert 0 < trained.total() < asked.total()
 
 
+def test_a_run_without_anybody_is_no_result(tmp_path: Path) -> None:
+    one = config("fedavg", {"deadline": 1.4})
+    with pytest.raises(ConfigError, match="in 6 rounds no update came back in time: raise deadline"):
+        run_of(one).execute(Cell(tmp_path, one))
+
+
 def test_a_round_without_anybody_changes_nothing_but_costs() -> None:
     run = run_of(config("fedavg", {"deadline": 1.4}))
     progress = run.train()
@@ -568,7 +574,13 @@ def resolved(systems: dict[str, Any], **changes: Any) -> RunConfig:
         ({"devices": [ONE], "dedline": 1.0}, "unknown option of systems 'dedline': did you mean 'deadline'"),
         ({"devices": [ONE], "deadline": 0}, "systems: deadline = 0"),
         ({"devices": [ONE], "over_select": 0.9}, "systems: over_select = 0.9"),
-        ({"devices": [ONE], "availability": {"name": "lunar"}}, "systems: availability.*lunar"),
+        (
+            {"devices": [ONE], "availability": {"name": "lunar"}},
+            "availability: unknown name 'lunar'; known: 'bernoulli'",
+        ),
+        ({"devices": [ONE], "availability": {"low": 0.5}}, "availability: give its name and options, as"),
+        ({"devices": [ONE], "availability": "bernoulli"}, "availability: give its name and options, as"),
+        ({"devices": [ONE], "spread": 1000.0}, "systems: spread = 1000.0"),
         ({"devices": [ONE], "availability": {"name": "bernoulli"}}, "probability' is missing"),
         ({"devices": [ONE], "availability": {**DAYS, "low": 0.8}}, "low = 0.8 must not be above high = 0.7"),
         ({"devices": [ONE], "weigh": "inverse_probability"}, "weigh = 'inverse_probability' needs chances"),

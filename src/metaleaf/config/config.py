@@ -306,6 +306,11 @@ def explain(error: ValidationError, where: str) -> str:
         return f"{where}: unknown key {place!r}."
     if problem["type"] == "missing":
         return f"{where}: {place!r} is missing."
+    if problem["type"] == "union_tag_invalid":
+        tag, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        return f"{where}: {place or 'value'}: unknown name {tag!r}; known: {known}."
+    if problem["type"] in ("union_tag_not_found", "model_attributes_type"):
+        return f"{where}: {place or 'value'}: give its name and options, as {{ name = ..., ... }}."
     given = f" = {problem['input']!r}" if not isinstance(problem["input"], Mapping) else ""
     message = problem["msg"].removeprefix("Value error, ").rstrip(".")
     if not place and not given:

@@ -69,6 +69,11 @@ class Pipeline:
             (self.noise and weighting != "uniform", "noise counts clients alike: set weighting = 'uniform'"),
             (central and each, "a server that reads every update sees it without noise: noise.place = 'clients'"),
             (central and self.aggregate, "noise on the server is for the mean: leave out aggregate or noise"),
+            (
+                bounded and hasattr(self.aggregate, "trusted"),
+                "this rule makes every update as long as the trusted clients' own, which nobody bounds: leave out clip "
+                "or aggregate",
+            ),
             (self.secure and each, "secure aggregation hides what this algorithm's server reads, every single update"),
             (self.secure and self.aggregate, "secure aggregation hides what the rule in aggregate compares"),
             (self.secure and self.compress, "a masked update is as long as any: leave out compress or secure"),

@@ -217,6 +217,10 @@ class Run:
         """
         started = datetime.now(UTC).isoformat(timespec="seconds")
         progress = self.train(cell, on_round)
+        if self.fleet is not None and self.rounds and not any(row["arrived"] for row in progress.rows):
+            raise ConfigError(
+                f"systems: in {self.rounds} rounds no update came back in time: raise deadline, or let more be there."
+            )
         begun = time.monotonic()
         clients, scores = self._test(progress)
         if not _finite(scores):

@@ -177,7 +177,7 @@ class Trace:
 
     def _lines(self) -> Iterator[tuple[str, int, int]]:
         try:
-            table = csv.DictReader(io.StringIO(self._content.decode("utf-8"), newline=""), strict=True)
+            table = csv.DictReader(io.StringIO(self._content.decode("utf-8-sig"), newline=""), strict=True)
             if set(table.fieldnames or ()) != set(COLUMNS):
                 raise self._wrong(
                     f"must have the columns {', '.join(COLUMNS)}, and has {', '.join(table.fieldnames or ['none'])}"

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from metaleaf.errors import ConfigError
 from metaleaf.systems.availability import Availability, Clients
@@ -34,7 +34,7 @@ class Systems:
     """
 
     devices: Annotated[tuple[Device, ...], Field(min_length=1)]
-    spread: NonNegativeFloat = 0.0
+    spread: Annotated[float, Field(ge=0, le=5)] = 0.0
     by: Literal["client", "environment"] = "client"
     availability: Availability | None = None
     deadline: PositiveFloat | None = None

@@ -53,13 +53,19 @@ def convergence_hours(runs: Runs) -> Picture:
     timed = [dataset for dataset in runs.datasets if _simulates(runs, dataset)]
     if not timed:
         raise NotDrawnError("no systems were simulated ([systems])")
-    figure, curves, bands = _figure(runs, timed)
+    figure, placed, bands = _figure(runs, timed)
+    curves = [(axes, _with_hours(by_name)) for axes, by_name in placed]
     for axes, _ in curves:
         axes.set_xlabel("Simulated hours")
         axes.xaxis.set_major_locator(MaxNLocator(5))
     _draw_all(figure, curves, "hours", runs.look)
     what = "after adaptation against the hours that the rounds until then would have taken on the devices of [systems]."
     return Picture(figure, f"Validation {runs.name} {what} {bands}")
+
+
+def _with_hours(curves: "Curves") -> "Curves":
+    """Those of runs with systems, which others may stand beside."""
+    return {name: curve for name, curve in curves.items() if curve["hours"].notna().all()}
 
 
 def _simulates(runs: Runs, dataset: str) -> bool:

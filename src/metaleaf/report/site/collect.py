@@ -39,7 +39,10 @@ def collect(results: Path, leave_out: Sequence[str] = ()) -> Collected:
     Raises DataError when no record is left.
     """
     found = Collected()
-    folders = (path for path in results.glob("*") if path.is_dir())
+    folders = [path for path in results.glob("*") if path.is_dir()]
+    for one in leave_out:
+        if not any(fnmatchcase(path.name, one) for path in folders):
+            raise DataError(f"no suite below {results} fits {one!r}, which is to be left out: correct the pattern")
     for folder in sorted(path for path in folders if not any(fnmatchcase(path.name, one) for one in leave_out)):
         paths = record_paths(folder)
         entering = [path for path in paths if of_new_environments(path)]

@@ -202,16 +202,35 @@ def tuning_sentence(contents: Iterable[Head]) -> str:
 
 
 def protection_sentences(contents: Iterable[Head]) -> list[str]:
-    """The layers between clients and server, and what noise leaves of privacy; nothing where there are none."""
+    """The systems, the layers between clients and server, and what noise leaves of privacy; nothing where none are."""
     known = [(content.title, content) for content in contents]
     layers = [(title, _layers(content.config.get("protection"))) for title, content in known]
     found = []
+    systems = [(title, _systems(content.config.get("systems"))) for title, content in known]
+    if any(text for _, text in systems):
+        found.append(f"Systems: {by_value((title, text or 'none') for title, text in systems)}.")
     if any(text for _, text in layers):
         found.append(f"Protection: {by_value((title, text or 'none') for title, text in layers)}.")
     if told := [(title, content.privacy) for title, content in known if content.privacy]:
         sizes = by_value((title, f"ε = {one.epsilon:.3g} at δ = {one.delta:.2g}") for title, one in told)
         found.append(f"Of one client: {sizes}.")
     return found
+
+
+def _systems(given: object) -> str:
+    """Who could be asked, and when a round ended; devices by name."""
+    if not isinstance(given, Mapping):
+        return ""
+    devices = given.get("devices")
+    names = [str(one.get("name")) for one in devices if isinstance(one, Mapping)] if isinstance(devices, list) else []
+    there = given.get("availability")
+    said = {
+        "availability": there.get("name") if isinstance(there, Mapping) else None,
+        "deadline": given.get("deadline"),
+    }
+    said |= {"over_select": given.get("over_select"), "weigh": given.get("weigh"), "devices": " and ".join(names)}
+    text = ", ".join(f"{key} {value}" for key, value in said.items() if value)
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def _layers(given: object) -> str:
