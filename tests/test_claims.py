@@ -1,32 +1,19 @@
 """What each algorithm is for: the committed records show it, and so do runs of today's code."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts_as_modules import ROOT, script
 
 from metaleaf.config.suite import load_suite
 from metaleaf.jobs.execute import Settings, compute
 from metaleaf.records.records import read_records
 
-ROOT = Path(__file__).resolve().parent.parent
 SUITES = sorted((ROOT / "benchmarks").glob("claim_*.toml"))
 
 
-def script() -> Any:
-    """scripts/claims.py as a module."""
-    spec = importlib.util.spec_from_file_location("claims_script", ROOT / "scripts" / "claims.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["claims_script"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-CLAIMS = script()
+CLAIMS = script("claims")
 SHOWN = [claim for claim in CLAIMS.CLAIMS if claim.margin is not None]
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import small_environments
 import torch
+from interrupted import interrupted
 from safetensors.torch import load_file
 
 from metaleaf import registry, trees
@@ -380,18 +381,7 @@ def test_an_interrupted_run_resumes_to_the_bit(method: str, tmp_path: Path) -> N
     assert last >= 4
     given = config(method, **options)
     cell = Cell(tmp_path / "broken", given)
-    stops = [1, 3]
-
-    def interrupt(number: int, total: int, row: dict[str, float]) -> None:
-        if number in stops:
-            stops.remove(number)
-            raise KeyboardInterrupt
-
-    while stops:
-        with pytest.raises(KeyboardInterrupt):
-            EnvironmentRun(given, STORE).execute(cell, interrupt)
-    seen: list[int] = []
-    EnvironmentRun(given, STORE).execute(cell, lambda number, total, row: seen.append(number))
+    seen = interrupted(lambda: EnvironmentRun(given, STORE), cell, [1, 3])
     assert seen == list(range(4, last + 1))
     assert without_times(tmp_path / "broken") == without_times(tmp_path / "whole")
 

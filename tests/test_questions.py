@@ -1,34 +1,18 @@
 """What docs/protection.md and docs/systems.md have in tables is what the committed records say."""
 
-import importlib.util
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
+from scripts_as_modules import ROOT, script
 
 from metaleaf.config.suite import load_suite
 from metaleaf.records.environments import EnvironmentRecord
 from metaleaf.records.records import Record, read_all
 
-ROOT = Path(__file__).resolve().parent.parent
 SUITES = sorted(
     path.stem for kind in ("protection", "systems") for path in (ROOT / "benchmarks").glob(f"{kind}_*.toml")
 )
 
 
-def script() -> Any:
-    """scripts/questions.py as a module."""
-    spec = importlib.util.spec_from_file_location("questions_script", ROOT / "scripts" / "questions.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["questions_script"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-QUESTIONS = script()
+QUESTIONS = script("questions")
 
 
 @pytest.mark.parametrize("name", SUITES)

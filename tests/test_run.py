@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from interrupted import interrupted
 from small_tasks import ON_LOGISTIC, others_slow
 
 from metaleaf import trees
@@ -110,22 +111,10 @@ def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, algorithm: str, m
     Run(coins.config(algorithm), STORE, mode=mode).execute(Cell(tmp_path / "whole", coins.config(algorithm)))
     config = coins.config(algorithm)
     cell = Cell(tmp_path / "broken", config)
-
-    def interrupt(number: int, rounds: int, row: dict[str, float]) -> None:
-        if number in stops:
-            stops.remove(number)
-            raise KeyboardInterrupt
-
-    stops = [1, 4]  # before the first evaluation, and after a checkpoint
-    while stops:
-        with pytest.raises(KeyboardInterrupt):
-            Run(config, STORE, mode=mode).execute(cell, interrupt)
-        assert not cell.done()
-    seen: list[int] = []
-    Run(config, STORE, mode=mode).execute(cell, lambda number, rounds, row: seen.append(number))
+    # before the first evaluation, and after a checkpoint
+    seen = interrupted(lambda: Run(config, STORE, mode=mode), cell, [1, 4])
     assert seen == [5, 6], "goes on after the last finished round"
     assert without_times(tmp_path / "broken") == without_times(tmp_path / "whole")
-    assert not cell.partial.exists()
 
 
 def test_a_killed_run_resumes_from_its_checkpoint_to_the_bit(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from metaleaf.report.figures.overview import overview
 from metaleaf.report.figures.runs import Runs
 from metaleaf.report.shown import Shown
 from metaleaf.report.tables.clients import budget
-from metaleaf.report.tables.tables import protection_sentences, tuning_sentence
+from metaleaf.report.tables.tables import systems_and_protection, tuning_sentence
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_captions_say_what_protects_and_what_noise_leaves(tmp_path: Path) -> Non
     folder = write_suite(tmp_path / "suite", ["femnist"], ["fedavg", "maml"], seeds=1, clients=4)
 
     def sentences() -> list[str]:
-        return protection_sentences(record.content for record in read_records(folder))
+        return systems_and_protection(record.content for record in read_records(folder))
 
     assert sentences() == []
     phones = {

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from documented import fenced
+from interrupted import interrupted
 
 from metaleaf import trees
 from metaleaf.catalogue.starter import checkout
@@ -482,17 +483,7 @@ def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, algorithm: str, l
     protected = {"protection": resolve_protection(layers)} if layers else {}
     one = config(algorithm, EVERYTHING).model_copy(update=protected)
     executed(tmp_path / "whole", one)
-    cell, stops = Cell(tmp_path / "broken", one), [1, 4]
-
-    def interrupt(number: int, rounds: int, row: dict[str, float]) -> None:
-        if number in stops:
-            stops.remove(number)
-            raise KeyboardInterrupt
-
-    while stops:
-        with pytest.raises(KeyboardInterrupt):
-            run_of(one).execute(cell, interrupt)
-    run_of(one).execute(cell)
+    assert interrupted(lambda: run_of(one), Cell(tmp_path / "broken", one), [1, 4]) == [5, 6]
     clients = (next((tmp_path / name).rglob("*.clients.csv")).read_bytes() for name in ("whole", "broken"))
     assert len(set(clients)) == 1
     whole, broken = ([row.split(",") for row in rounds_of(tmp_path / name)] for name in ("whole", "broken"))

@@ -201,7 +201,7 @@ def tuning_sentence(contents: Iterable[Head]) -> str:
     return f"Hyper-parameters: unequal numbers of trials on validation clients: {by_value(trials)}."
 
 
-def protection_sentences(contents: Iterable[Head]) -> list[str]:
+def systems_and_protection(contents: Iterable[Head]) -> list[str]:
     """The systems, the layers between clients and server, and what noise leaves of privacy; nothing where none are."""
     known = [(content.title, content) for content in contents]
     layers = [(title, _layers(content.config.get("protection"))) for title, content in known]
@@ -229,8 +229,7 @@ def _systems(given: object) -> str:
         "deadline": given.get("deadline"),
     }
     said |= {"over_select": given.get("over_select"), "weigh": given.get("weigh"), "devices": " and ".join(names)}
-    text = ", ".join(f"{key} {value}" for key, value in said.items() if value)
-    return "".join(letter for letter in text if letter.isprintable())
+    return _printable(", ".join(f"{key} {value}" for key, value in said.items() if value))
 
 
 def _layers(given: object) -> str:
@@ -243,8 +242,12 @@ def _layers(given: object) -> str:
         said = [f"{key} {value}" for key, value in known.items() if key != "name" and value is not None]
         name = [str(known["name"])] if "name" in known else []
         texts.append(layer + (f" ({', '.join([*name, *said])})" if name or said else ""))
-    # Without what would move a terminal's cursor: records may be a stranger's.
-    return "".join(letter for letter in "; ".join(texts) if letter.isprintable())
+    return _printable("; ".join(texts))
+
+
+def _printable(text: str) -> str:
+    """Without what would move a terminal's cursor: records may be a stranger's."""
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def integer(value: object) -> int | None:
