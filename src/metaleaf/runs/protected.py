@@ -98,9 +98,9 @@ class ProtectedRun(Run):
         """With what layers add and save."""
         traffic = exchanged(self.algorithm, got, update)
         extra, up = self.pipeline.sent_bytes(update, clients)
-        return trees.nbytes(traffic.down) + extra, trees.nbytes(traffic.up) if hasattr(
-            self.algorithm, "traffic"
-        ) else up
+        if hasattr(self.algorithm, "traffic"):
+            up = trees.nbytes(traffic.up)
+        return trees.nbytes(traffic.down) + extra, up
 
     def _drawn(self, cohort: Sequence[int], number: int, broadcast: Tree, written: Mapping[int, int]) -> list[Episode]:
         """With the examples of malicious clients changed, where the attack is on data."""
